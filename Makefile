@@ -1,0 +1,41 @@
+# A fresh checkout needs nothing but Python 3.10 or newer, make and a C++ compiler.
+PYTHON ?= python3
+# Which build of NVIDIA DALI: cuda13 or cuda12. Both also run on machines without a GPU.
+DALI ?= cuda13
+BIN := .venv/bin
+
+.PHONY: help setup test test-slow demo lint constraints clean
+
+help:
+	@echo "make setup      make .venv and install everything, in the versions of constraints.txt"
+	@echo "make demo       make motion videos, pack, verify, train with DeepSpeed, evaluate, predict, draw"
+	@echo "make test       lint and tests, under ten minutes on two cores"
+	@echo "make test-slow  the tests that take minutes"
+
+setup: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(DALI),test]' -c constraints.txt
+	@touch $@
+
+lint: setup
+	$(BIN)/ruff check .
+
+test: setup lint
+	$(BIN)/python -m pytest
+
+test-slow: setup
+	$(BIN)/python -m pytest -m slow
+
+demo: setup
+	$(BIN)/python -m launch.demo
+
+# Resolves the newest versions for every supported Python; commit the result.
+constraints: setup
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --no-annotate --no-header --no-emit-index-url \
+	    --upgrade --extra cuda13 --extra cuda12 --extra test pyproject.toml -o constraints.txt
+
+clean:
+	rm -rf .venv data runs

@@ -1,0 +1,1 @@
+"""The networks: clips (B, T, 3, H, W) -> logits (B, num_classes)."""

@@ -1,0 +1,71 @@
+"""The command-line parser every command of the project uses: one clear line and exit code 2 for a user's mistake."""
+
+import difflib
+import re
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from jsonargparse import ArgumentParser, set_parsing_settings
+
+# The sentence under each dataclass field is its documentation and its --help.
+set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+
+class UserError(ValueError):
+    """Something the person at the keyboard did and can mend; the message says what, where, and what to do."""
+
+
+class CommandLine(ArgumentParser):
+    """An ArgumentParser whose errors are one line, with the nearest option or key where a name is unknown."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        line = " ".join(message.split())
+        nearest = _nearest_option(line, [name for action in self._actions for name in _names(action)])
+        hint = f"; did you mean {nearest}?" if nearest else f"; see {self.prog} --help"
+        print(f"{self.prog}: error: {line}{hint}", file=sys.stderr)
+        sys.exit(2)
+
+
+def run_command(main: Callable[[list[str] | None], int | None], prog: str) -> NoReturn:
+    """Runs `main(None)`, on the process's own arguments, and exits with its result.
+
+    A UserError becomes one line on stderr and exit code 2.
+    """
+    try:
+        code = main(None)
+    except UserError as error:
+        print(f"{prog}: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(f"{prog}: interrupted", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(code or 0)
+
+
+def _names(action) -> list[str]:
+    names = list(action.option_strings)
+    if names and action.dest not in ("help", "print_config"):
+        names.append(action.dest)
+    return names
+
+
+def _nearest_option(message: str, known: list[str]) -> str | None:
+    """The known option or dotted key most like the unknown one that `message` names, if any is near.
+
+    "unrecognized arguments: --model.dept=18" -> "--model.depth"
+    """
+    unknown = re.search(r"unrecognized arguments: (-[^\s=]+)", message)
+    if unknown:
+        name = unknown[1]
+    else:
+        unknown = re.search(r"Group '([^']+)' does not accept option '([^']+)'", message)
+        if unknown:
+            name = f"{unknown[1]}.{unknown[2]}"
+        else:
+            unknown = re.search(r"(?:does not accept option|[Kk]ey) '([^']+)'", message)
+            if not unknown:
+                return None
+            name = unknown[1]
+    matches = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return matches[0] if matches else None
