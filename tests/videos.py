@@ -3,8 +3,8 @@
     write_numbered_video(path, num_frames=30)
     [read_number(frame) for frame in frames] == list(range(30))
 
-The number is a 4 x 4 grid of dark and bright blocks over the whole frame (most significant bit first, row by row), which
-survives scaling and lossy compression. Cropping and flipping change it, as they should.
+The number is a 4 x 4 grid of dark and bright blocks over the whole frame (most significant bit first, row by row),
+which survives scaling and lossy compression. Cropping and flipping change it, as they should.
 """
 
 import struct
@@ -100,9 +100,7 @@ def rotate_mp4(path: Path, degrees: int) -> Path:
     """
     cosine, sine = {0: (1, 0), 90: (0, 1), 180: (-1, 0), 270: (0, -1)}[degrees]
     one = 1 << 16
-    matrix = struct.pack(
-        ">9i", cosine * one, sine * one, 0, -sine * one, cosine * one, 0, 0, 0, 1 << 30
-    )
+    matrix = struct.pack(">9i", cosine * one, sine * one, 0, -sine * one, cosine * one, 0, 0, 0, 1 << 30)
     data = bytearray(path.read_bytes())
     header = data.index(b"tkhd") + 4
     data[header + 40 : header + 76] = matrix
