@@ -1,0 +1,115 @@
+"""What a network is made of, as plain data: checkpoints carry it, `--help` is made from it, `build_model` reads it."""
+
+from dataclasses import dataclass, field
+from typing import Literal, get_args, get_origin
+
+Architecture = Literal["vpsn", "tsn"]
+Stage = Literal["stem", "layer1", "layer2", "layer3", "layer4"]
+
+PLACEMENTS: dict[str, tuple[Stage, ...]] = {
+    "A": ("stem", "layer1", "layer2", "layer3"),
+    "B": ("layer1", "layer2", "layer3", "layer4"),
+}
+DEPTHS = (18, 34, 50, 101)
+
+
+@dataclass(frozen=True)
+class SynthesizerConfig:
+    """The action perceptron synthesizer; each option is a row of the paper's Tables 1 to 3."""
+
+    placement: Literal["A", "B"] | tuple[Stage, ...] = "A"
+    """After which stages a synthesizer stands: A = stem, layer1, layer2, layer3; B = layer1 to layer4; or a list."""
+
+    proportion: float = 0.25
+    """Share p of a stage's channels that the synthesizer works on, 0 < p <= 1."""
+
+    receptive_field: Literal["5x5x5", "5x5x7"] = "5x5x5"
+    """Largest receptive field, height x width x time."""
+
+    pooling: Literal["max", "avg", "none"] = "max"
+    """Operation of the pooling branches; with none that group passes through unchanged."""
+
+    inter_relu: bool = True
+    """Whether a ReLU stands between the spatial and the temporal kernels."""
+
+    dilation: bool = True
+    """Whether kernels of size 5 and 7 are dilated 3s; otherwise they have all their taps."""
+
+    factorization: Literal["(2+1)D", "(1+1+1)D"] = "(2+1)D"
+    """Spatial kernels whole, (2+1)D, or as a row then a column, (1+1+1)D."""
+
+    fusion: Literal["learned", "grouping", "shuffle", "dropout"] = "learned"
+    """How spatial groups reach temporal groups: the learned matrix T, or one of the fixed matrices it contains."""
+
+    interaction_norm: Literal["sum", "mean"] = "sum"
+    """What the interaction loss takes the sigmoid of: the sum of |T_ij| (Eq. 2), which saturates early, or that sum
+    divided by the channels of a group."""
+
+    expand_init_scale: float | None = None
+    """Factor on the initial weights of the last convolution; null means 0.01 with pretrained weights and 1 without."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.placement, str):
+            object.__setattr__(self, "placement", tuple(self.placement))
+        _check_plain(self, "model.synthesizer")
+        stages = PLACEMENTS.get(self.placement, ()) if isinstance(self.placement, str) else self.placement
+        if not stages or not set(stages) <= set(get_args(Stage)) or len(set(stages)) != len(stages):
+            raise ValueError(
+                f"model.synthesizer.placement={self.placement!r}: allowed are A, B or a list of different stages among "
+                f"{', '.join(get_args(Stage))}"
+            )
+        if not 0 < self.proportion <= 1:
+            raise ValueError(f"model.synthesizer.proportion={self.proportion}: allowed is 0 < proportion <= 1")
+        if self.expand_init_scale is not None and self.expand_init_scale < 0:
+            raise ValueError(f"model.synthesizer.expand_init_scale={self.expand_init_scale}: allowed is null or >= 0")
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages that a synthesizer follows."""
+        return PLACEMENTS[self.placement] if isinstance(self.placement, str) else self.placement
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A network from clips (B, T, 3, H, W) to logits (B, num_classes)."""
+
+    arch: Architecture = "vpsn"
+    """Architecture: vpsn is the ResNet with synthesizers, tsn the plain ResNet on each frame."""
+
+    depth: Literal[18, 34, 50, 101] = 50
+    """Layers of the ResNet."""
+
+    num_classes: int = 400
+    """Number of classes."""
+
+    num_segments: int = 8
+    """Frames of a clip, T."""
+
+    dropout: float = 0.3
+    """Probability of dropping a feature before the classifier, 0 <= p < 1."""
+
+    pretrained: str | None = None
+    """Weights to start from: imagenet (torchvision's), or a .pth or .safetensors file; null starts from scratch."""
+
+    synthesizer: SynthesizerConfig = field(default_factory=SynthesizerConfig)
+    """The synthesizers of vpsn; other architectures have none."""
+
+    def __post_init__(self) -> None:
+        _check_plain(self, "model")
+        for name in ("num_classes", "num_segments"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"model.{name}={getattr(self, name)}: allowed is >= 1")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"model.dropout={self.dropout}: allowed is 0 <= dropout < 1")
+        if self.pretrained == "":
+            raise ValueError("model.pretrained='': allowed are null, imagenet, or a .pth or .safetensors file")
+
+
+def _check_plain(config: object, prefix: str) -> None:
+    """Raises ValueError for a bool, int or Literal field with a value of another type or not among the choices."""
+    for name, annotation in type(config).__annotations__.items():
+        value = getattr(config, name)
+        if get_origin(annotation) is Literal and value not in get_args(annotation):
+            raise ValueError(f"{prefix}.{name}={value!r}: allowed are {', '.join(map(str, get_args(annotation)))}")
+        if annotation in (bool, int) and type(value) is not annotation:
+            raise ValueError(f"{prefix}.{name}={value!r}: allowed is a value of type {annotation.__name__}")

@@ -1,0 +1,13 @@
+"""One thread: the test networks are too small to gain from more."""
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def _reproducible():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    yield
+    torch.set_num_threads(threads)

@@ -1,0 +1,107 @@
+"""Weights: what enters is what the file says, and whatever does not fit is listed."""
+
+import logging
+import urllib.error
+
+import pytest
+import safetensors.torch
+import torch
+import torchvision
+
+from model import ModelConfig, build_model, weights
+
+
+@pytest.fixture
+def state():
+    return torchvision.models.resnet18(num_classes=11).state_dict()
+
+
+def build(source, arch="vpsn", num_classes=5):
+    return build_model(
+        ModelConfig(arch=arch, depth=18, num_classes=num_classes, num_segments=2, pretrained=str(source))
+    )
+
+
+def test_a_file_enters_and_a_classifier_of_another_size_is_replaced_and_reported(state, tmp_path, caplog):
+    torch.save(state, tmp_path / "resnet18.pth")
+    with caplog.at_level(logging.INFO):
+        net = build(tmp_path / "resnet18.pth")
+    loaded = net.state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in state.items() if not name.startswith("fc."))
+    assert loaded["fc.weight"].shape == (5, 512)
+    assert "classifier of 11 classes replaced by one of 5" in caplog.text
+    assert "has no synthesizers" in caplog.text
+
+
+def test_a_classifier_of_the_same_size_is_kept(state, tmp_path):
+    safetensors.torch.save_file(state, tmp_path / "resnet18.safetensors")
+    net = build(tmp_path / "resnet18.safetensors", arch="tsn", num_classes=11)
+    assert torch.equal(net.fc.weight, state["fc.weight"])
+
+
+def test_a_whole_network_enters_with_its_synthesizers(tmp_path):
+    net = build_model(ModelConfig(depth=18, num_classes=5, num_segments=2))
+    torch.save({"model": {f"module.{name}": value for name, value in net.state_dict().items()}}, tmp_path / "vpsn.pth")
+    again = build(tmp_path / "vpsn.pth").state_dict()
+    assert all(torch.equal(again[name], value) for name, value in net.state_dict().items())
+
+
+def test_pretrained_networks_start_as_the_2d_network(state, tmp_path):
+    torch.save(state, tmp_path / "resnet18.pth")
+    tsn = build(tmp_path / "resnet18.pth", arch="tsn", num_classes=11).eval()
+    vpsn = build(tmp_path / "resnet18.pth", num_classes=11).eval()
+    clips = torch.randn(2, 2, 3, 64, 64)
+    assert (vpsn(clips) - tsn(clips)).abs().max() < 0.05 * tsn(clips).abs().max()
+    for synthesizer in vpsn.synthesizers.values():
+        torch.nn.init.zeros_(synthesizer.expand.weight)
+    assert torch.equal(vpsn(clips), tsn(clips))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state.pop("layer1.0.conv1.weight"), "missing keys: layer1.0.conv1.weight$"),
+        (lambda state: state.update(extra=torch.zeros(1)), "unknown keys: extra$"),
+        (lambda state: state.update({"conv1.weight": torch.zeros(64, 1, 7, 7)}), r"wrong shapes: conv1.weight \(64, 1"),
+        (lambda state: state.pop("fc.bias"), "missing keys: fc.bias"),
+    ],
+)
+def test_keys_that_do_not_fit_are_listed(state, tmp_path, change, message):
+    change(state)
+    torch.save(state, tmp_path / "resnet18.pth")
+    with pytest.raises(ValueError, match=message):
+        build(tmp_path / "resnet18.pth")
+
+
+def test_some_synthesizers_missing_is_an_error(tmp_path):
+    state = build_model(ModelConfig(depth=18, num_classes=5, num_segments=2)).state_dict()
+    del state["synthesizers.stem.expand.weight"]
+    torch.save(state, tmp_path / "vpsn.pth")
+    with pytest.raises(ValueError, match=r"missing keys: synthesizers.stem.expand.weight$"):
+        build(tmp_path / "vpsn.pth")
+
+
+class Harmful:
+    def __reduce__(self):
+        return (print, ("unpickled",))
+
+
+@pytest.mark.parametrize("name", ["absent.pth", "text.pth", "text.safetensors", "harmful.pth", "list.pth"])
+def test_what_is_not_a_file_of_tensors_is_refused(tmp_path, name, capsys):
+    (tmp_path / "text.pth").write_text("not weights")
+    (tmp_path / "text.safetensors").write_text("not weights")
+    torch.save({"conv1.weight": Harmful()}, tmp_path / "harmful.pth")
+    torch.save([torch.zeros(1)], tmp_path / "list.pth")
+    with pytest.raises(ValueError, match=r"^model\.pretrained='.*" + name):
+        build(tmp_path / name)
+    assert capsys.readouterr().out == ""
+
+
+def test_imagenet_without_a_network_says_what_to_do(monkeypatch):
+    def unreachable(*args, **kwargs):
+        raise urllib.error.URLError("no route")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", unreachable)
+    monkeypatch.setattr("os.path.exists", lambda path: False)
+    with pytest.raises(ValueError, match=r"model.pretrained='imagenet'.*resnet18.*give its path"):
+        weights.read_weights("imagenet", 18)
