@@ -28,6 +28,8 @@ class VideoBatch:
     """(B,) int64 class ids."""
     sample_ids: torch.Tensor
     """(B,) int64 row numbers in samples.parquet."""
+    ends_step: bool = True
+    """Whether this is the last of the micro-batches of an optimizer step."""
 
     def __post_init__(self) -> None:
         size = len(self.sample_ids)
@@ -51,8 +53,9 @@ class VideoLoader:
         dataset: a packed split; its quarantined samples are left out.
         config: sampling, crop and decode node.
         training: random or central sampling, as above.
-        batch_size: clips per optimizer step over all ranks.
-        micro_batch_size: clips per yielded batch; batch_size is a multiple of world_size times this.
+        micro_batch_size: clips per yielded batch.
+        batch_size: clips per optimizer step over all ranks, a multiple of world_size * micro_batch_size, which is
+            the default; without meaning in evaluation.
         seed: of everything random.
         rank: this process among `world_size`.
         device: where the clips are wanted.
@@ -68,16 +71,16 @@ class VideoLoader:
         config: DataConfig,
         *,
         training: bool,
-        batch_size: int,
-        micro_batch_size: int | None = None,
+        micro_batch_size: int,
+        batch_size: int | None = None,
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
         device: torch.device | str = "cpu",
     ):
         self.dataset, self.config, self.training = dataset, config, training
-        self.batch_size, self.seed, self.rank, self.world_size = batch_size, seed, rank, world_size
-        self.micro_batch_size = micro_batch_size or max(1, batch_size // world_size)
+        self.micro_batch_size, self.seed, self.rank, self.world_size = micro_batch_size, seed, rank, world_size
+        self.batch_size = batch_size or micro_batch_size * world_size
         self.device = torch.device(device)
         self.decoder = choose_decoder(config.decoder, self.device)
         self.epoch = self.step = 0
@@ -127,8 +130,8 @@ class VideoLoader:
             plans = self._in_flight.popleft()
             labels = torch.tensor([plan.label for plan in plans], device=self.device)
             sample_ids = torch.tensor([plan.sample_id for plan in plans], device=self.device)
-            self.step = (index + 1) // self._micro_batches_per_step
-            yield VideoBatch(clips, labels, sample_ids)
+            self.step, rest = divmod(index + 1, self._micro_batches_per_step)
+            yield VideoBatch(clips, labels, sample_ids, ends_step=rest == 0)
         graph.finish()
         self._graph = graph
         self.epoch, self.step = self.epoch + 1, 0

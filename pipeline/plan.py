@@ -55,8 +55,8 @@ def plan_rank_batches(
     Returns:
         (steps, micro-batches per step, micro_batch_size) sample ids, steps = N // batch_size.
     """
-    steps = len(order) // batch_size
-    by_rank = order[: steps * batch_size].reshape(steps, world_size, -1, micro_batch_size)
+    steps, accumulation = len(order) // batch_size, batch_size // (world_size * micro_batch_size)
+    by_rank = order[: steps * batch_size].reshape(steps, world_size, accumulation, micro_batch_size)
     return by_rank[:, rank]
 
 
@@ -82,7 +82,7 @@ def plan_clip(
     frames = random_frames(num_frames, draws[3:])
     flip = bool(config.flip and draws[2] < 0.5)
     if flip:
-        label = dataset.manifest.flipped_label(label)
+        label = mirrored_label(label, dataset.manifest.flip_pairs)
     return ClipPlan(sample_id, label, frames, crop_box(height, width, config, draws[0], draws[1]), flip)
 
 
@@ -104,8 +104,18 @@ def random_frames(num_frames: int, draws: np.ndarray) -> np.ndarray:
     >>> random_frames(10, np.array([0.0, 0.9, 0.5, 0.99]))
     array([0, 4, 6, 9], dtype=int32)
     """
-    frames = np.floor((np.arange(len(draws)) + draws) * num_frames / len(draws)).astype(np.int32)
-    return np.minimum(frames, num_frames - 1)  # the product may round up to n
+    segments, num_segments = np.arange(len(draws), dtype=np.int64), len(draws)
+    frames = np.floor((segments + draws) * num_frames / num_segments).astype(np.int64)
+    last = ((segments + 1) * num_frames - 1) // num_segments  # rounding may carry u close to 1 beyond its segment
+    return np.minimum(frames, last).astype(np.int32)
+
+
+def mirrored_label(label: int, flip_pairs: tuple[tuple[int, int], ...]) -> int:
+    """The class of a mirrored clip: the other of its pair, if it has one ("left to right" and "right to left")."""
+    for one, other in flip_pairs:
+        if label in (one, other):
+            return one + other - label
+    return label
 
 
 def crop_box(height: int, width: int, config: DataConfig, vertical: float, horizontal: float) -> np.ndarray:

@@ -19,6 +19,9 @@ class UserError(ValueError):
 class CommandLine(ArgumentParser):
     """An ArgumentParser whose errors are one line, with the nearest option or key where a name is unknown."""
 
+    def __init__(self, **arguments):
+        super().__init__(allow_abbrev=False, **arguments)  # --model.dept is a mistake, not a short form
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         line = " ".join(message.split())
         nearest = _nearest_option(line, [name for action in self._actions for name in _names(action)])

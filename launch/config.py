@@ -1,0 +1,188 @@
+"""The configuration of a run: the components' own dataclasses, composed; defaults < YAML < command line.
+
+Checked here is what concerns several sections at once; each section checks itself. DeepSpeed's dictionary is derived
+from this configuration (`launch.engine`), so that every setting is said once.
+"""
+
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+
+from model import ModelConfig
+from pipeline.config import DataConfig
+from sharding.commandline import CommandLine, UserError
+from sharding.manifest import load_manifest
+
+AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Length, batches, precision, checkpoints."""
+
+    epochs: int = 80
+    """Epochs of training in all."""
+    batch_size: int = 64
+    """Clips per optimizer step, over all ranks and accumulation steps."""
+    micro_batch_size: int | None = None
+    """Clips per forward pass on one rank; by default a rank takes its whole share of the batch at once."""
+    precision: Literal["fp32", "bf16", "fp16"] = "bf16"
+    """Arithmetic of the network: autocast to bf16 or fp16 over float32 parameters and BatchNorm, or fp32 throughout."""
+    zero_stage: Literal[0, 1, 2] = 0
+    """DeepSpeed ZeRO: 0 shards nothing, 1 the optimizer's state, 2 the gradients too, over the ranks."""
+    seed: int = 0
+    """Seed of initial weights, order, frames, crops and dropout."""
+    log_every_steps: int = 10
+    """Optimizer steps between two lines of the log; the device is waited for only then."""
+    save_every_steps: int = 0
+    """Optimizer steps between checkpoints within an epoch; 0 saves only at the end of each epoch."""
+    keep_checkpoints: int = 2
+    """How many of the newest checkpoints to keep, besides the best."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "log_every_steps", "keep_checkpoints"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"train.{name}={getattr(self, name)}: use 1 or more")
+        if self.micro_batch_size is not None and not 1 <= self.micro_batch_size <= self.batch_size:
+            raise ValueError(f"train.micro_batch_size={self.micro_batch_size}: use 1 to train.batch_size")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"train.seed={self.seed}: use 0 <= seed < 2**63")
+        if self.save_every_steps < 0:
+            raise ValueError(f"train.save_every_steps={self.save_every_steps}: use 0 or more")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Stochastic gradient descent with momentum."""
+
+    learning_rate: float = 0.01
+    """Learning rate at the reference batch size."""
+    reference_batch_size: int = 64
+    """The learning rate is scaled by train.batch_size over this; 0 leaves it as it is."""
+    momentum: float = 0.9
+    """Momentum."""
+    weight_decay: float = 5e-4
+    """Weight decay of convolution and linear weights; biases and BatchNorm have none."""
+    bias_learning_rate_factor: float = 2.0
+    """Factor on the learning rate of biases (not of BatchNorm's)."""
+    clip_norm: float = 20.0
+    """Gradients are scaled down to this total 2-norm; 0 leaves them alone."""
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "reference_batch_size", "momentum", "weight_decay", "clip_norm"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"optimizer.{name}={getattr(self, name)}: use 0 or more")
+
+    def scaled_learning_rate(self, batch_size: int) -> float:
+        """The learning rate for batches of `batch_size` clips."""
+        scale = batch_size / self.reference_batch_size if self.reference_batch_size else 1.0
+        return self.learning_rate * scale
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """The learning rate over time."""
+
+    name: Literal["step", "cosine"] = "step"
+    """step: times `factor` at each milestone; cosine: down to zero over all epochs."""
+    milestones: tuple[int, ...] = (50, 60, 70)
+    """Epochs at which the step schedule lowers the learning rate."""
+    factor: float = 0.1
+    """Factor of the step schedule."""
+    warmup_epochs: float = 0.0
+    """Epochs over which the learning rate first rises linearly from nearly zero."""
+
+    def __post_init__(self) -> None:
+        if list(self.milestones) != sorted(set(self.milestones)) or min(self.milestones, default=1) < 1:
+            raise ValueError(f"schedule.milestones={list(self.milestones)}: use rising epochs from 1 on")
+        if self.warmup_epochs < 0:
+            raise ValueError(f"schedule.warmup_epochs={self.warmup_epochs}: use 0 or more")
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the synthesizers' losses beside cross-entropy."""
+
+    interaction: float = 0.01
+    """Weight of the interaction loss (Eq. 2)."""
+    capacity: float = 0.001
+    """Weight of the network capacity loss (Eq. 3)."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """A run."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    deepspeed: dict[str, Any] = field(default_factory=dict)
+    """Raw options for DeepSpeed, beside those derived from the sections above; they may not contradict these."""
+    run_dir: str = "runs/run"
+    """Folder of the run: checkpoints, logs, metrics, pictures."""
+    resume: Literal["never", "auto"] = "never"
+    """auto, or plain --resume: go on from the newest checkpoint in the run folder, if there is one."""
+
+    def __post_init__(self) -> None:
+        if self.train.epochs < self.schedule.warmup_epochs:
+            raise ValueError(
+                f"schedule.warmup_epochs={self.schedule.warmup_epochs} is longer than train.epochs={self.train.epochs}"
+            )
+
+    def to_yaml(self) -> str:
+        """The whole configuration as YAML that `load_config` reads."""
+        return yaml.safe_dump(asdict(self), sort_keys=False)
+
+
+def parse_config(prog: str, arguments: list[str] | None = None) -> Config:
+    """Reads --config FILE and --section.key=value options; leaves with one line and exit code 2 where they are wrong.
+
+    `model.num_segments` is `data.num_segments`, and `model.num_classes` the number of classes of `data.train`; neither
+    can be given.
+    """
+    parser = CommandLine(prog=prog, description="Trains a network on packed shards.")
+    parser.add_argument("--config", action="config", help="YAML file; what it leaves out keeps its default.")
+    # The DeepSpeed launcher gives every process its number; the environment says the same.
+    parser.add_argument("--local_rank", type=int, default=0, help="Set by the launcher.")
+    parser.add_class_arguments(Config)
+    parser.link_arguments("data.num_segments", "model.num_segments")
+    parser.link_arguments("data.train", "model.num_classes", compute_fn=_count_classes)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    arguments = ["--resume=auto" if argument == "--resume" else argument for argument in arguments]
+    return _instantiate(parser, parser.parse_args(arguments))
+
+
+def load_config(path: Path) -> Config:
+    """Reads a resolved configuration that `Config.to_yaml` wrote.
+
+    Raises:
+        UserError: the file is missing or not such a configuration.
+    """
+    parser = CommandLine(prog=str(path), exit_on_error=False)
+    parser.add_class_arguments(Config)
+    try:
+        return _instantiate(parser, parser.parse_object(yaml.safe_load(path.read_text())))
+    except (OSError, yaml.YAMLError, ValueError) as error:
+        raise UserError(f"{path}: not a resolved configuration: {error}") from error
+
+
+def _instantiate(parser: CommandLine, namespace) -> Config:
+    try:
+        values = parser.instantiate(namespace)
+        return Config(**{name: getattr(values, name) for name in Config.__dataclass_fields__})
+    except ValueError as error:
+        parser.error(str(error))
+
+
+def _count_classes(train: str | None) -> int:
+    """Classes of the dataset in folder `train`; the default where there is none yet, as for a config only printed."""
+    if train and (Path(train) / "manifest.json").exists():
+        return len(load_manifest(Path(train)).classes)
+    return ModelConfig.num_classes

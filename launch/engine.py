@@ -1,0 +1,175 @@
+"""DeepSpeed behind a small surface; the one module that imports it: start ranks, build the engine, save and load."""
+
+import logging
+import os
+import socket
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+# DeepSpeed builds its communication kernels at first use and finds the build tools of this environment on the PATH.
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+os.environ.setdefault("DS_ACCELERATOR_LOG_LEVEL", "ERROR")
+
+import deepspeed
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from launch.config import AUTOCAST_DTYPES, Config, OptimizerConfig
+from sharding.commandline import UserError
+
+Engine = deepspeed.DeepSpeedEngine
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among all of the job."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+
+def start_ranks() -> Ranks:
+    """Joins the process group that the launcher describes in the environment; alone if there is no launcher."""
+    if "RANK" not in os.environ:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    else:
+        device = torch.device("cpu")
+    if not dist.is_initialized():
+        deepspeed.init_distributed("nccl" if device.type == "cuda" else "gloo", verbose=False)
+    return Ranks(dist.get_rank(), dist.get_world_size(), device)
+
+
+def stop_ranks() -> None:
+    """Leaves the process group."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def barrier() -> None:
+    """Waits for all ranks."""
+    dist.barrier()
+
+
+def mean_over_ranks(values: torch.Tensor) -> torch.Tensor:
+    """The mean of `values` over all ranks, in place."""
+    dist.all_reduce(values)
+    return values / dist.get_world_size()
+
+
+def deepspeed_options(config: Config, world_size: int) -> dict:
+    """DeepSpeed's configuration dictionary, derived from ours.
+
+    Raises:
+        UserError: the batch cannot be shared, or `config.deepspeed` contradicts another section.
+    """
+    train = config.train
+    share = train.batch_size // world_size
+    micro_batch_size = train.micro_batch_size or share
+    if train.batch_size % (world_size * micro_batch_size):
+        raise UserError(
+            f"train.batch_size={train.batch_size} is not a multiple of {world_size} rank(s) times "
+            f"train.micro_batch_size={micro_batch_size}; change one of them"
+        )
+    derived = {
+        "train_batch_size": train.batch_size,
+        "train_micro_batch_size_per_gpu": micro_batch_size,
+        "gradient_accumulation_steps": share // micro_batch_size,
+        "gradient_clipping": config.optimizer.clip_norm,
+        "zero_optimization": {"stage": train.zero_stage},
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": sys.maxsize,
+    }
+    if train.precision in AUTOCAST_DTYPES:
+        dtype = str(AUTOCAST_DTYPES[train.precision]).removeprefix("torch.")
+        derived["torch_autocast"] = {"enabled": True, "dtype": dtype}
+    return _merge(derived, config.deepspeed, "deepspeed")
+
+
+def build_engine(config: Config, net: nn.Module, options: dict, ranks: Ranks) -> Engine:
+    """The DeepSpeed engine around `net`, with SGD over `parameter_groups`; `options` are `deepspeed_options`."""
+    optimizer = torch.optim.SGD(
+        parameter_groups(net, config.optimizer),
+        lr=config.optimizer.scaled_learning_rate(config.train.batch_size),
+        momentum=config.optimizer.momentum,
+    )
+    engine, *_ = deepspeed.initialize(model=net.to(ranks.device), optimizer=optimizer, config=options)
+    return engine
+
+
+def parameter_groups(net: nn.Module, config: OptimizerConfig) -> list[dict]:
+    """Weights; biases, with their own learning rate and without decay; BatchNorm, without decay."""
+    weights, biases, norms = [], [], []
+    for module in net.modules():
+        is_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
+        for name, parameter in module.named_parameters(recurse=False):
+            (norms if is_norm else biases if name == "bias" else weights).append(parameter)
+    factor = config.bias_learning_rate_factor
+    groups = [
+        {"name": "weights", "params": weights, "weight_decay": config.weight_decay, "learning_rate_factor": 1.0},
+        {"name": "biases", "params": biases, "weight_decay": 0.0, "learning_rate_factor": factor},
+        {"name": "norms", "params": norms, "weight_decay": 0.0, "learning_rate_factor": 1.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def set_learning_rate(engine: Engine, learning_rate: float) -> None:
+    """Sets the learning rate of the next optimizer step, times each group's own factor."""
+    for group in engine.optimizer.param_groups:
+        group["lr"] = learning_rate * group["learning_rate_factor"]
+
+
+def seed_step(seed: int, micro_step: int, rank: int) -> None:
+    """Seeds dropout as a function of (seed, step, rank), so that a resumed run drops what an undisturbed one would."""
+    torch.manual_seed(int(np.random.SeedSequence([seed, micro_step, rank]).generate_state(1, np.uint64)[0]))
+
+
+def average_buffers(net: nn.Module, world_size: int) -> None:
+    """Makes BatchNorm's running statistics the mean over the ranks, so that all evaluate and save the same network."""
+    if world_size == 1:
+        return
+    for buffer in net.buffers():
+        if buffer.is_floating_point():
+            dist.all_reduce(buffer)
+            buffer /= world_size
+
+
+def save_engine(engine: Engine, folder: Path, name: str, state: dict) -> None:
+    """Writes parameters, buffers and optimizer to folder/name, called on all ranks; `state` is kept with them."""
+    engine.save_checkpoint(str(folder), tag=name, client_state=state, save_latest=False)
+
+
+def load_engine(engine: Engine, folder: Path, name: str) -> dict:
+    """Loads what `save_engine` wrote, on all ranks, and returns its `state`."""
+    path, state = engine.load_checkpoint(str(folder), tag=name)
+    if path is None:
+        raise UserError(f"{folder / name}: DeepSpeed finds no checkpoint there")
+    return state
+
+
+def _merge(derived: dict, extra: dict, path: str) -> dict:
+    merged = dict(derived)
+    for key, value in extra.items():
+        if isinstance(value, dict) and isinstance(merged.get(key), dict):
+            merged[key] = _merge(merged[key], value, f"{path}.{key}")
+        elif key in merged and merged[key] != value:
+            raise UserError(
+                f"{path}.{key}={value!r} contradicts {merged[key]!r}, said by the other sections; change it there"
+            )
+        else:
+            merged[key] = value
+    return merged

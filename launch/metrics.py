@@ -1,0 +1,86 @@
+"""Accuracy of a network on a packed split, over all ranks, each sample exactly once."""
+
+import contextlib
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
+
+from launch.config import AUTOCAST_DTYPES
+from pipeline.loader import VideoBatch
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found."""
+
+    top1: float
+    top5: float
+    """Share of samples whose class is among the five highest scores (or all, with fewer classes)."""
+    mean_class: float
+    """Mean over classes that occur of the share of their samples that are right."""
+    samples: int
+    """Samples seen, over all ranks."""
+    clips_per_second: float
+    """Of this rank."""
+    confusion: torch.Tensor
+    """(num_classes, num_classes) int64: rows are true classes, columns predicted ones."""
+
+    def __str__(self) -> str:
+        return (
+            f"top-1 {self.top1:.2%}, top-5 {self.top5:.2%}, mean class {self.mean_class:.2%} "
+            f"of {self.samples} samples, {self.clips_per_second:.1f} clips/s"
+        )
+
+    def figures(self) -> dict[str, float]:
+        """Everything but the confusion matrix, for logs."""
+        return {
+            "top1": self.top1,
+            "top5": self.top5,
+            "mean_class": self.mean_class,
+            "samples": self.samples,
+            "clips_per_second": self.clips_per_second,
+        }
+
+
+def compute_logits(net: nn.Module, clips: torch.Tensor, precision: str) -> torch.Tensor:
+    """Logits (B, num_classes) float32 of clips (B, T, 3, H, W), in the arithmetic the network was trained in."""
+    dtype = AUTOCAST_DTYPES.get(precision)
+    autocast = torch.autocast(clips.device.type, dtype) if dtype else contextlib.nullcontext()
+    with torch.inference_mode(), autocast:
+        return net(clips).float()
+
+
+def evaluate(net: nn.Module, batches: Iterable[VideoBatch], num_classes: int, precision: str) -> Evaluation:
+    """Runs `net` over this rank's batches and adds up the counts of all ranks. Leaves the network in eval mode."""
+    device = next(net.parameters()).device
+    metrics = MetricCollection(
+        {
+            "top1": MulticlassAccuracy(num_classes, average="micro"),
+            "top5": MulticlassAccuracy(num_classes, average="micro", top_k=min(5, num_classes)),
+            "confusion": MulticlassConfusionMatrix(num_classes),
+        },
+        compute_groups=False,
+    ).to(device)
+    net.eval()
+    begin, seen = time.perf_counter(), 0
+    for batch in batches:
+        metrics.update(compute_logits(net, batch.clips, precision), batch.labels)
+        seen += len(batch.labels)
+    seconds = time.perf_counter() - begin
+    results = metrics.compute()
+    confusion = results["confusion"].cpu()
+    counts = confusion.sum(1)
+    per_class = confusion.diag()[counts > 0] / counts[counts > 0]
+    return Evaluation(
+        top1=float(results["top1"]),
+        top5=float(results["top5"]),
+        mean_class=float(per_class.mean()),
+        samples=int(counts.sum()),
+        clips_per_second=seen / seconds,
+        confusion=confusion,
+    )
