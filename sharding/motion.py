@@ -60,6 +60,8 @@ class MotionConfig:
     """Least and greatest factor by which a growing or shrinking object changes over the video."""
     turn_degrees: tuple[float, float] = (120.0, 200.0)
     """Least and greatest turn over the video, in degrees."""
+    contrast: Literal["bright", "either"] = "bright"
+    """bright: objects are brighter than the background; either: brighter or darker, which is far harder to learn."""
     texture: Literal["none", "plain", "rich"] = "none"
     """none: flat colours; plain: a softly shaded background; rich: background and objects are textured."""
     num_distractors: int = 0
@@ -83,8 +85,9 @@ class MotionConfig:
             raise UserError(f"size={self.size}: H.264 with 4:2:0 colour needs an even size; take {self.size + 1}")
         if self.split in (".", "..") or "/" in self.split or "\0" in self.split:
             raise UserError(f"split={self.split!r}: must be a plain folder name")
-        if self.texture not in ("none", "plain", "rich"):
-            raise UserError(f"texture={self.texture}: must be none, plain or rich")
+        for name, allowed in (("contrast", ("bright", "either")), ("texture", ("none", "plain", "rich"))):
+            if getattr(self, name) not in allowed:
+                raise UserError(f"{name}={getattr(self, name)}: must be one of {', '.join(allowed)}")
         for name, greatest in (("radius", _LARGEST_RADIUS), ("travel", 4), ("growth", 16), ("turn_degrees", 1440)):
             low, high = getattr(self, name)
             if not 0 < low <= high <= greatest:
@@ -223,12 +226,13 @@ def render_video(config: MotionConfig, index: int) -> Iterator[np.ndarray]:
     trajectory = sample_trajectory(config, index)
     random = _generator(config, index, _PIXELS)
     scene = _background(config, random)
+    background = scene.mean(axis=(0, 1))
     for _ in range(config.num_distractors):
-        thing = _Thing(config, random, scene.mean(axis=(0, 1)))
+        thing = _Thing(config, random, background)
         octaves = math.log(config.radius[1] / config.radius[0])
         radius = config.radius[0] * math.exp(octaves * random.uniform())
         scene = thing.paint(scene, random.uniform(size=2), radius, 2 * math.pi * random.uniform())
-    thing = _Thing(config, random, scene.mean(axis=(0, 1)))
+    thing = _Thing(config, random, background)
     for position, radius, angle in zip(trajectory.position, trajectory.radius, trajectory.angle):
         frame = thing.paint(scene, position, radius, angle)
         if config.camera_jitter:
@@ -247,7 +251,7 @@ class _Thing:
         slope = (np.roll(self.outline, -1) - np.roll(self.outline, 1)) * _OUTLINE_STEPS / (4 * math.pi)
         # Distance to the edge, from distance along the ray: exact for straight edges.
         self.steepness = (1 / np.sqrt(1 + (slope / self.outline) ** 2)).astype(np.float32)
-        self.colour = _colour_unlike(background, random)
+        self.colour = _object_colour(config, random, background)
         self.texture = _texture(_TEXTURE_SIDE, 0.7, random) if config.texture == "rich" else None
 
     def paint(self, scene: np.ndarray, position: np.ndarray, radius: float, angle: float) -> np.ndarray:
@@ -296,7 +300,7 @@ def _random_outline(random: np.random.Generator) -> np.ndarray:
 
 
 def _background(config: MotionConfig, random: np.random.Generator) -> np.ndarray:
-    colour = random.uniform(30, 225, 3).astype(np.float32)
+    colour = random.uniform(*((10, 90) if config.contrast == "bright" else (30, 225)), 3).astype(np.float32)
     scene = np.broadcast_to(colour, (config.size, config.size, 3)).copy()
     if config.texture == "plain":
         scene += 20 * _texture(config.size, 3, random)[..., None]
@@ -305,8 +309,10 @@ def _background(config: MotionConfig, random: np.random.Generator) -> np.ndarray
     return scene
 
 
-def _colour_unlike(background: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """A random colour whose grey level is at least 60 from the background's: chroma alone is lost in 4:2:0."""
+def _object_colour(config: MotionConfig, random: np.random.Generator, background: np.ndarray) -> np.ndarray:
+    """A random colour whose grey level is at least 60 from that of `background` (3,): chroma alone is lost in 4:2:0."""
+    if config.contrast == "bright":
+        return random.uniform(150, 250, 3).astype(np.float32)
     grey = np.array([0.299, 0.587, 0.114])
     while True:
         colour = random.uniform(0, 255, 3)

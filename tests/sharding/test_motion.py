@@ -181,6 +181,22 @@ def test_difficulty_changes_the_look_and_not_the_motion() -> None:
     assert not np.array_equal(next(render_video(easy, 3)), next(render_video(hard, 3)))
 
 
+def test_contrast_says_whether_objects_may_be_darker() -> None:
+    """Grey level of the object's centre against the background's, in the first frames of forty videos."""
+
+    def brighter(contrast: str) -> list[bool]:
+        config = MotionConfig(out=Path("unused"), contrast=contrast, noise=0)
+        found = []
+        for index in range(40):
+            frame = next(render_video(config, index)).astype(float) @ [0.299, 0.587, 0.114]
+            x, y = (sample_trajectory(config, index).position[0] * config.size).astype(int)
+            found.append(frame[y, x] > np.median(frame))
+        return found
+
+    assert all(brighter("bright"))
+    assert 5 < sum(brighter("either")) < 35
+
+
 def test_jitter_moves_the_whole_picture() -> None:
     config = MotionConfig(out=Path("unused"), noise=0, texture="plain", num_distractors=1)
     still, shaken = (list(render_video(dataclasses.replace(config, camera_jitter=j), 4)) for j in (0, 2))
@@ -226,6 +242,7 @@ def test_nothing_under_the_final_name_until_all_is_written(tmp_path: Path, monke
         ({"growth": (2, 4)}, "widen radius or lower growth"),
         ({"noise": -1}, "noise=-1"),
         ({"texture": "wood"}, "texture=wood"),
+        ({"contrast": "dark"}, "contrast=dark: must be one of bright, either"),
     ],
 )
 def test_bad_options_are_one_line(options: dict, message: str) -> None:
