@@ -108,11 +108,8 @@ def encode_frames(source: Path, choice: FrameChoice, pixel_format: str, open_wri
     first frame has told the size. Returns the EncodedVideo.
     """
     with open_video(source) as (container, stream):
-        lacking = missing_bytes(source)
-        if lacking:
-            raise MediaError("decode", f"the file is cut off: it lacks {lacking} bytes by its own account")
         info = video_info(container, stream)
-        times = _packet_times(container, stream, start, end)
+        times = frame_times(container, stream, source, start, end)
         for _ in range(2):
             attempt = _Attempt(choice, pixel_format, times, info)
             shown = attempt.run(container, stream, open_writer, start, end)
@@ -246,8 +243,14 @@ def _timed_frames(container, stream, info: VideoInfo, start, end) -> Iterator[tu
             yield time, frame
 
 
-def _packet_times(container, stream, start, end) -> np.ndarray:
-    """The times that the frames of [start, end) will have, from the packets alone, without decoding."""
+def frame_times(container, stream, source: Path, start=None, end=None) -> np.ndarray:
+    """The times that the frames of [start, end) will have, from the packets alone, without decoding.
+
+    Raises MediaError("decode") if the file is cut off.
+    """
+    lacking = missing_bytes(source)
+    if lacking:
+        raise MediaError("decode", f"the file is cut off: it lacks {lacking} bytes by its own account")
     timed = has_frame_times(container)
     first = (stream.start_time or 0) * stream.time_base
     times = []

@@ -1,0 +1,104 @@
+"""python -m sharding {pack,verify,stats,motion}: makes packed datasets, checks them, and tells what is in them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sharding.commandline import CommandLine, run_command
+
+_DESCRIPTION = """\
+Packs video datasets into tar shards, once, for training. pack makes them, verify checks them, stats tells what is in
+them, motion writes a synthetic dataset to try everything on. Each command has its own --help."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = CommandLine(prog="python -m sharding", description=_DESCRIPTION)
+    commands = parser.add_subcommands(required=True, dest="command")
+    for name, (summary, add_options, _) in _COMMANDS.items():
+        subparser = CommandLine(description=summary[0].upper() + summary[1:] + ".")
+        add_options(subparser)
+        _with_hyphens(subparser)
+        commands.add_subcommand(name, subparser, help=summary)
+    options = parser.parse_args(arguments)
+    values = options[options.command].as_dict()
+    return _COMMANDS[options.command][2](values) or 0
+
+
+def _add_pack_options(parser: CommandLine) -> None:
+    from sharding.pack import PackConfig
+
+    parser.add_class_arguments(PackConfig, skip={"annotations"})
+    parser.add_argument(
+        "--annotations",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="Annotation files, as published with the dataset. With those of all splits, classes are numbered alike.",
+    )
+
+
+def _run_pack(values: dict[str, Any]) -> int:
+    from sharding.pack import PackConfig, pack
+
+    return pack(PackConfig(**values | {"annotations": tuple(values["annotations"])}))
+
+
+def _add_verify_options(parser: CommandLine) -> None:
+    parser.add_argument("directory", type=Path, metavar="DIR", help="Folder of a packed split.")
+    parser.add_argument("--decode", action="store_true", help="Decode every frame of every sample, as in training.")
+    parser.add_argument(
+        "--quarantine",
+        action="store_true",
+        help="Add bad samples to quarantine.jsonl, which training and evaluation leave out; no shard is changed.",
+    )
+    parser.add_argument("--workers", type=int, default=1, help="Processes that check shards at the same time.")
+
+
+def _run_verify(values: dict[str, Any]) -> int:
+    from sharding.verify import verify
+
+    return verify(**values)
+
+
+def _add_stats_options(parser: CommandLine) -> None:
+    parser.add_argument("directory", type=Path, metavar="DIR", help="Folder of a packed split.")
+
+
+def _run_stats(values: dict[str, Any]) -> None:
+    from sharding.stats import measure, to_text
+
+    print(to_text(measure(values["directory"])))
+
+
+def _add_motion_options(parser: CommandLine) -> None:
+    from sharding.motion import MotionConfig
+
+    parser.add_class_arguments(MotionConfig)
+
+
+def _run_motion(values: dict[str, Any]) -> None:
+    from sharding.motion import MotionConfig, write_motion
+
+    write_motion(MotionConfig(**values))
+
+
+def _with_hyphens(parser: CommandLine) -> None:
+    """Spells options --max-frames, not --max_frames; the latter stays possible."""
+    for action in parser._actions:
+        hyphenated = [option.replace("_", "-") for option in action.option_strings]
+        for option in hyphenated:
+            parser._option_string_actions[option] = action
+        action.option_strings = hyphenated
+
+
+_COMMANDS: dict[str, tuple[str, Callable[[CommandLine], None], Callable[[dict[str, Any]], int | None]]] = {
+    "pack": ("pack one split of a dataset into tar shards", _add_pack_options, _run_pack),
+    "verify": ("check a packed split: bytes, hashes, index, table, labels", _add_verify_options, _run_verify),
+    "stats": ("tell what is in a packed split", _add_stats_options, _run_stats),
+    "motion": ("write a synthetic dataset in which only motion tells the class", _add_motion_options, _run_motion),
+}
+
+
+if __name__ == "__main__":
+    run_command(main, "python -m sharding")

@@ -1,0 +1,79 @@
+"""Kinetics: the official CSV files, and videos in class folders or all in one."""
+
+import csv
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from sharding.commandline import UserError
+from sharding.records import Annotations, UniqueKeys, VideoRecord, read_lines
+
+COLUMNS = ("label", "youtube_id", "time_start", "time_end")
+_SPLITS = {"validate": "val", "validation": "val", "training": "train", "testing": "test"}
+
+
+def read_kinetics(videos: Path, annotations: Sequence[Path], split: str) -> Annotations:
+    """Rows of the split; a video is `<id>_<start:06d>_<end:06d>.*`, else `<id>.*`, both taken as already cut.
+
+    The classes are the labels of all files given, in the order of their names: give the files of all splits every time
+    (rows of other splits are not packed), or --classes, where one split may lack a class.
+    """
+    if not annotations:
+        raise UserError("--annotations: the dataset 'kinetics' needs its CSV files")
+    wanted = _SPLITS.get(split, split)
+    found = _find_videos(videos)
+    keys = UniqueKeys()
+    labels: set[str] = set()
+    records: list[VideoRecord] = []
+    splits_seen: set[str] = set()
+    for path in annotations:
+        rows = csv.DictReader(read_lines(path))
+        lacking = [column for column in COLUMNS if column not in (rows.fieldnames or ())]
+        if lacking:
+            raise UserError(f"{path}, line 1: no column {lacking[0]!r}; expected are {', '.join(COLUMNS)} and split")
+        for row in rows:
+            where = f"{path}, line {rows.line_num}"
+            label = (row["label"] or "").strip()
+            if not label:
+                raise UserError(f"{where}: no label for {row['youtube_id']!r}")
+            labels.add(label)
+            row_split = (row.get("split") or split).strip()
+            splits_seen.add(row_split)
+            if _SPLITS.get(row_split, row_split) == wanted:
+                records.append(_record(row, label, where, found, keys))
+    if not records:
+        known = ", ".join(sorted(splits_seen))
+        raise UserError(f"--split {split}: no rows of it in {annotations[0]}; there are {known}")
+    return Annotations(records, tuple(sorted(labels)))
+
+
+def _record(row: dict[str, str], label: str, where: str, found: dict[str, list[str]], keys: UniqueKeys) -> VideoRecord:
+    name = (row["youtube_id"] or "").strip()
+    try:
+        start, end = int(float(row["time_start"])), int(float(row["time_end"]))
+    except (TypeError, ValueError):
+        raise UserError(
+            f"{where}: time_start {row['time_start']!r}, time_end {row['time_end']!r}: seconds are expected"
+        ) from None
+    key = keys.add(f"{name}_{start:06d}_{end:06d}", where)
+    candidates = found.get(key) or found.get(name) or [f"{label}/{key}.mp4"]
+    folder = _spelling(label)
+    source = next((path for path in candidates if _spelling(path.rpartition("/")[0]) == folder), candidates[0])
+    return VideoRecord(key, source, label)
+
+
+def _spelling(name: str) -> str:
+    """What class folders of different copies have in common: 'arm_wrestling' is 'arm wrestling'."""
+    return "".join(letter for letter in name.lower() if letter.isalnum())
+
+
+def _find_videos(videos: Path) -> dict[str, list[str]]:
+    """Name without suffix -> paths relative to `videos`, of the files in it and in its folders."""
+    found: dict[str, list[str]] = {}
+    for folder, folders, names in os.walk(videos):
+        folders.sort()
+        inside = os.path.relpath(folder, videos)
+        for name in sorted(names):
+            path = name if inside == "." else f"{inside}/{name}"
+            found.setdefault(name.rpartition(".")[0] or name, []).append(path)
+    return found

@@ -1,0 +1,148 @@
+"""What every dataset reader makes of its annotation files: one VideoRecord a video, and the list of classes."""
+
+import dataclasses
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sharding.commandline import UserError
+
+MAX_KEY_LENGTH = 90  # with the longest suffix it fits the 100 bytes of a name in a USTAR header
+_KEY = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_KEY_LENGTH}}}")
+
+
+@dataclass(frozen=True, slots=True)
+class VideoRecord:
+    """One labelled video, or one labelled part of a video, as an annotation file lists it."""
+
+    key: str
+    """Name of the sample: letters, digits, `_` and `-`, at most 90; unique in a dataset."""
+    source: str
+    """Where the video lies, relative to the folder of videos; it may be missing."""
+    label: str
+    """Name of its class."""
+    start_seconds: float | None = None
+    """The part [start, end) of the file that belongs to the sample; None: from the beginning, to the end."""
+    end_seconds: float | None = None
+    level_labels: tuple[str, ...] = ()
+    """Class names on further levels, one for each entry of `Annotations.levels`."""
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """A dataset as listed: what a reader returns."""
+
+    records: Sequence[VideoRecord]
+    classes: tuple[str, ...]
+    """Names of the classes; the place of a name is its label id. The same for every split of a dataset."""
+    flip_pairs: tuple[tuple[int, int], ...] = ()
+    """Pairs of label ids that change places when a video is mirrored."""
+    levels: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """Further levels of labels: (name of the level, names of its classes)."""
+
+
+def check_key(key: str, where: str) -> str:
+    """Returns `key`; raises UserError, beginning with `where`, if it is none."""
+    if not _KEY.fullmatch(key):
+        raise UserError(f"{where}: key {key!r}: a key has 1 to {MAX_KEY_LENGTH} letters, digits, '_' and '-'")
+    return key
+
+
+class UniqueKeys:
+    """The keys met so far while an annotation file is read, and where each of them stood."""
+
+    def __init__(self):
+        self._places: dict[str, str] = {}
+
+    def add(self, key: str, where: str) -> str:
+        """Returns `key`; raises UserError if it is no key, or was met before."""
+        check_key(key, where)
+        first = self._places.setdefault(key, where)
+        if first is not where:
+            raise UserError(f"{where}: the key {key!r} was already used by {first}; rename one, or list it once")
+        return key
+
+
+def key_from_path(path: str) -> str:
+    """A key made from a relative path, for datasets whose file names are free.
+
+    >>> key_from_path("applying makeup/clip_01.mp4")
+    'applying_makeup-clip_01'
+
+    Folders are joined with "-", blanks become "_". Where other characters are replaced too, or the end is cut off, the
+    first 8 digits of the path's SHA-256 are appended, so that different paths keep different keys.
+    """
+    folder, _, name = path.rpartition("/")
+    stem = name.rsplit(".", 1)[0] if "." in name[1:] else name
+    text = f"{folder}/{stem}" if folder else stem
+    key = re.sub(r"[^A-Za-z0-9_-]", "_", text.replace("/", "-"))
+    if re.search(r"[^A-Za-z0-9_/ -]", text) or len(key) > MAX_KEY_LENGTH:
+        digest = hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+        key = f"{key[: MAX_KEY_LENGTH - 9]}-{digest}"
+    return key
+
+
+def check_records(annotations: Annotations) -> Annotations:
+    """Returns `annotations`; raises UserError if a key is no key or used twice, or a label is not among the classes."""
+    sources: dict[str, str] = {}
+    classes = set(annotations.classes)
+    if len(classes) != len(annotations.classes):
+        twice = next(name for name in annotations.classes if annotations.classes.count(name) > 1)
+        raise UserError(f"class {twice!r} is listed twice")
+    for record in annotations.records:
+        check_key(record.key, record.source)
+        if record.key in sources:
+            raise UserError(
+                f"two videos with the key {record.key!r}: {sources[record.key]} and {record.source}; "
+                "rename one, or list it once"
+            )
+        sources[record.key] = record.source
+        if record.label not in classes:
+            known = f"{len(classes)} classes, such as {annotations.classes[0]!r}" if classes else "no classes"
+            raise UserError(f"{record.source}: label {record.label!r} is not among the {known}; see --classes")
+    return annotations
+
+
+def read_classes(path: Path) -> tuple[str, ...]:
+    """Class names from a file, one a line, in the order of their label ids."""
+    names = tuple(line.strip() for line in read_lines(path) if line.strip())
+    if not names:
+        raise UserError(f"{path}: no class names in it; one a line is expected")
+    return names
+
+
+def with_classes(annotations: Annotations, classes: tuple[str, ...]) -> Annotations:
+    """The same records with the classes in a given order.
+
+    Where the dataset's own labels are numbers (0, 1, 2, ...) and the given names are not, they are places in the list.
+    """
+    numbered = annotations.classes == tuple(str(number) for number in range(len(annotations.classes)))
+    if numbered and not set(annotations.classes) <= set(classes):
+        if len(annotations.classes) > len(classes):
+            raise UserError(f"labels up to {len(annotations.classes) - 1}, but only {len(classes)} class names given")
+        records = [dataclasses.replace(record, label=classes[int(record.label)]) for record in annotations.records]
+        return dataclasses.replace(annotations, records=records, classes=classes)
+    if annotations.flip_pairs:
+        place = {name: number for number, name in enumerate(classes)}
+        pairs = [tuple(annotations.classes[label] for label in pair) for pair in annotations.flip_pairs]
+        kept = tuple((place[a], place[b]) for a, b in pairs if a in place and b in place)
+        annotations = dataclasses.replace(annotations, flip_pairs=kept)
+    return dataclasses.replace(annotations, classes=classes)
+
+
+def sorted_classes(labels: Iterable[str]) -> tuple[str, ...]:
+    """Class names in the order of their label ids: numbers 0 to the greatest if all are numbers, else by name."""
+    names = set(labels)
+    if names and all(re.fullmatch(r"[0-9]{1,9}", name) for name in names):
+        return tuple(str(number) for number in range(max(map(int, names)) + 1))
+    return tuple(sorted(names))
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a UTF-8 text file, with or without a byte-order mark."""
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as UTF-8 text: {error}") from error

@@ -1,0 +1,204 @@
+"""Packs one shard: the task that a worker process runs.
+
+A finished shard is three files: the tar, its index, and a part file in `.parts/` with its rows, failures and hashes.
+The part file is written last; without it the shard counts as not begun.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sharding.media import MediaError
+from sharding.profiles import EncodedSample, ProfileSettings, encode_sample
+from sharding.records import VideoRecord
+from sharding.tar import Component, TarWriter, format_index, write_atomically
+
+PARTS = ".parts"
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """Everything a worker needs to pack shard number `shard` of the split in `directory`."""
+
+    directory: Path
+    shard: int
+    videos: Path
+    records: tuple[VideoRecord, ...]
+    labels: tuple[int, ...]
+    """Label ids of the records."""
+    level_labels: tuple[dict[str, int], ...]
+    """Label ids on further levels: one {level: label id} a record."""
+    settings: ProfileSettings
+
+    @property
+    def name(self) -> str:
+        return f"shard-{self.shard:06d}.tar"
+
+
+@dataclass(frozen=True)
+class ShardResult:
+    """What the main process is told of a shard; the rest is in its part file."""
+
+    shard: int
+    samples: int
+    failures: int
+    kept: bool
+    """Whether it was found finished."""
+
+
+def pack_shard(task: ShardTask) -> ShardResult:
+    """Packs the shard, unless it is there already with the bytes that its part file tells.
+
+    A video that fails becomes a line of `failures`. Raises OSError if the disk is full or cannot be written.
+    """
+    part = read_part(task.directory, task.shard)
+    if part is not None and _is_whole(task.directory, part):
+        return ShardResult(task.shard, len(part["rows"]), len(part["failures"]), kept=True)
+    work = Path(tempfile.mkdtemp(prefix=f"work-{task.shard:06d}-", dir=task.directory / PARTS))
+    try:
+        part = _write_shard(task, work)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return ShardResult(task.shard, len(part["rows"]), len(part["failures"]), kept=False)
+
+
+def read_part(directory: Path, shard: int) -> dict[str, Any] | None:
+    """The part file of a shard (name, bytes, sha256, index_sha256, rows, failures); None if it is not finished."""
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        return json.loads(part_path(directory, shard).read_text())
+    return None
+
+
+def part_path(directory: Path, shard: int) -> Path:
+    return directory / PARTS / f"shard-{shard:06d}.json"
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _is_whole(directory: Path, part: dict[str, Any]) -> bool:
+    tar = directory / part["name"]
+    index = tar.with_suffix(".idx")
+    return (
+        tar.is_file()
+        and tar.stat().st_size == part["bytes"]
+        and index.is_file()
+        and file_sha256(index) == part["index_sha256"]
+        and file_sha256(tar) == part["sha256"]
+    )
+
+
+def _write_shard(task: ShardTask, work: Path) -> dict[str, Any]:
+    rows: list[dict[str, Any]] = []
+    failures: list[dict[str, str]] = []
+    parent = os.getppid()
+    with TarWriter(work / task.name) as tar:
+        for record, label, level_labels in zip(task.records, task.labels, task.level_labels, strict=True):
+            if os.getppid() != parent:
+                raise RuntimeError("the process that gave this task has died")
+            try:
+                with _disk_errors():
+                    sample = encode_sample(task.videos, record, task.settings, work)
+            except MediaError as error:
+                failures.append(_failure(record, error))
+                continue
+            rows.append(_add_sample(tar, task.shard, record, label, level_labels, sample))
+    index = format_index(tar.components)
+    part = {
+        "name": task.name,
+        "bytes": tar.size,
+        "sha256": tar.sha256,
+        "index_sha256": hashlib.sha256(index.encode()).hexdigest(),
+        "rows": rows,
+        "failures": failures,
+    }
+    final = task.directory / task.name
+    (work / task.name).replace(final)
+    (work / "index").write_text(index)
+    (work / "index").replace(final.with_suffix(".idx"))
+    write_atomically(part_path(task.directory, task.shard), json.dumps(part))
+    return part
+
+
+def _add_sample(
+    tar: TarWriter, shard: int, record: VideoRecord, label: int, level_labels: dict[str, int], sample: EncodedSample
+) -> dict[str, Any]:
+    """Writes the components of a sample and returns its row of the table."""
+    media = tar.add(f"{record.key}.{sample.suffix}", sample.media)
+    index = None
+    if sample.offsets is not None:
+        index = tar.add(f"{record.key}.offsets", np.ascontiguousarray(sample.offsets, "<i4").tobytes())
+    cls = tar.add(f"{record.key}.cls", str(label).encode())
+    shared = {
+        "key": record.key,
+        "label": label,
+        "num_frames": sample.num_frames,
+        "fps": sample.fps,
+        "width": sample.width,
+        "height": sample.height,
+        "source": printable(record.source),
+        "sha256": media.sha256,
+    } | {f"label_{level}": number for level, number in level_labels.items()}
+    about = shared | {
+        "label_name": record.label,
+        "start_seconds": record.start_seconds,
+        "end_seconds": record.end_seconds,
+        **sample.details,
+    }
+    description = tar.add(f"{record.key}.json", json.dumps(about, sort_keys=True).encode())
+    return shared | {
+        "suffix": sample.suffix,
+        "shard": shard,
+        **_range("media", media),
+        **_range("index", index),
+        **_range("cls", cls),
+        **_range("json", description),
+    }
+
+
+def _range(name: str, component: Component | None) -> dict[str, int]:
+    offset, size = (component.offset, component.size) if component else (0, 0)
+    return {f"{name}_offset": offset, f"{name}_bytes": size}
+
+
+def _failure(record: VideoRecord, error: MediaError) -> dict[str, str]:
+    return {
+        "key": record.key,
+        "source": printable(record.source),
+        "stage": error.stage,
+        "error": printable(error.message),
+    }
+
+
+def printable(text: str) -> str:
+    """Text that UTF-8 can hold: bytes of a file name that are no UTF-8 are shown as \\udcxx."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+@contextlib.contextmanager
+def _disk_errors() -> Iterator[None]:
+    """A full disk is not the video's fault: lets it through as the OSError that it is."""
+    try:
+        yield
+    except MediaError as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+                raise OSError(cause.errno, os.strerror(cause.errno)) from error
+            cause = cause.__cause__
+        raise

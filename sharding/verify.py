@@ -1,0 +1,180 @@
+"""Checks a packed split against itself: bytes, hashes, index, table, labels; and, if asked, decodes every sample.
+
+It needs nothing but the folder, so whoever got a copy can check it.
+"""
+
+import json
+import os
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from sharding.manifest import QUARANTINE, TABLE, PackedDataset, Shard, load_dataset, read_json_lines
+from sharding.media import MediaError, decode_frames
+from sharding.shard import file_sha256
+from sharding.tar import Component, format_index
+
+_DECODE_AT_A_TIME = 64
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong with a file, or with one sample in it (`key` is then not None)."""
+
+    where: str
+    message: str
+    key: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.where}{f', sample {self.key}' if self.key else ''}: {self.message}"
+
+
+def verify(directory: Path, decode: bool = False, quarantine: bool = False, workers: int = 1) -> int:
+    """Prints every problem of a packed split, and a summary. Returns 0 if all is well or set aside, else 1.
+
+    With `decode`, every frame of every sample is decoded as in training. With `quarantine`, the keys of bad samples are
+    added to quarantine.jsonl; plans leave those samples out. Problems that concern no single sample stay problems.
+    Raises UserError if the split cannot even be opened.
+    """
+    dataset = load_dataset(directory)
+    jobs = (
+        joblib.delayed(check_shard)(directory, number, shard, decode)
+        for number, shard in enumerate(dataset.manifest.shards)
+    )
+    parallel = joblib.Parallel(n_jobs=min(workers, len(dataset.manifest.shards) or 1), return_as="generator")
+    problems = list(check_table(dataset))
+    total = len(dataset.manifest.shards)
+    for found in tqdm(parallel(jobs), total=total, unit=" shards", disable=None):
+        problems += found
+    for problem in problems:
+        print(problem)
+    bad_keys = {problem.key: problem.message for problem in problems if problem.key}
+    rest = [problem for problem in problems if not problem.key]
+    what = "decoded" if decode else "checked"
+    print(
+        f"{directory}: {len(dataset)} samples in {total} shards {what}, {len(bad_keys)} bad samples, "
+        f"{len(rest)} other problems"
+    )
+    if quarantine and bad_keys:
+        num_new = add_to_quarantine(directory, bad_keys)
+        print(f"{directory / QUARANTINE}: {num_new} samples added; training and evaluation leave them out")
+        return 1 if rest else 0
+    return 1 if problems else 0
+
+
+def add_to_quarantine(directory: Path, reasons: dict[str, str]) -> int:
+    """Adds {key: reason} to quarantine.jsonl, as far as the keys are not in it; returns how many were added."""
+    path = directory / QUARANTINE
+    listed = read_json_lines(path)
+    known = {line["key"] for line in listed}
+    new = [{"key": key, "reason": message} for key, message in sorted(reasons.items()) if key not in known]
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text("".join(json.dumps(line) + "\n" for line in [*listed, *new]))
+    partial.replace(path)
+    return len(new)
+
+
+def check_table(dataset: PackedDataset) -> Iterator[Problem]:
+    """What must hold within the table, and between it and the manifest, beyond the checks of load_dataset."""
+    where = str(dataset.directory / TABLE)
+    keys = dataset.keys
+    if len(set(keys)) != len(keys):
+        yield Problem(where, "a key appears twice")
+    if np.any(np.diff(dataset.shards) < 0):
+        yield Problem(where, "the rows are not in the order of the shards")
+    ends = dataset.media_offsets + dataset.media_bytes
+    sizes = np.array([shard.bytes for shard in dataset.manifest.shards], np.int64)
+    for row in np.flatnonzero((dataset.media_offsets < 512) | (ends > sizes[dataset.shards])):
+        yield Problem(where, "its bytes lie outside its shard", keys[row])
+    for row in np.flatnonzero((dataset.num_frames < 1) | (dataset.widths < 1) | (dataset.heights < 1)):
+        yield Problem(where, "no frames, or frames without pixels", keys[row])
+
+
+def check_shard(directory: Path, number: int, shard: Shard, decode: bool) -> list[Problem]:
+    """Compares one tar with its hash, its index and its rows of the table; decodes its samples if asked."""
+    path = directory / shard.name
+    problems = []
+    if file_sha256(path) != shard.sha256:
+        problems.append(Problem(shard.name, "its SHA-256 is not the manifest's; some of its bytes have changed"))
+    try:
+        components = list(read_components(path))
+    except (tarfile.TarError, OSError) as error:
+        return [*problems, Problem(shard.name, f"not a readable tar: {error}")]
+    index = path.with_suffix(".idx")
+    if not index.is_file():
+        problems.append(Problem(index.name, "missing"))
+    elif index.read_text() != format_index(components):
+        problems.append(Problem(index.name, "does not describe its tar"))
+    rows = pq.read_table(directory / TABLE, filters=[("shard", "=", number)]).to_pylist()
+    by_name = {component.name: component for component in components}
+    if [row["key"] for row in rows] != list(dict.fromkeys(c.name.partition(".")[0] for c in components)):
+        problems.append(Problem(shard.name, "its samples are not those of the table"))
+    with path.open("rb") as file:
+        for row in rows:
+            message = _check_sample(file, row, by_name) or (_check_decoding(file, row) if decode else None)
+            if message:
+                problems.append(Problem(shard.name, message, row["key"]))
+    return problems
+
+
+def read_components(path: Path) -> Iterator[Component]:
+    """The components of a tar as its own headers tell them; hashes are left empty."""
+    with tarfile.open(path, "r:") as tar:
+        for member in tar:
+            yield Component(member.name, member.offset_data, member.size, "")
+
+
+def _check_sample(file, row: dict, by_name: dict[str, Component]) -> str | None:
+    for part, suffix in [("media", row["suffix"]), ("index", "offsets"), ("cls", "cls"), ("json", "json")]:
+        offset, size = row[f"{part}_offset"], row[f"{part}_bytes"]
+        if part == "index" and not size:
+            continue
+        component = by_name.get(f"{row['key']}.{suffix}")
+        if component is None or (component.offset, component.size) != (offset, size):
+            return f"its .{suffix} is not where the table says"
+    if _sha256(file, row["media_offset"], row["media_bytes"]) != row["sha256"]:
+        return f"the bytes of its .{row['suffix']} have changed"
+    if _read(file, row["cls_offset"], row["cls_bytes"]) != str(row["label"]).encode():
+        return "its .cls is not the label of the table"
+    try:
+        about = json.loads(_read(file, row["json_offset"], row["json_bytes"]))
+    except ValueError:
+        return "its .json is not JSON"
+    differing = [name for name in about if name in row and about[name] != row[name]]
+    return f"its .json and the table differ in {', '.join(differing)}" if differing else None
+
+
+def _check_decoding(file, row: dict) -> str | None:
+    media = _read(file, row["media_offset"], row["media_bytes"])
+    try:
+        for start in range(0, row["num_frames"], _DECODE_AT_A_TIME):
+            stop = min(start + _DECODE_AT_A_TIME, row["num_frames"])
+            frames = decode_frames(media, np.arange(start, stop))
+            if frames.shape != (stop - start, row["height"], row["width"], 3):
+                return f"frames of {frames.shape[2]} x {frames.shape[1]} pixels, not as the table says"
+    except MediaError as error:
+        return f"does not decode: {error.message}"
+    try:
+        decode_frames(media, np.array([row["num_frames"]]))
+    except MediaError:
+        return None
+    return f"has more than the {row['num_frames']} frames of the table"
+
+
+def _read(file, offset: int, size: int) -> bytes:
+    return os.pread(file.fileno(), size, offset)
+
+
+def _sha256(file, offset: int, size: int) -> str:
+    import hashlib
+
+    digest = hashlib.sha256()
+    for start in range(0, size, 1 << 20):
+        digest.update(_read(file, offset + start, min(1 << 20, size - start)))
+    return digest.hexdigest()
