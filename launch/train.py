@@ -102,7 +102,7 @@ class Trainer:
 
     def train_epoch(self) -> None:
         """What is left of the loader's epoch."""
-        train, steps = self.config.train, self.loader.steps_per_epoch
+        train = self.config.train
         self.engine.train()
         meter = StepMeter(self.ranks)
         for batch in meter.timed(self.loader):
@@ -111,7 +111,7 @@ class Trainer:
                 continue
             if self.step % train.log_every_steps == 0:
                 self.log_step(meter.take())
-            if train.save_every_steps and self.step % train.save_every_steps == 0 and self.loader.step < steps:
+            if train.save_every_steps and self.step % train.save_every_steps == 0 and self.loader.step > 0:
                 average_buffers(self.engine.module, self.ranks.world_size)
                 self.save()
 

@@ -46,8 +46,8 @@ class VideoLoader:
     In training each epoch visits the samples in a new order, in global batches of `batch_size`, the last incomplete
     one left out; in evaluation (`training=False`) over all ranks each sample comes exactly once, in stored order.
 
-    Its state is (`epoch`, `step`): step counts the optimizer steps of the epoch whose batches have all been handed out.
-    What comes after `load_state_dict` is what would have come.
+    Its state is (`epoch`, `step`): step counts the optimizer steps of the epoch whose batches have all been handed out;
+    with the last of them the next epoch begins. What comes after `load_state_dict` is what would have come.
 
     Args:
         dataset: a packed split; its quarantined samples are left out.
@@ -125,16 +125,19 @@ class VideoLoader:
     def __iter__(self) -> Iterator[VideoBatch]:
         graph = self._take_graph()
         self._start_feed()
-        for index in range(self.step * self._micro_batches_per_step, len(self)):
+        epoch, first, end = self.epoch, self.step * self._micro_batches_per_step, len(self)
+        for index in range(first, end):
             clips = graph.run()
             plans = self._in_flight.popleft()
             labels = torch.tensor([plan.label for plan in plans], device=self.device)
             sample_ids = torch.tensor([plan.sample_id for plan in plans], device=self.device)
             self.step, rest = divmod(index + 1, self._micro_batches_per_step)
+            if index + 1 == end:
+                self.epoch, self.step = epoch + 1, 0
             yield VideoBatch(clips, labels, sample_ids, ends_step=rest == 0)
+        self.epoch, self.step = epoch + 1, 0
         graph.finish()
         self._graph = graph
-        self.epoch, self.step = self.epoch + 1, 0
 
     def close(self) -> None:
         """Stops the reading threads."""

@@ -1,0 +1,47 @@
+"""Small packed datasets that several folders' tests share, packed by the real command."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.videos import write_numbered_video
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED_VIDEOS = ROOT.parent / "shared" / "videos"
+
+
+def run_command(arguments: Sequence[object], **options) -> subprocess.CompletedProcess:
+    """Runs a command in the project's root and returns what it did, with its output as text."""
+    return subprocess.run(
+        [str(argument) for argument in arguments], cwd=ROOT, capture_output=True, text=True, timeout=600, **options
+    )
+
+
+def pack(videos: Path, out: Path, split: str = "train", **options: object) -> Path:
+    """Packs class folders with `python -m sharding pack` and returns the folder of the split."""
+    flags = [f"--{name}={value}" for name, value in options.items()]
+    command = [sys.executable, "-m", "sharding", "pack", "--dataset=folder", f"--videos={videos}", f"--split={split}"]
+    done = run_command([*command, f"--out={out}", "--workers=1", *flags])
+    assert done.returncode == 0, done.stderr
+    return out / split
+
+
+@pytest.fixture(scope="session")
+def shared_videos() -> Path:
+    """Real clips that lie beside the project; tests that want them are skipped where they do not."""
+    if not SHARED_VIDEOS.is_dir():
+        pytest.skip(f"no real videos in {SHARED_VIDEOS}")
+    return SHARED_VIDEOS
+
+
+@pytest.fixture(scope="session")
+def numbered(tmp_path_factory) -> Path:
+    """A packed split of 13 videos of 1 to 40 frames in two classes; frame i of a video shows the number i."""
+    folder = tmp_path_factory.mktemp("numbered")
+    for index, num_frames in enumerate((1, 2, 3, 5, 8, 9, 12, 16, 20, 25, 30, 33, 40)):
+        name = f"video{index:02d}_{num_frames}.mp4"
+        write_numbered_video(folder / "videos" / ("even", "odd")[index % 2] / name, num_frames)
+    return pack(folder / "videos", folder / "packed")
