@@ -9,13 +9,24 @@ for every split of a dataset.
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from sharding.datasets.diving48 import read_diving48
+from sharding.datasets.finegym import read_finegym
 from sharding.datasets.folder import read_folder
+from sharding.datasets.hmdb51 import read_hmdb51
 from sharding.datasets.kinetics import read_kinetics
+from sharding.datasets.something import read_something_v1, read_something_v2
+from sharding.datasets.ucf101 import read_ucf101
 from sharding.datasets.video_list import read_list
 from sharding.records import Annotations
 
 DATASETS: dict[str, Callable[[Path, Sequence[Path], str], Annotations]] = {
+    "diving48": read_diving48,
+    "finegym": read_finegym,
     "folder": read_folder,
+    "hmdb51": read_hmdb51,
     "kinetics": read_kinetics,
     "list": read_list,
+    "something-v1": read_something_v1,
+    "something-v2": read_something_v2,
+    "ucf101": read_ucf101,
 }

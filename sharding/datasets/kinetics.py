@@ -1,12 +1,12 @@
-"""Kinetics: the official CSV files, and videos in class folders or all in one."""
+"""Kinetics-400, -600, -700 and -700-2020: the official CSV files, and videos in class folders or all in one."""
 
-import csv
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from sharding.commandline import UserError
-from sharding.records import Annotations, UniqueKeys, VideoRecord, read_lines
+from sharding.datasets.files import read_csv
+from sharding.records import Annotations, UniqueKeys, VideoRecord
 
 COLUMNS = ("label", "youtube_id", "time_start", "time_end")
 _SPLITS = {"validate": "val", "validation": "val", "training": "train", "testing": "test"}
@@ -16,7 +16,8 @@ def read_kinetics(videos: Path, annotations: Sequence[Path], split: str) -> Anno
     """Rows of the split; a video is `<id>_<start:06d>_<end:06d>.*`, else `<id>.*`, both taken as already cut.
 
     The classes are the labels of all files given, in the order of their names: give the files of all splits every time
-    (rows of other splits are not packed), or --classes, where one split may lack a class.
+    (rows of other splits are not packed), or --classes, where one split may lack a class. Of several copies of a video
+    the one in the folder of its class is taken, however that is spelt ("arm_wrestling", "Arm wrestling").
     """
     if not annotations:
         raise UserError("--annotations: the dataset 'kinetics' needs its CSV files")
@@ -27,34 +28,44 @@ def read_kinetics(videos: Path, annotations: Sequence[Path], split: str) -> Anno
     records: list[VideoRecord] = []
     splits_seen: set[str] = set()
     for path in annotations:
-        rows = csv.DictReader(read_lines(path))
-        lacking = [column for column in COLUMNS if column not in (rows.fieldnames or ())]
-        if lacking:
-            raise UserError(f"{path}, line 1: no column {lacking[0]!r}; expected are {', '.join(COLUMNS)} and split")
-        for row in rows:
-            where = f"{path}, line {rows.line_num}"
-            label = (row["label"] or "").strip()
-            if not label:
+        rows = read_csv(path)
+        where, names = next(rows, (f"{path}, line 1", []))
+        _check_columns(names, where)
+        for where, fields in rows:
+            if len(fields) < len(names):
+                raise UserError(f"{where}: {len(fields)} fields, but {len(names)} columns: {', '.join(names)}")
+            row = dict(zip(names, fields))
+            if not row["label"]:
                 raise UserError(f"{where}: no label for {row['youtube_id']!r}")
-            labels.add(label)
-            row_split = (row.get("split") or split).strip()
+            labels.add(row["label"])
+            row_split = row.get("split") or split
             splits_seen.add(row_split)
             if _SPLITS.get(row_split, row_split) == wanted:
-                records.append(_record(row, label, where, found, keys))
+                records.append(_record(row, where, found, keys))
     if not records:
-        known = ", ".join(sorted(splits_seen))
+        known = ", ".join(sorted(splits_seen)) or "none"
         raise UserError(f"--split {split}: no rows of it in {annotations[0]}; there are {known}")
     return Annotations(records, tuple(sorted(labels)))
 
 
-def _record(row: dict[str, str], label: str, where: str, found: dict[str, list[str]], keys: UniqueKeys) -> VideoRecord:
-    name = (row["youtube_id"] or "").strip()
+def _check_columns(names: list[str], where: str) -> None:
+    lacking = [column for column in COLUMNS if column not in names]
+    if lacking == ["label"]:
+        raise UserError(f"{where}: no column 'label': some copies of the test split lack it; take one with labels")
+    if lacking:
+        raise UserError(f"{where}: no column {lacking[0]!r}; expected are {', '.join(COLUMNS)} and split")
+
+
+def _record(row: dict[str, str], where: str, found: dict[str, list[str]], keys: UniqueKeys) -> VideoRecord:
+    name, label = row["youtube_id"], row["label"]
     try:
         start, end = int(float(row["time_start"])), int(float(row["time_end"]))
-    except (TypeError, ValueError):
+    except (ValueError, OverflowError):
         raise UserError(
             f"{where}: time_start {row['time_start']!r}, time_end {row['time_end']!r}: seconds are expected"
         ) from None
+    if not name:
+        raise UserError(f"{where}: no youtube_id")
     key = keys.add(f"{name}_{start:06d}_{end:06d}", where)
     candidates = found.get(key) or found.get(name) or [f"{label}/{key}.mp4"]
     folder = _spelling(label)

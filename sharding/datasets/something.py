@@ -1,0 +1,105 @@
+"""Something-Something: v1 (CSV, folders of numbered JPEGs) and v2 (JSON, WebM)."""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from sharding.commandline import UserError
+from sharding.datasets.files import SourceFinder, choose_file, read_csv, read_json
+from sharding.records import Annotations, UniqueKeys, VideoRecord, read_classes
+
+
+def read_something_v1(videos: Path, annotations: Sequence[Path], split: str) -> Annotations:
+    """`something-something-v1-{labels,train,validation}.csv`; the video of id 7 is the folder `VIDEOS/7` of JPEGs.
+
+    labels.csv has a class a line, in the order of their ids; the others have lines `id;label`.
+    """
+    classes = read_classes(choose_file(annotations, ["labels"], "the class names"))
+    listed = choose_file(annotations, [split], f"the videos of the split {split!r}")
+    return _annotations(_rows(listed), classes, SourceFinder(videos), suffix="")
+
+
+def read_something_v2(videos: Path, annotations: Sequence[Path], split: str) -> Annotations:
+    """`{labels,train,validation}.json`, with or without `something-something-v2-` before; videos are `VIDEOS/ID.webm`.
+
+    A class is a template without its brackets, its id that of labels.json. Test videos have no templates: with
+    `test-answers.csv` (lines `id;label`) they are read from there.
+    """
+    names = choose_file(annotations, ["labels"], "the class names")
+    classes = _class_names(names)
+    if split == "test" and any("answers" in path.name for path in annotations):
+        rows = _rows(choose_file(annotations, ["answers"], "the labels of the test videos"))
+    else:
+        rows = _entries(choose_file(annotations, [split], f"the videos of the split {split!r}"))
+    return _annotations(rows, classes, SourceFinder(videos), suffix=".webm")
+
+
+def mirrored_pairs(classes: Sequence[str]) -> tuple[tuple[int, int], ...]:
+    """Pairs of labels that differ only by left and right changing places.
+
+    >>> mirrored_pairs(["Pulling something from left to right", "Poking it", "Pulling something from right to left"])
+    ((0, 2),)
+    """
+    place = {name: label for label, name in enumerate(classes)}
+    pairs = []
+    for name, label in place.items():
+        mirrored = re.sub(r"\b(left|right)\b", lambda side: "right" if side[0] == "left" else "left", name)
+        if label < place.get(mirrored, -1):
+            pairs.append((label, place[mirrored]))
+    return tuple(pairs)
+
+
+Row = tuple[str, str, str]  # where it stands, id, label
+
+
+def _annotations(rows: Iterator[Row], classes: tuple[str, ...], finder: SourceFinder, suffix: str) -> Annotations:
+    known = set(classes)
+    keys = UniqueKeys()
+    records = []
+    for where, video, label in rows:
+        if label not in known:
+            raise UserError(f"{where}: label {label!r} is not among the {len(classes)} class names")
+        name = f"{keys.add(video, where)}{suffix}"
+        records.append(VideoRecord(video, finder.locate(name), label))
+    return Annotations(records, classes, mirrored_pairs(classes))
+
+
+def _rows(path: Path) -> Iterator[Row]:
+    """The lines `id;label` of a CSV file without a heading."""
+    for where, row in read_csv(path, delimiter=";"):
+        if len(row) != 2 or not all(row):
+            raise UserError(f"{where}: {';'.join(row)!r}: expected is 'id;label'")
+        yield where, row[0], _plain(row[1])
+
+
+def _entries(path: Path) -> Iterator[Row]:
+    """The entries of a JSON list of {"id": …, "template": "Putting [something] on [something]", …}."""
+    entries = read_json(path)
+    if not isinstance(entries, list):
+        raise UserError(f'{path}: expected is a list of {{"id": …, "template": …}}')
+    for number, entry in enumerate(entries, 1):
+        where = f"{path}, entry {number}"
+        if not isinstance(entry, dict) or "id" not in entry:
+            raise UserError(f"{where}: no 'id' in {entry!r}")
+        if not entry.get("template"):
+            raise UserError(
+                f"{where}: video {entry['id']}: no 'template', so no label; the published test split has none: "
+                "add test-answers.csv"
+            )
+        yield where, str(entry["id"]), _plain(entry["template"])
+
+
+def _class_names(path: Path) -> tuple[str, ...]:
+    """Class names from labels.json, {"Approaching something with your camera": "0", …}, in the order of their ids."""
+    labels = read_json(path)
+    try:
+        names = {int(label): _plain(name) for name, label in labels.items()}
+    except (AttributeError, ValueError):
+        raise UserError(f'{path}: expected are entries "class name": "label id"') from None
+    if sorted(names) != list(range(len(labels))):
+        raise UserError(f"{path}: label ids must be 0 to {len(labels) - 1}, each once")
+    return tuple(names[label] for label in range(len(names)))
+
+
+def _plain(template: str) -> str:
+    return template.replace("[", "").replace("]", "").strip()

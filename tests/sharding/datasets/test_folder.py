@@ -1,0 +1,54 @@
+"""Class folders."""
+
+from pathlib import Path
+
+import pytest
+
+from sharding.commandline import UserError
+from sharding.datasets.folder import read_folder
+from sharding.records import VideoRecord, check_records
+
+
+def put(videos: Path, *names: str) -> None:
+    for name in names:
+        (videos / name).parent.mkdir(parents=True, exist_ok=True)
+        (videos / name).write_bytes(b"x")
+
+
+def test_class_folders(tmp_path: Path) -> None:
+    put(tmp_path, "b/2.mp4", "b/1.mp4", "a b/film.one.avi", "a b/.DS_Store", "readme.txt")
+    found = check_records(read_folder(tmp_path, (), "train"))
+    assert found.classes == ("a b", "b")
+    assert [(record.source, record.label) for record in found.records] == [
+        ("a b/film.one.avi", "a b"),
+        ("b/1.mp4", "b"),
+        ("b/2.mp4", "b"),
+    ]
+    assert found.records[1] == VideoRecord("b-1", "b/1.mp4", "b")
+
+
+def test_splits_number_classes_alike(tmp_path: Path) -> None:
+    put(tmp_path, "train/a/1.mp4", "train/c/1.mp4", "val/b/1.mp4", "val/c/1.mp4")
+    train, val = (check_records(read_folder(tmp_path, (), split)) for split in ("train", "val"))
+    assert train.classes == val.classes == ("a", "b", "c")
+    assert [record.source for record in val.records] == ["val/b/1.mp4", "val/c/1.mp4"]
+
+
+def test_a_folder_of_frames_is_a_video(tmp_path: Path) -> None:
+    put(tmp_path, "a/clip/00001.jpg", "a/clip/00002.jpg")
+    assert [record.source for record in read_folder(tmp_path, (), "train").records] == ["a/clip"]
+
+
+def test_names_that_make_one_key_differ_or_are_refused(tmp_path: Path) -> None:
+    put(tmp_path, "a/é.mp4", "a/è.mp4")
+    assert len({record.key for record in check_records(read_folder(tmp_path, (), "train")).records}) == 2
+    put(tmp_path, "a/film.mp4", "a/film.avi")
+    with pytest.raises(UserError, match=r"key 'a-film'.*film\.mp4"):
+        check_records(read_folder(tmp_path, (), "train"))
+
+
+def test_mistakes(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no class folders in it"):
+        read_folder(tmp_path, (), "train")
+    with pytest.raises(UserError, match="labels are folder names"):
+        read_folder(tmp_path, [tmp_path / "labels.csv"], "train")

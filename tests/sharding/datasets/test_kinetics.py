@@ -1,0 +1,125 @@
+"""Kinetics-400, -600, -700 and -700-2020, on miniatures of the published CSV files and of the copies in use."""
+
+from pathlib import Path
+
+import pytest
+
+from sharding.commandline import UserError
+from sharding.datasets.kinetics import read_kinetics
+from sharding.records import VideoRecord, check_records
+
+# The published files differ in columns, quoting, the names of splits, and how seconds are written.
+PUBLISHED = {
+    "400": (
+        "label,youtube_id,time_start,time_end,split,is_cc\n"
+        'testifying,---QUuC4vJs,84,94,{train},0\n"massaging person\'s head",-2VKVjgNuE0,3,13,{train},1\n',
+        'testifying,--3ouPhoy2A,20,30,{val},0\n"passing American football (in game)",-4I2BLCh0Vo,5,15,{val},0\n',
+        {"train": "train", "val": "val"},
+    ),
+    "600": (
+        "label,youtube_id,time_start,time_end,split\n"
+        "testifying,---QUuC4vJs,84.0,94.0,{train}\nmassaging person's head,-2VKVjgNuE0,3.0,13.0,{train}\n",
+        "testifying,--3ouPhoy2A,20,30,{val}\npassing American football (in game),-4I2BLCh0Vo,5,15,{val}\n",
+        {"train": "train", "val": "val"},
+    ),
+    "700": (
+        "label,youtube_id,time_start,time_end,split\n"
+        "testifying,---QUuC4vJs,84,94,{train}\nmassaging person's head,-2VKVjgNuE0,3,13,{train}\n",
+        "testifying,--3ouPhoy2A,20,30,{val}\npassing American football (in game),-4I2BLCh0Vo,5,15,{val}\n",
+        {"train": "train", "val": "validate"},
+    ),
+}
+CLASSES = ("massaging person's head", "passing American football (in game)", "testifying")
+VAL = ["--3ouPhoy2A_000020_000030", "-4I2BLCh0Vo_000005_000015"]
+
+
+@pytest.fixture(params=PUBLISHED)
+def annotations(request, tmp_path: Path) -> list[Path]:
+    train, val, splits = PUBLISHED[request.param]
+    heading = train.split("\n", 1)[0] + "\n"
+    paths = [tmp_path / "train.csv", tmp_path / "val.csv"]
+    for path, text in zip(paths, (train, heading + val)):
+        path.write_text(text.format(**splits))
+    return paths
+
+
+def put(videos: Path, *names: str) -> None:
+    for name in names:
+        (videos / name).parent.mkdir(parents=True, exist_ok=True)
+        (videos / name).write_bytes(b"x")
+
+
+def sources(videos: Path, annotations: list[Path], split: str = "train") -> list[str]:
+    return [record.source for record in check_records(read_kinetics(videos, annotations, split)).records]
+
+
+def test_classes_are_those_of_all_files_and_rows_those_of_the_split(annotations, tmp_path: Path) -> None:
+    found = check_records(read_kinetics(tmp_path, annotations, "train"))
+    assert found.classes == CLASSES
+    assert list(found.records) == [  # neither is there; they may have been taken off the net
+        VideoRecord("---QUuC4vJs_000084_000094", "testifying/---QUuC4vJs_000084_000094.mp4", CLASSES[2]),
+        VideoRecord("-2VKVjgNuE0_000003_000013", f"{CLASSES[0]}/-2VKVjgNuE0_000003_000013.mp4", CLASSES[0]),
+    ]
+    for split in ("val", "validate"):
+        found = read_kinetics(tmp_path, annotations, split)
+        assert found.classes == CLASSES
+        assert [record.key for record in found.records] == VAL
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("testifying/---QUuC4vJs_000084_000094.mp4", "massaging person's head/-2VKVjgNuE0_000003_000013.mp4"),
+        ("testifying/---QUuC4vJs_000084_000094.mkv", "massaging_persons_head/-2VKVjgNuE0_000003_000013.mp4"),
+        ("---QUuC4vJs_000084_000094.mp4", "-2VKVjgNuE0_000003_000013.webm"),
+        ("---QUuC4vJs.mp4", "-2VKVjgNuE0.mp4"),
+        ("train/testifying/---QUuC4vJs.mp4", "train/Massaging person's head/-2VKVjgNuE0.mp4"),
+    ],
+)
+def test_copies_in_use(annotations, tmp_path: Path, names: tuple[str, str]) -> None:
+    videos = tmp_path / "videos"
+    put(videos, *names)
+    assert sources(videos, annotations) == list(names)
+
+
+def test_the_copy_in_the_folder_of_the_class_is_taken(annotations, tmp_path: Path) -> None:
+    videos = tmp_path / "videos"
+    name = "-2VKVjgNuE0_000003_000013.mp4"
+    put(videos, f"bending back/{name}", f"massaging_person's_head/{name}", "testifying/-2VKVjgNuE0.mp4")
+    assert sources(videos, annotations)[1] == f"massaging_person's_head/{name}"
+
+
+HEADING = "label,youtube_id,time_start,time_end,split\n"
+GOOD = "testifying,---QUuC4vJs,84,94,train\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (HEADING + GOOD + ",--3ouPhoy2A,20,30,train\n", r"line 3: no label for '--3ouPhoy2A'"),
+        (HEADING + "testifying,,20,30,train\n", r"line 2: no youtube_id"),
+        (HEADING + "testifying,abc,twenty,30,train\n", r"line 2: time_start 'twenty', time_end '30'"),
+        (HEADING + "testifying,abc,inf,30,train\n", r"line 2: time_start 'inf'"),
+        (HEADING + GOOD + "\ntestifying,abc\n", r"line 4: 2 fields, but 5 columns"),
+        (HEADING + "testifying,a/../b,1,2,train\n", r"line 2: key 'a/\.\./b_000001_000002'"),
+        (HEADING + GOOD + GOOD, r"line 3: the key '---QUuC4vJs_000084_000094' was already used by .*line 2"),
+        ("youtube_id,time_start,time_end,split\nabc,1,2,test\n", r"line 1: no column 'label': some copies of the test"),
+        ("label,id,start,end\n", r"line 1: no column 'youtube_id'; expected are label, youtube_id"),
+        ("", r"line 1: no column"),
+        (HEADING + "testifying,abc,1,2,test\n", r"--split train: no rows of it in .*; there are test"),
+    ],
+)
+def test_bad_lines_are_named(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "train.csv"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_kinetics(tmp_path, [path], "train")
+
+
+def test_csv_that_is_no_csv_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "train.csv"
+    path.write_text(HEADING + '"' + "x" * 200_000 + '",a,1,2,train\n')
+    with pytest.raises(UserError, match=r"train\.csv, line 2: field larger than"):
+        read_kinetics(tmp_path, [path], "train")
+    with pytest.raises(UserError, match="needs its CSV files"):
+        read_kinetics(tmp_path, [], "train")
