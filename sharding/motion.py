@@ -160,7 +160,8 @@ def _zigzag(right: float) -> Profile:
 def _circling(sense: float) -> Profile:
     def path(time: np.ndarray) -> np.ndarray:
         angle = 2 * math.pi * time
-        return np.stack([0.4 * np.cos(angle), 0.4 * sense * np.sin(angle), 0 * time, 0 * time])
+        # From the top of the circle, so that mirroring and playing backwards give the other sense.
+        return np.stack([0.4 * sense * np.sin(angle), -0.4 * np.cos(angle), 0 * time, 0 * time])
 
     return path
 

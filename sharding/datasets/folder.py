@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sharding.commandline import UserError
+from sharding.datasets.mirror import mirrored_pairs
 from sharding.records import Annotations, VideoRecord, key_from_path
 
 
@@ -13,7 +14,8 @@ def read_folder(videos: Path, annotations: Sequence[Path], split: str) -> Annota
 
     If VIDEOS holds a folder named like the split, the class folders are looked for there, and the classes are those of
     all splits together. Otherwise VIDEOS itself holds the class folders; if another split lacks a class, give --classes
-    to both. Hidden files are passed over; anything else in a class folder is taken for a video.
+    to both. Hidden files are passed over; anything else in a class folder is taken for a video. Classes whose names
+    differ by left and right changing places are flip pairs.
     """
     if annotations:
         raise UserError(f"--annotations {annotations[0]}: the dataset 'folder' has none, its labels are folder names")
@@ -30,7 +32,8 @@ def read_folder(videos: Path, annotations: Sequence[Path], split: str) -> Annota
         for entry in _entries(root / label):
             source = (root / label / entry.name).relative_to(videos).as_posix()
             records.append(VideoRecord(key_from_path(f"{label}/{entry.name}"), source, label))
-    return Annotations(records, tuple(sorted(classes)))
+    names = tuple(sorted(classes))
+    return Annotations(records, names, mirrored_pairs(names))
 
 
 def _entries(folder: Path) -> list[os.DirEntry]:

@@ -1,11 +1,11 @@
 """Something-Something: v1 (CSV, folders of numbered JPEGs) and v2 (JSON, WebM)."""
 
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sharding.commandline import UserError
 from sharding.datasets.files import SourceFinder, choose_file, read_csv, read_json
+from sharding.datasets.mirror import mirrored_pairs
 from sharding.records import Annotations, UniqueKeys, VideoRecord, read_classes
 
 
@@ -32,21 +32,6 @@ def read_something_v2(videos: Path, annotations: Sequence[Path], split: str) -> 
     else:
         rows = _entries(choose_file(annotations, [split], f"the videos of the split {split!r}"))
     return _annotations(rows, classes, SourceFinder(videos), suffix=".webm")
-
-
-def mirrored_pairs(classes: Sequence[str]) -> tuple[tuple[int, int], ...]:
-    """Pairs of labels that differ only by left and right changing places.
-
-    >>> mirrored_pairs(["Pulling something from left to right", "Poking it", "Pulling something from right to left"])
-    ((0, 2),)
-    """
-    place = {name: label for label, name in enumerate(classes)}
-    pairs = []
-    for name, label in place.items():
-        mirrored = re.sub(r"\b(left|right)\b", lambda side: "right" if side[0] == "left" else "left", name)
-        if label < place.get(mirrored, -1):
-            pairs.append((label, place[mirrored]))
-    return tuple(pairs)
 
 
 Row = tuple[str, str, str]  # where it stands, id, label

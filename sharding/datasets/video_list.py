@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sharding.commandline import UserError
+from sharding.datasets.mirror import mirrored_pairs
 from sharding.records import Annotations, UniqueKeys, VideoRecord, key_from_path, read_lines, sorted_classes
 
 
@@ -36,7 +37,8 @@ def read_list(videos: Path, annotations: Sequence[Path], split: str) -> Annotati
             labels.add(label)
             if path in chosen:
                 records.append(VideoRecord(keys.add(_key(source, where), where), source, label))
-    return Annotations(records, sorted_classes(labels))
+    classes = sorted_classes(labels)
+    return Annotations(records, classes, mirrored_pairs(classes))
 
 
 def _split(line: str, where: str) -> tuple[str, str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sharding.commandline import UserError
-from sharding.datasets.something import mirrored_pairs, read_something_v1, read_something_v2
+from sharding.datasets.something import read_something_v1, read_something_v2
 from sharding.records import VideoRecord, check_records
 
 CLASSES = [
@@ -159,8 +159,3 @@ def test_v2_label_ids_must_count_up(v2, labels) -> None:
     paths[0].write_text(json.dumps(labels))
     with pytest.raises(UserError, match=r"labels\.json: "):
         read_something_v2(videos, paths, "train")
-
-
-def test_mirrored_pairs_are_each_named_once() -> None:
-    assert mirrored_pairs(CLASSES) == PAIRS
-    assert mirrored_pairs(["Opening something", "Leftovers", "Moving to the left"]) == ()
