@@ -1,0 +1,286 @@
+"""Packing: the same bytes whoever does it and however often it stops; every video is packed or accounted for."""
+
+import hashlib
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import webdataset
+
+import sharding.shard
+from sharding import commandline
+from sharding.__main__ import main
+from sharding.commandline import UserError
+from sharding.manifest import load_dataset
+from sharding.media import decode_frames
+from sharding.pack import PackConfig, pack
+from sharding.verify import verify
+from tests.conftest import run_command
+from tests.videos import read_number, rotate_mp4, write_numbered_video
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory) -> Path:
+    """Twelve videos in two class folders, and three files that are none."""
+    folder = tmp_path_factory.mktemp("pack") / "videos"
+    for number in range(12):
+        write_numbered_video(folder / "ab"[number % 2] / f"v{number}.mp4", 5 + number, first_number=100 * number)
+    for name, content in [("empty.mp4", b""), ("text.avi", b"hello"), ("cut.mp4", None)]:
+        if content is None:
+            content = (folder / "a" / "v2.mp4").read_bytes()[:-300]
+        (folder / "b" / name).write_bytes(content)
+    return folder
+
+
+def config(videos: Path, out: Path, **options) -> PackConfig:
+    defaults = {"workers": 1, "samples_per_shard": 4, "max_failures": 0.3}
+    return PackConfig("folder", videos, out, **(defaults | options))
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def packed(videos, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("packed")
+    assert pack(config(videos, out)) == 0
+    return out / "train"
+
+
+def failures(split: Path) -> dict[str, dict]:
+    return {line["key"]: line for line in map(json.loads, (split / "failures.jsonl").read_text().splitlines())}
+
+
+def test_every_video_is_packed_or_accounted_for(videos, packed):
+    dataset = load_dataset(packed)
+    assert len(dataset) == 12
+    failed = failures(packed)
+    assert {key: line["stage"] for key, line in failed.items()} == {
+        "b-empty": "open",
+        "b-text": "open",
+        "b-cut": "open",
+    }
+    assert failed["b-empty"]["error"] == "the file is empty"
+    assert all(set(line) == {"key", "source", "stage", "error"} for line in failed.values())
+    assert sorted([*dataset.keys, *failed]) == sorted(f"{path.parent.name}-{path.stem}" for path in videos.glob("*/*"))
+    assert dataset.manifest.failures == 3
+    assert not list(packed.glob("*.partial"))
+    assert not (packed / ".parts").exists()
+
+
+def test_samples_show_what_their_sources_showed(packed):
+    dataset = load_dataset(packed)
+    for sample_id, key in enumerate(dataset.keys):
+        number = int(key.removeprefix("a-v").removeprefix("b-v"))
+        assert dataset.labels[sample_id] == number % 2
+        assert dataset.num_frames[sample_id] == 5 + number
+        with dataset.shard_path(dataset.shards[sample_id]).open("rb") as file:
+            file.seek(dataset.media_offsets[sample_id])
+            media = file.read(dataset.media_bytes[sample_id])
+        shown = [read_number(frame) for frame in decode_frames(media, np.arange(5 + number))]
+        assert shown == [100 * number + i for i in range(5 + number)]
+
+
+def test_webdataset_and_dali_tools_agree(packed, tmp_path):
+    dataset = load_dataset(packed)
+    urls = [str(path) for path in sorted(packed.glob("*.tar"))]
+    samples = list(webdataset.WebDataset(urls, shardshuffle=False))
+    assert [sample["__key__"] for sample in samples] == list(dataset.keys)
+    assert [int(sample["cls"]) for sample in samples] == dataset.labels.tolist()
+    wds2idx = pytest.importorskip("wds2idx").__file__
+    for url in urls:
+        subprocess.run([sys.executable, wds2idx, url, tmp_path / "theirs"], check=True, capture_output=True)
+        assert (tmp_path / "theirs").read_text() == Path(url).with_suffix(".idx").read_text()
+
+
+@pytest.mark.parametrize("profile", ["h264", "dense", "copy"])
+def test_the_bytes_do_not_depend_on_the_workers(videos, tmp_path, profile):
+    for workers in (1, 2):
+        assert pack(config(videos, tmp_path / str(workers), workers=workers, profile=profile)) == 0
+        assert verify(tmp_path / str(workers) / "train", decode=True) == 0
+    assert hashes(tmp_path / "1") == hashes(tmp_path / "2")
+
+
+def test_another_seed_is_another_order(videos, packed, tmp_path):
+    assert pack(config(videos, tmp_path, seed=1)) == 0
+    first, second = load_dataset(packed), load_dataset(tmp_path / "train")
+    assert first.fingerprint != second.fingerprint
+    assert list(first.keys) != list(second.keys)
+    assert sorted(first.keys) == sorted(second.keys)
+
+
+def test_a_complete_split_is_left_alone(videos, packed, capsys):
+    before = hashes(packed)
+    assert pack(config(videos, packed.parent, workers=2)) == 0
+    assert "already complete, 12 samples" in capsys.readouterr().out
+    assert hashes(packed) == before
+
+
+@pytest.mark.parametrize("options", [{"seed": 5}, {"max_frames": 8}, {"profile": "copy"}, {"samples_per_shard": 3}])
+def test_two_plans_do_not_mix(videos, packed, options):
+    with pytest.raises(UserError, match="already holds another dataset, or this one packed with other options"):
+        pack(config(videos, packed.parent, **options))
+
+
+def test_other_files_are_not_packed_over(videos, tmp_path):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "thesis.tex").write_text("x")
+    with pytest.raises(UserError, match="holds other files"):
+        pack(config(videos, tmp_path))
+
+
+def test_too_many_failures(videos, packed, tmp_path, capsys):
+    assert pack(config(videos, tmp_path, max_failures=0.1)) == 1
+    message = capsys.readouterr().err
+    assert "3 of 15 videos failed, more than --max-failures 0.1" in message
+    split = tmp_path / "train"
+    assert len(failures(split)) == 3
+    assert not (split / "manifest.json").exists()
+    assert not (split / "samples.parquet").exists()
+    with pytest.raises(UserError, match="not completely packed"):
+        load_dataset(split)
+    assert pack(config(videos, tmp_path)) == 0
+    assert hashes(split) == hashes(packed)
+
+
+def test_finished_shards_are_kept_and_spoilt_ones_made_again(videos, packed, tmp_path, monkeypatch):
+    split = tmp_path / "train"
+    assert pack(config(videos, tmp_path, max_failures=0)) == 1
+    shards = sorted(split.glob("*.tar"))
+    assert len(shards) == 4
+    (split / "shard-000001.idx").unlink()
+    with shards[2].open("r+b") as file:
+        file.seek(700)
+        file.write(b"flipped")
+    (split / ".parts" / "work-000003-old").mkdir()
+    packed_again = []
+    original = sharding.shard._write_shard
+    monkeypatch.setattr(
+        "sharding.shard._write_shard", lambda task, work: (packed_again.append(task.shard), original(task, work))[1]
+    )
+    assert pack(config(videos, tmp_path)) == 0
+    assert packed_again == [1, 2]
+    assert hashes(split) == hashes(packed)
+
+
+def test_two_at_once_are_refused(videos, tmp_path):
+    import fcntl
+
+    assert pack(config(videos, tmp_path, max_failures=0)) == 1
+    with (tmp_path / "train" / ".parts" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="another process is packing there"):
+            pack(config(videos, tmp_path))
+
+
+def command(videos: Path, out: Path, *options: str) -> list[str]:
+    fixed = ["--dataset=folder", "--max-failures=0.3", "--samples-per-shard=4", "--workers=2"]
+    return [sys.executable, "-m", "sharding", "pack", f"--videos={videos}", f"--out={out}", *fixed, *options]
+
+
+def test_killed_and_run_again_gives_the_same_bytes(videos, packed, tmp_path):
+    split = tmp_path / "train"
+    for finished in (1, 2):
+        process = subprocess.Popen(
+            command(videos, tmp_path), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
+        )
+        deadline = time.monotonic() + 120
+        while len(list(split.glob(".parts/shard-*.json"))) < finished and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    result = run_command(command(videos, tmp_path))
+    assert result.returncode == 0, result.stderr
+    assert hashes(split) == hashes(packed)
+
+
+def test_kinetics_mini(shared_videos, tmp_path):
+    mini = shared_videos / "kinetics_mini"
+    annotations = (mini / "train.csv", mini / "val.csv")
+    for split, samples in [("train", 14), ("val", 4)]:
+        options = PackConfig("kinetics", mini / "videos", tmp_path, split, annotations, workers=2)
+        assert pack(options) == 0
+        assert len(load_dataset(tmp_path / split)) == samples
+        assert verify(tmp_path / split, decode=True) == 0
+    assert list(failures(tmp_path / "train").values()) == [
+        {
+            "key": "notdownloaded_000010_000012",
+            "source": "arm wrestling/notdownloaded_000010_000012.mp4",
+            "stage": "missing",
+            "error": "no such file",
+        }
+    ]
+    assert not failures(tmp_path / "val")
+    train, val = load_dataset(tmp_path / "train").manifest, load_dataset(tmp_path / "val").manifest
+    assert train.classes == val.classes == ("applying makeup", "arm wrestling", "cleaning pool", "shooting basketball")
+
+
+def test_copy_keeps_the_bytes_and_tells_what_it_could_not_keep(tmp_path):
+    folder = tmp_path / "videos" / "a"
+    same = write_numbered_video(folder / "same.mp4", 9, gop=8, b_frames=2)
+    webm = write_numbered_video(folder / "webm.webm", 9, codec="libvpx-vp9")
+    wrong = shutil.copy(same, folder / "suffix.avi")
+    rotate_mp4(write_numbered_video(folder / "turned.mp4", 9), 90)
+    write_numbered_video(folder / "deep.mkv", 9, pix_fmt="yuv444p")
+    write_numbered_video(folder / "old.mkv", 9, codec="ffv1")
+    assert pack(config(tmp_path / "videos", tmp_path, profile="copy")) == 0
+    assert verify(tmp_path / "train", decode=True) == 0
+    table = {row["key"]: row for row in pq.read_table(tmp_path / "train" / "samples.parquet").to_pylist()}
+    for key, path, suffix in [("a-same", same, "mp4"), ("a-webm", webm, "webm"), ("a-suffix", wrong, "mp4")]:
+        assert table[key]["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+        assert table[key]["suffix"] == suffix
+    tar = tmp_path / "train" / "shard-000000.tar"
+    about = {
+        sample["__key__"]: json.loads(sample["json"])
+        for path in (tar, tar.with_name("shard-000001.tar"))
+        for sample in webdataset.WebDataset(str(path), shardshuffle=False)
+    }
+    assert {key: value.get("reencoded") for key, value in about.items()} == {
+        "a-same": None,
+        "a-webm": None,
+        "a-suffix": None,
+        "a-turned": "to be turned by 90 degrees",
+        "a-deep": "pixel format yuv444p",
+        "a-old": "codec ffv1",
+    }
+    assert (table["a-turned"]["width"], table["a-turned"]["height"]) == (64, 96)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--dataset=imagenet"], "--dataset imagenet: known are "),
+        (["--profile=vp8"], "--profile vp8: known are h264"),
+        (["--videos=/nowhere"], "--videos /nowhere: no such folder"),
+        (["--classes=/nowhere"], "/nowhere: no such file"),
+        (["--max-frames=0"], "--max-frames 0: 1 to"),
+        (["--max-failures=5"], "--max-failures 5"),
+        (["--max-frame=5"], "did you mean --max-frames?"),
+        (["--workers=x"], "workers"),
+        (["--split=../x"], "--split '../x': a plain name"),
+        (["--annotations", "/nowhere.csv"], "/nowhere.csv: no such file"),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_exit_code_2(videos, tmp_path, capsys, options: Sequence[str], message):
+    arguments = command(videos, tmp_path / "out", *options)[3:]
+    with pytest.raises(SystemExit) as exit_:
+        commandline.run_command(lambda _: main(arguments), "sharding")
+    assert exit_.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()

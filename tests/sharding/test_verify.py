@@ -1,0 +1,143 @@
+"""verify finds every kind of damage, says which sample, and can set bad samples aside."""
+
+import hashlib
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sharding.manifest import load_dataset
+from sharding.verify import verify
+from tests.conftest import run_command
+
+
+@pytest.fixture
+def split(numbered, tmp_path) -> Path:
+    return shutil.copytree(numbered, tmp_path / "split")
+
+
+def test_a_sound_split(split, capsys):
+    assert verify(split, decode=True, workers=2) == 0
+    assert "13 samples in 1 shards decoded, 0 bad samples, 0 other problems" in capsys.readouterr().out
+
+
+def flip(split: Path, sample_id: int, where: float = 0.5, num_bytes: int = 1) -> str:
+    """Inverts bytes inside the media of a sample; returns its key."""
+    dataset = load_dataset(split)
+    offset = dataset.media_offsets[sample_id] + int(dataset.media_bytes[sample_id] * where)
+    with dataset.shard_path(0).open("r+b") as file:
+        file.seek(offset)
+        old = file.read(num_bytes)
+        file.seek(offset)
+        file.write(bytes(255 - byte for byte in old))
+    return dataset.key(sample_id)
+
+
+def test_one_flipped_byte_is_found_and_named(split, capsys):
+    key = flip(split, 3)
+    assert verify(split) == 1
+    output = capsys.readouterr().out
+    assert f"shard-000000.tar, sample {key}: the bytes of its .mp4 have changed" in output
+    assert "1 bad samples, 0 other problems" in output
+
+
+def test_a_flipped_byte_of_padding_is_found(split, capsys):
+    with (split / "shard-000000.tar").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"x")
+    assert verify(split) == 1
+    assert "its SHA-256 is not the manifest's" in capsys.readouterr().out
+
+
+def test_bad_samples_are_set_aside_once(split, capsys):
+    keys = {flip(split, 3), flip(split, 7)}
+    shards = {path.name: path.read_bytes() for path in split.glob("shard-*")}
+    for num_new in (2, 0):
+        assert verify(split, quarantine=True) == 0
+        assert f"{num_new} samples added" in capsys.readouterr().out
+    lines = [json.loads(line) for line in (split / "quarantine.jsonl").read_text().splitlines()]
+    assert {line["key"] for line in lines} == keys
+    assert load_dataset(split).quarantined.tolist() == [3, 7]
+    assert {path.name: path.read_bytes() for path in split.glob("shard-*")} == shards
+
+
+def rewrite(split: Path, **columns) -> None:
+    """Changes single values of the table: column=(row, value)."""
+    rows = pq.read_table(split / "samples.parquet")
+    values = rows.to_pylist()
+    for column, (row, value) in columns.items():
+        values[row][column] = value
+    pq.write_table(pa.Table.from_pylist(values, schema=rows.schema), split / "samples.parquet")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda s: (s / "shard-000000.idx").unlink(), "shard-000000.idx: missing"),
+        (lambda s: (s / "shard-000000.idx").write_text("v1.2 0\n"), "shard-000000.idx: does not describe its tar"),
+        (lambda s: rewrite(s, label=(2, 1 - load_dataset(s).labels[2])), "its .cls is not the label of the table"),
+        (lambda s: rewrite(s, media_offset=(2, 1024)), "its .mp4 is not where the table says"),
+        (lambda s: rewrite(s, media_bytes=(2, 10**9)), "its bytes lie outside its shard"),
+        (lambda s: rewrite(s, num_frames=(2, 0)), "no frames, or frames without pixels"),
+        (lambda s: rewrite(s, fps=(2, 99.0)), "its .json and the table differ in fps"),
+        (lambda s: rewrite(s, key=(2, load_dataset(s).key(3))), "a key appears twice"),
+        (lambda s: rewrite(s, key=(2, "other")), "its samples are not those of the table"),
+    ],
+)
+def test_every_kind_of_damage(split, capsys, spoil, message):
+    spoil(split)
+    assert verify(split) == 1
+    assert message in capsys.readouterr().out
+
+
+def replace_media(split: Path, change) -> None:
+    """Changes the media of sample 6 so that all hashes agree: only decoding can tell."""
+    dataset = load_dataset(split)
+    offset, size = int(dataset.media_offsets[6]), int(dataset.media_bytes[6])
+    data = bytearray(dataset.shard_path(0).read_bytes())
+    media = change(bytes(data[offset : offset + size]))
+    data[offset : offset + size] = media.ljust(size, b"\0")
+    dataset.shard_path(0).write_bytes(data)
+    about = json.loads(data[slice(*_json_range(split, 6))])
+    new_hash = hashlib.sha256(data[offset : offset + size]).hexdigest()
+    start, end = _json_range(split, 6)
+    data[start:end] = json.dumps(about | {"sha256": new_hash}, sort_keys=True).encode()
+    dataset.shard_path(0).write_bytes(data)
+    rewrite(split, sha256=(6, new_hash))
+    manifest = json.loads((split / "manifest.json").read_text())
+    manifest["shards"][0]["sha256"] = hashlib.sha256(data).hexdigest()
+    (split / "manifest.json").write_text(json.dumps(manifest))
+
+
+def _json_range(split: Path, row: int) -> tuple[int, int]:
+    values = pq.read_table(split / "samples.parquet").to_pylist()[row]
+    return values["json_offset"], values["json_offset"] + values["json_bytes"]
+
+
+@pytest.mark.parametrize("change", [lambda media: bytes(len(media)), lambda media: media[: len(media) // 3]])
+def test_what_only_decoding_can_tell(split, capsys, change):
+    replace_media(split, change)
+    assert verify(split) == 0
+    assert verify(split, decode=True) == 1
+    assert f"sample {load_dataset(split).key(6)}: does not decode" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("num_frames", [1, 100])
+def test_a_wrong_number_of_frames(split, capsys, num_frames):
+    row = int(np.flatnonzero(load_dataset(split).num_frames == 20)[0])
+    rewrite(split, num_frames=(row, num_frames))
+    assert verify(split, decode=True) == 1
+    output = capsys.readouterr().out
+    assert "has more than the 1 frames" in output or "the video has 20 frames" in output or "differ in" in output
+
+
+def test_the_command(split):
+    assert run_command([sys.executable, "-m", "sharding", "verify", split, "--decode"]).returncode == 0
+    nowhere = run_command([sys.executable, "-m", "sharding", "verify", split / "nowhere"])
+    assert nowhere.returncode == 2
+    assert "no such folder" in nowhere.stderr
