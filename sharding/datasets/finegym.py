@@ -1,7 +1,8 @@
 """FineGym (Gym99, Gym288): elements cut out of the events of long videos, with labels on three levels."""
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from sharding.datasets.files import SourceFinder, choose_file, read_json
 from sharding.records import Annotations, UniqueKeys, VideoRecord, read_lines
 
 EVENTS = {"VT": "vault", "FX": "floor exercise", "BB": "balance beam", "UB": "uneven bars"}
-_ELEMENT = re.compile(r"Clabel:\s*(\d+);\s*set:\s*(\d+);.*?\(([A-Z]{2})\)\s*(\S.*)")
+_ELEMENT = re.compile(r"Clabel:\s*(\d+);\s*set:\s*(\d+);\s*Glabel:\s*(\d+);\s*\(([A-Z]{2})\)\s*(\S.*)")
 _SET = re.compile(r"set:\s*(\d+);\s*(\S.*)")
 _KEY = re.compile(r"(?P<video>.+)_(?P<event>E_\d+_\d+)_(?P<element>A_\d+_\d+)")
 
@@ -91,35 +92,46 @@ def _locate(
 
 
 def _read_categories(annotations: Sequence[Path]) -> _Categories:
-    """Lines `Clabel: 0; set: 1; Glabel: 4; (VT) round-off, …`, and `set: 1; VT-…` for the names of the sets."""
-    named = [path for path in annotations if path.name.startswith("set_")]
-    set_names: dict[str, str] = {}
-    for path in named[:1]:
-        for number, line in enumerate(read_lines(path), 1):
-            if line.strip():
-                parts = _match(_SET, line, f"{path}, line {number}", "set: 1; NAME")
-                set_names[parts[1]] = f"{parts[1]} {parts[2].strip()}"
-    rest = [path for path in annotations if path not in named]
+    """The classes from lines `Clabel: 0; set: 1; Glabel: 4; (VT) round-off, …`.
+
+    A name that stands there twice (Gym99 has "(BB) salto backward tucked" in two sets) gets its Glabel appended, the
+    number among all 530 elements.
+    """
+    set_files = [path for path in annotations if path.name.startswith("set_")]
+    set_names = _read_set_names(set_files[0]) if set_files else {}
+    rest = [path for path in annotations if path not in set_files]
     path = choose_file(rest, ["categories"], "the names of the elements")
-    elements: list[tuple[str, str, str]] = []
-    for number, line in enumerate(read_lines(path), 1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        label, of_set, event, name = _match(_ELEMENT, line, where, "Clabel: 0; set: 1; …; (VT) NAME").groups()
-        if int(label) != len(elements) or event not in EVENTS:
+    rows = []
+    for where, parts in _matches(path, _ELEMENT, "Clabel: 0; set: 1; Glabel: 4; (VT) NAME"):
+        if int(parts[1]) != len(rows) or parts[4] not in EVENTS:
             raise UserError(
-                f"{where}: label {label} of event {event}: expected is {len(elements)}, of {', '.join(EVENTS)}"
+                f"{where}: label {parts[1]}, ({parts[4]}): expected is {len(rows)}, ({' or '.join(EVENTS)})"
             )
-        elements.append((f"({event}) {name.strip()}", set_names.get(of_set, of_set), EVENTS[event]))
-    if not elements:
+        rows.append(parts.groups())
+    if not rows:
         raise UserError(f"{path}: no categories in it")
-    names, sets_of, events_of = zip(*elements)
-    return _Categories(names, sets_of, events_of, tuple(sorted(set(sets_of), key=lambda name: int(name.split()[0]))))
+    times_named = Counter((event, name) for *_, event, name in rows)
+    return _Categories(
+        elements=tuple(
+            f"({event}) {name}" + (f" [{among_all}]" if times_named[event, name] > 1 else "")
+            for _, _, among_all, event, name in rows
+        ),
+        sets_of=tuple(set_names.get(row[1], row[1]) for row in rows),
+        events_of=tuple(EVENTS[row[3]] for row in rows),
+        sets=tuple(set_names.get(number, number) for number in sorted({row[1] for row in rows}, key=int)),
+    )
 
 
-def _match(pattern: re.Pattern[str], line: str, where: str, expected: str) -> re.Match[str]:
-    parts = pattern.match(line.strip())
-    if not parts:
-        raise UserError(f"{where}: {line.strip()!r}: expected is {expected!r}")
-    return parts
+def _read_set_names(path: Path) -> dict[str, str]:
+    """Number of a set -> number and name, from lines `set: 1; NAME`."""
+    return {parts[1]: f"{parts[1]} {parts[2]}" for _, parts in _matches(path, _SET, "set: 1; NAME")}
+
+
+def _matches(path: Path, pattern: re.Pattern[str], expected: str) -> Iterator[tuple[str, re.Match[str]]]:
+    for number, line in enumerate(read_lines(path), 1):
+        if line.strip():
+            where = f"{path}, line {number}"
+            parts = pattern.fullmatch(line.strip())
+            if not parts:
+                raise UserError(f"{where}: {line.strip()!r}: expected is {expected!r}")
+            yield where, parts

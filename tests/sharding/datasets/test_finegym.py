@@ -29,11 +29,19 @@ TIMES = {
     },
 }
 CATEGORIES = """\
-Clabel:   0; set:   1; Glabel:  19; (VT) round-off, flic-flac on, stretched salto backward with 1 turn off
-Clabel:   1; set:  31; Glabel: 173; (BB) leap forward with leg change (split jump)
-Clabel:   2; set:  32; Glabel: 201; (BB) 1 turn with free leg held upward
+Clabel:   0; set:  1; Glabel:  20; (VT) round-off, flic-flac on, stretched salto backward with 1 turn off
+Clabel:   1; set: 31; Glabel: 228; (BB) switch leap (leap forward with leg change)
+Clabel:   2; set: 33; Glabel: 290; (BB) salto backward tucked
+Clabel:   3; set: 35; Glabel: 359; (BB) salto backward tucked
+Clabel:   4; set: 44; Glabel: 484; (UB) (swing backward) double salto forward tucked
 """
-SETS = "set: 1; VT-vault\nset: 31; BB-leap_jump_hop\nset: 32; BB-turns\n"
+SETS = """\
+set: 1; VT-vault
+set: 31; BB-leap_jump_hop
+set: 33; BB-flight_salto
+set: 35; BB-dismounts
+set: 44; UB-dismounts
+"""
 
 
 @pytest.fixture
@@ -56,12 +64,14 @@ def test_labels_on_three_levels(dataset) -> None:
     found = check_records(read_finegym(*dataset, "train"))
     assert found.classes == (
         "(VT) round-off, flic-flac on, stretched salto backward with 1 turn off",
-        "(BB) leap forward with leg change (split jump)",
-        "(BB) 1 turn with free leg held upward",
+        "(BB) switch leap (leap forward with leg change)",
+        "(BB) salto backward tucked [290]",
+        "(BB) salto backward tucked [359]",
+        "(UB) (swing backward) double salto forward tucked",
     )
     assert dict(found.levels) == {
         "event": ("vault", "floor exercise", "balance beam", "uneven bars"),
-        "set": ("1 VT-vault", "31 BB-leap_jump_hop", "32 BB-turns"),
+        "set": ("1 VT-vault", "31 BB-leap_jump_hop", "33 BB-flight_salto", "35 BB-dismounts", "44 UB-dismounts"),
     }
     assert [(record.key, record.label, record.level_labels) for record in found.records] == [
         (VAULT, found.classes[0], ("vault", "1 VT-vault")),
@@ -91,7 +101,7 @@ def test_elements_are_cut_out_of_whatever_is_there(dataset) -> None:
 def test_sets_without_names_are_numbers(dataset) -> None:
     videos, annotations = dataset
     found = check_records(read_finegym(videos, annotations[:-1], "train"))
-    assert dict(found.levels)["set"] == ("1", "31", "32")
+    assert dict(found.levels)["set"] == ("1", "31", "33", "35", "44")
     assert found.records[1].level_labels == ("balance beam", "31")
 
 
@@ -99,7 +109,7 @@ def test_sets_without_names_are_numbers(dataset) -> None:
     ("place", "text", "message"),
     [
         (1, f"{BEAM} 1\n{BEAM}\n", r"train_element_v1\.1\.txt, line 2: .*expected is 'VIDEO_E_…_A_…' and a label"),
-        (1, f"{BEAM} 3\n", r"line 1: .*a label from 0 to 2"),
+        (1, f"{BEAM} 5\n", r"line 1: .*a label from 0 to 4"),
         (1, "0LtLS9wROrk 1\n", r"line 1: '0LtLS9wROrk 1'"),
         (
             1,
@@ -107,7 +117,11 @@ def test_sets_without_names_are_numbers(dataset) -> None:
             r"line 1 .*no times of A_0000_0001 in event E_000002_000003",
         ),
         (1, "AAAAAAAAAAA_E_000002_000003_A_0000_0001 1\n", r"line 1 .*of video AAAAAAAAAAA"),
-        (3, CATEGORIES + "Clabel: 4; set: 1; Glabel: 4; (VT) x\n", r"categories\.txt, line 4: label 4 .*expected is 3"),
+        (
+            3,
+            CATEGORIES + "Clabel: 4; set: 1; Glabel: 4; (VT) x\n",
+            r"categories\.txt, line 6: label 4, \(VT\): expected is 5",
+        ),
         (3, "0 salto\n", r"gym99_categories\.txt, line 1: '0 salto'"),
         (3, "\n", r"gym99_categories\.txt: no categories"),
         (4, "1 vault\n", r"set_categories\.txt, line 1: '1 vault'"),
