@@ -70,12 +70,12 @@ class MotionConfig:
     """The whole picture shakes by up to so many pixels each way, anew each frame."""
     noise: float = 5.0
     """Standard deviation of the noise added to each frame, in grey levels of 255."""
-    workers: int = 0
-    """Processes; 0: one per core. The files do not depend on it."""
+    workers: int = os.cpu_count() or 1
+    """Processes that render at the same time. The files do not depend on it."""
 
     def __post_init__(self) -> None:
         least_of = {"num_videos": 1, "num_classes": 2, "num_frames": 2, "size": 16, "fps": 1, "seed": 0}
-        least_of |= {"num_distractors": 0, "camera_jitter": 0, "noise": 0, "workers": 0}
+        least_of |= {"num_distractors": 0, "camera_jitter": 0, "noise": 0, "workers": 1}
         for name, least in least_of.items():
             if getattr(self, name) < least:
                 raise UserError(f"{name}={getattr(self, name)}: must be at least {least}")
@@ -344,7 +344,7 @@ def write_motion(config: MotionConfig) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     for name in config.class_names:
         (partial / name).mkdir(parents=True)
-    parallel = joblib.Parallel(n_jobs=config.workers or os.cpu_count(), return_as="generator_unordered")
+    parallel = joblib.Parallel(n_jobs=config.workers, return_as="generator_unordered")
     videos = parallel(joblib.delayed(_write_video)(config, index, partial) for index in range(config.num_videos))
     for _ in tqdm(videos, desc=str(folder), total=config.num_videos, unit="video", disable=None):
         pass

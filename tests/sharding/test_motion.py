@@ -241,6 +241,7 @@ def test_nothing_under_the_final_name_until_all_is_written(tmp_path: Path, monke
         ({"growth": (0.5, 2)}, "growth=0.5,2: .* above 1"),
         ({"growth": (2, 4)}, "widen radius or lower growth"),
         ({"noise": -1}, "noise=-1"),
+        ({"workers": 0}, "workers=0: must be at least 1"),
         ({"texture": "wood"}, "texture=wood"),
         ({"contrast": "dark"}, "contrast=dark: must be one of bright, either"),
     ],
