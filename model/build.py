@@ -1,15 +1,40 @@
-"""From a ModelConfig to a network."""
+"""From a ModelConfig to a network: the register of architectures."""
+
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import nn
 
+from model import gst, p3d, receptive_field, stm, tea, tsm
 from model.config import ModelConfig
-from model.resnet import VideoResNet
+from model.resnet import Place, VideoResNet
 from model.synthesizer import Synthesizer
 from model.weights import load_pretrained
 
+# What an architecture's residual blocks are, where not those of the plain ResNet: (place, depth) -> block.
+BLOCKS: dict[str, Callable[[Place, int], nn.Module]] = {
+    "tsm": tsm.block,
+    "gst": lambda place, depth: gst.GSTBottleneck(place),
+    "stm": lambda place, depth: stm.STMBottleneck(place),
+    "tea": lambda place, depth: tea.TEABottleneck(place),
+    "p3d": lambda place, depth: p3d.block(place, "ABC"),
+    "p3d_a": lambda place, depth: p3d.block(place, "A"),
+    "p3d_b": lambda place, depth: p3d.block(place, "B"),
+    "p3d_c": lambda place, depth: p3d.block(place, "C"),
+}
 
-def build_model(config: ModelConfig) -> nn.Module:
+# What stands after the stages of model.synthesizer.placement: (channels, num_segments, model.synthesizer) -> module.
+INSERTED: dict[str, Callable[..., nn.Module]] = {
+    "vpsn": Synthesizer,
+    "rf_s": partial(receptive_field.DensePairs, num_pairs=1),
+    "rf_l": partial(receptive_field.DensePairs, num_pairs=2),
+    "rf_l_inception": receptive_field.build_inception,
+    "rf_l_inception_t": receptive_field.TemporalInception,
+}
+
+
+def build_model(config: ModelConfig) -> VideoResNet:
     """The network `config` describes, channels-last, in training mode, on the CPU.
 
     It maps clips (B, T, 3, H, W) to logits (B, num_classes). With `config.pretrained` weights are read here; to load a
@@ -22,20 +47,32 @@ def build_model(config: ModelConfig) -> nn.Module:
     Raises:
         ValueError: an impossible configuration, or weights that cannot be had or do not fit.
     """
-    net = VideoResNet(config.depth, config.num_classes, config.num_segments, config.dropout)
-    if config.arch == "vpsn":
-        _add_synthesizers(net, config)
+    block = BLOCKS.get(config.arch)
+    if block is not None:
+        block = partial(block, depth=config.depth)
+    net = VideoResNet(config.depth, config.num_classes, config.num_segments, config.dropout, block)
+    if config.arch in INSERTED:
+        _insert(net, config, INSERTED[config.arch])
     if config.pretrained is not None:
         load_pretrained(net, config.pretrained, config.depth)
-    return net.to(memory_format=torch.channels_last)
+    _make_channels_last(net)
+    return net
 
 
-def _add_synthesizers(net: VideoResNet, config: ModelConfig) -> None:
+def _make_channels_last(net: nn.Module) -> None:
+    """Lays out every kernel as the feature maps are; `Module.to` refuses networks with three-dimensional kernels."""
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    for parameter in net.parameters():
+        if parameter.ndim in formats:
+            parameter.data = parameter.data.contiguous(memory_format=formats[parameter.ndim])
+
+
+def _insert(net: VideoResNet, config: ModelConfig, build: Callable[..., nn.Module]) -> None:
     scale = config.synthesizer.expand_init_scale
     if scale is None:
         scale = 1.0 if config.pretrained is None else 0.01
     for stage in config.synthesizer.stages:
-        synthesizer = Synthesizer(net.stage_channels[stage], config.num_segments, config.synthesizer)
+        module = build(net.stage_channels[stage], config.num_segments, config.synthesizer)
         with torch.no_grad():
-            synthesizer.expand.weight.mul_(scale)
-        net.synthesizers[stage] = synthesizer
+            module.expand.weight.mul_(scale)
+        net.synthesizers[stage] = module

@@ -3,14 +3,35 @@
 from dataclasses import dataclass, field
 from typing import Literal, get_args, get_origin
 
-Architecture = Literal["vpsn", "tsn"]
+Architecture = Literal[
+    "vpsn",
+    "tsn",
+    "tsm",
+    "gst",
+    "tea",
+    "stm",
+    "p3d",
+    "p3d_a",
+    "p3d_b",
+    "p3d_c",
+    "rf_s",
+    "rf_l",
+    "rf_l_inception",
+    "rf_l_inception_t",
+]
 Stage = Literal["stem", "layer1", "layer2", "layer3", "layer4"]
 
 PLACEMENTS: dict[str, tuple[Stage, ...]] = {
     "A": ("stem", "layer1", "layer2", "layer3"),
     "B": ("layer1", "layer2", "layer3", "layer4"),
 }
-DEPTHS = (18, 34, 50, 101)
+Depth = Literal[18, 34, 50, 101]
+
+# The depths of each architecture: these replace parts of a bottleneck, which ResNet-18 and 34 have none of.
+_OF_BOTTLENECKS = ("gst", "tea", "stm", "p3d", "p3d_a", "p3d_b", "p3d_c")
+DEPTHS: dict[str, tuple[int, ...]] = {
+    arch: (50, 101) if arch in _OF_BOTTLENECKS else get_args(Depth) for arch in get_args(Architecture)
+}
 
 
 @dataclass(frozen=True)
@@ -74,10 +95,10 @@ class ModelConfig:
     """A network from clips (B, T, 3, H, W) to logits (B, num_classes)."""
 
     arch: Architecture = "vpsn"
-    """Architecture: vpsn is the ResNet with synthesizers, tsn the plain ResNet on each frame."""
+    """Architecture: vpsn is the ResNet with synthesizers, tsn the plain ResNet on each frame, the others baselines."""
 
-    depth: Literal[18, 34, 50, 101] = 50
-    """Layers of the ResNet."""
+    depth: Depth = 50
+    """Layers of the ResNet; gst, tea, stm and p3d are made of bottlenecks and have 50 or 101."""
 
     num_classes: int = 400
     """Number of classes."""
@@ -92,10 +113,13 @@ class ModelConfig:
     """Weights to start from: imagenet (torchvision's), or a .pth or .safetensors file; null starts from scratch."""
 
     synthesizer: SynthesizerConfig = field(default_factory=SynthesizerConfig)
-    """The synthesizers of vpsn; other architectures have none."""
+    """The blocks between the stages in vpsn and the rf architectures; the others have none."""
 
     def __post_init__(self) -> None:
         _check_plain(self, "model")
+        if self.depth not in DEPTHS[self.arch]:
+            allowed = ", ".join(map(str, DEPTHS[self.arch]))
+            raise ValueError(f"model.depth={self.depth}: allowed for model.arch={self.arch} are {allowed}")
         for name in ("num_classes", "num_segments"):
             if getattr(self, name) < 1:
                 raise ValueError(f"model.{name}={getattr(self, name)}: allowed is >= 1")

@@ -5,10 +5,13 @@ feature map is (B, T, H, W, C): time can be convolved on a view of it, (B, C, T,
 Parameters have torchvision's names, so that ImageNet weights enter as they are.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from model.synthesizer import Synthesizer
 
 LAYERS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 
@@ -30,83 +33,132 @@ class Outputs(NamedTuple):
     """(S,), detached: mean sigmoid(||T_ij||_1); at 1 the interaction loss of Eq. 2 has no gradient left."""
 
 
+class Place(NamedTuple):
+    """Where a block stands; all that its constructor is told."""
+
+    in_channels: int
+    width: int
+    """Channels of the block's 3x3 convolution in the plain ResNet: 64, 128, 256, 512."""
+    stride: int
+    num_segments: int
+    stage: int
+    """1 to 4"""
+    position: int
+    """Among the blocks of the stage, from 0."""
+    index: int
+    """Among all blocks, from 0."""
+    stage_blocks: int
+    """Blocks in the stage."""
+
+
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut."""
+    """Two 3x3 convolutions and a shortcut; baselines replace `enter`."""
 
-    expansion = 1
+    added: tuple[str, ...] = ()
+    """Children that no two-dimensional ResNet has; pretrained weights may lack them."""
 
-    def __init__(self, in_channels: int, width: int, stride: int, num_segments: int) -> None:
+    def __init__(self, place: Place) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, width, 3, stride, padding=1, bias=False)
+        in_channels, width, stride = place[:3]
+        self.out_channels = width
+        self.conv1 = conv(in_channels, width, 3, stride)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.conv2 = conv(width, width, 3)
         self.bn2 = nn.BatchNorm2d(width)
-        self.downsample = _downsample(in_channels, width, stride)
+        self.downsample = downsample(in_channels, width, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
-        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.relu(self.bn1(self.conv1(self.enter(x))))
         x = self.bn2(self.conv2(x))
         return self.relu(x.add_(shortcut))
 
+    def enter(self, x: Tensor) -> Tensor:
+        """What the residual branch sees of the block's input."""
+        return x
+
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 (which carries the stride) and 1x1 convolutions and a shortcut."""
+    """1x1, 3x3 (carrying the stride) and 1x1 convolutions and a shortcut; baselines replace `enter` or `middle`."""
 
-    expansion = 4
+    added: tuple[str, ...] = ()
+    """Children that no two-dimensional ResNet has; pretrained weights may lack them."""
 
-    def __init__(self, in_channels: int, width: int, stride: int, num_segments: int) -> None:
+    def __init__(self, place: Place) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
+        in_channels, width, stride = place[:3]
+        self.out_channels = 4 * width
+        self.conv1 = conv(in_channels, width, 1)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
-        self.conv2 = nn.Conv2d(width, width, 3, stride, padding=1, bias=False)
+        self.conv2 = conv(width, width, 3, stride)
         self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = nn.Conv2d(width, 4 * width, 1, bias=False)
+        self.conv3 = conv(width, 4 * width, 1)
         self.bn3 = nn.BatchNorm2d(4 * width)
-        self.downsample = _downsample(in_channels, 4 * width, stride)
+        self.downsample = downsample(in_channels, 4 * width, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
-        x = self.relu(self.bn1(self.conv1(x)))
-        x = self.relu(self.bn2(self.conv2(x)))
-        x = self.bn3(self.conv3(x))
+        x = self.relu(self.bn1(self.conv1(self.enter(x))))
+        x = self.bn3(self.conv3(self.middle(x)))
         return self.relu(x.add_(shortcut))
+
+    def enter(self, x: Tensor) -> Tensor:
+        """What the residual branch sees of the block's input."""
+        return x
+
+    def middle(self, x: Tensor) -> Tensor:
+        """Between the two 1x1 convolutions, ReLUs included."""
+        return self.relu(self.bn2(self.conv2(x)))
 
 
 class VideoResNet(nn.Module):
     """ResNet of `depth` on every frame; dropout, classifier per frame, mean over the frames (TSN).
 
-    `synthesizers` maps a stage name to the module that follows it.
+    `block` makes the residual blocks. `synthesizers` maps a stage name to the module that follows it.
     """
 
-    def __init__(self, depth: int, num_classes: int, num_segments: int, dropout: float) -> None:
+    added = ("synthesizers",)
+
+    def __init__(
+        self,
+        depth: int,
+        num_classes: int,
+        num_segments: int,
+        dropout: float = 0.0,
+        block: Callable[[Place], nn.Module] | None = None,
+    ) -> None:
         super().__init__()
         self.num_segments = num_segments
-        block = BasicBlock if depth < 50 else Bottleneck
-        self.conv1 = nn.Conv2d(3, 64, 7, 2, padding=3, bias=False)
+        block = block or (BasicBlock if depth < 50 else Bottleneck)
+        self.conv1 = conv(3, 64, 7, 2)
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, padding=1)
         channels = 64
         self.stage_channels = {"stem": channels}
-        for index, num_blocks in enumerate(LAYERS[depth]):
-            width, blocks = 64 * 2**index, []
+        index = 0
+        for stage, num_blocks in enumerate(LAYERS[depth], start=1):
+            blocks = nn.Sequential()
             for position in range(num_blocks):
-                blocks.append(block(channels, width, 2 if index and position == 0 else 1, num_segments))
-                channels = width * block.expansion
-            self.add_module(f"layer{index + 1}", nn.Sequential(*blocks))
-            self.stage_channels[f"layer{index + 1}"] = channels
+                stride = 2 if stage > 1 and position == 0 else 1
+                place = Place(channels, 32 * 2**stage, stride, num_segments, stage, position, index, num_blocks)
+                blocks.append(block(place))
+                channels = blocks[-1].out_channels
+                index += 1
+            self.add_module(f"layer{stage}", blocks)
+            self.stage_channels[f"layer{stage}"] = channels
         self.synthesizers = nn.ModuleDict()
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(channels, num_classes)
-        _initialize(self)
+        nn.init.normal_(self.fc.weight, std=0.001)
+        nn.init.zeros_(self.fc.bias)
 
     @property
     def synthesizer_names(self) -> tuple[str, ...]:
-        """The stages that carry a synthesizer, in the order of the losses in `Outputs`."""
-        return tuple(self.synthesizers)
+        """The stages whose synthesizer has losses, in the order of `Outputs`."""
+        return tuple(name for name, module in self.synthesizers.items() if isinstance(module, Synthesizer))
 
     def forward(self, clips: Tensor, with_losses: bool = False) -> Tensor | Outputs:
         """Logits (B, num_classes) of clips (B, T, 3, H, W); with `with_losses` the auxiliary losses too.
@@ -150,7 +202,7 @@ class VideoResNet(nn.Module):
             if stage != "stem":
                 x = getattr(self, stage)(x)
             if stage in self.synthesizers:
-                if with_losses:
+                if with_losses and isinstance(self.synthesizers[stage], Synthesizer):
                     x, terms = self.synthesizers[stage](x, with_losses=True)
                     losses.append(terms)
                 else:
@@ -158,18 +210,15 @@ class VideoResNet(nn.Module):
         return x, losses
 
 
-def _downsample(in_channels: int, out_channels: int, stride: int) -> nn.Sequential | None:
+def conv(in_channels: int, out_channels: int, size: int, stride: int = 1) -> nn.Conv2d:
+    """A convolution that keeps the shape but for its stride, without bias, with He's initialisation."""
+    module = nn.Conv2d(in_channels, out_channels, size, stride, padding=size // 2, bias=False)
+    nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return module
+
+
+def downsample(in_channels: int, out_channels: int, stride: int) -> nn.Sequential | None:
     """The shortcut's 1x1 convolution and BN where the shape changes."""
     if stride == 1 and in_channels == out_channels:
         return None
-    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels))
-
-
-def _initialize(net: nn.Module) -> None:
-    """He's initialisation for convolutions, N(0, 0.001) for the classifier."""
-    for module in net.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        elif isinstance(module, nn.Linear):
-            nn.init.normal_(module.weight, std=0.001)
-            nn.init.zeros_(module.bias)
+    return nn.Sequential(conv(in_channels, out_channels, 1, stride), nn.BatchNorm2d(out_channels))

@@ -1,9 +1,9 @@
 """The action perceptron synthesizer: z = U + V, V being Eq. 1 on a share of the channels.
 
-U (B*T, C, H, W) is compressed to w = pC channels in G = 4 groups. Each group has its own spatial kernel (identity, 3x3,
-5x5, pooling); BN and ReLU follow; the fusion layer T, a w x w matrix of blocks T_ij, routes every spatial group j to
-every temporal group i; each temporal group has its own temporal kernel (identity, 3, 5 or 7, pooling); a last 1x1
-convolution goes back to C channels.
+U (B*T, C, H, W) is compressed to w = pC channels in G = 4 groups of c. Each group has its own spatial kernel
+(identity, 3x3, 5x5, pooling); BN and ReLU follow; the fusion layer T, a w x w matrix of blocks T_ij, routes every
+spatial group j to every temporal group i; each temporal group has its own temporal kernel (identity, 3, 5 or 7,
+pooling); a last 1x1 convolution goes back to C channels.
 """
 
 from typing import NamedTuple
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.config import SynthesizerConfig
+from model.temporal import rows_as_frames, temporal_conv, time_as_rows
 
 GROUPS = 4
 
@@ -32,67 +33,36 @@ class Synthesizer(nn.Module):
         super().__init__()
         self.num_segments = num_segments
         self.interaction_norm = config.interaction_norm
-        self.inter_relu = config.inter_relu
-        self.pooling = config.pooling
-        group = int(channels * config.proportion + 1e-6) // GROUPS
-        if group < 1:
-            raise ValueError(
-                f"model.synthesizer.proportion={config.proportion}: leaves less than {GROUPS} of a stage's {channels} "
-                "channels; raise it"
-            )
-        width = group * GROUPS
+        width = grouped_width(channels, config.proportion)
         self.compress = nn.Conv2d(channels, width, 1, bias=False)
-        self.spatial = nn.ModuleList(_spatial(group, size, config) for size in (3, 5))
-        self.bn = nn.BatchNorm2d(width)
+        self.spatial = SpatialBag(width, config)
         self.fusion = _fusion(width, config.fusion)
-        longest = int(config.receptive_field[-1])
-        self.temporal = nn.ModuleList(_temporal(group, size, config.dilation) for size in (3, longest))
+        self.temporal = TemporalBag(width, num_segments, config)
         self.expand = nn.Conv2d(width, channels, 1, bias=False)
-        self._initialize()
-
-    def _initialize(self) -> None:
-        """Unit gain in every convolution: He's factor 2 only behind the ReLU."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
-        if isinstance(self.fusion, nn.Conv2d):
-            nn.init.kaiming_normal_(self.fusion.weight, nonlinearity="relu" if self.inter_relu else "linear")
+        initialize(self)
+        if isinstance(self.fusion, nn.Conv2d) and config.inter_relu:
+            nn.init.kaiming_normal_(self.fusion.weight, nonlinearity="relu")
 
     def forward(self, x: Tensor, with_losses: bool = False) -> Tensor | tuple[Tensor, SynthesizerLosses]:
         """z (B*T, C, H, W) of U = x; with `with_losses` also the losses of this call's activations."""
-        fused = self.fusion(self._spatial_bag(self.compress(x)))
-        z = x + self.expand(self._temporal_bag(fused))
+        fused = self.fusion(self.spatial(self.compress(x)))
+        z = x + self.expand(self.temporal(fused))
         return (z, self.losses(fused)) if with_losses else z
 
-    def _spatial_bag(self, x: Tensor) -> Tensor:
-        identity, three, five, pool = x.chunk(GROUPS, dim=1)
-        pool = _pool(pool, self.pooling, (3, 3))
-        x = self.bn(torch.cat([identity, self.spatial[0](three), self.spatial[1](five), pool], dim=1))
-        return F.relu(x, inplace=True) if self.inter_relu else x
-
-    def _temporal_bag(self, x: Tensor) -> Tensor:
-        batch_frames, channels, height, width = x.shape
-        # In (B, T, H, W, C) memory this is a view, itself channels-last with rows = time.
-        x = x.permute(0, 2, 3, 1).reshape(-1, self.num_segments, height * width, channels).permute(0, 3, 1, 2)
-        identity, short, long, pool = x.chunk(GROUPS, dim=1)
-        pool = _pool(pool, self.pooling, (3, 1))
-        x = torch.cat([identity, self.temporal[0](short), self.temporal[1](long), pool], dim=1)
-        return x.permute(0, 2, 3, 1).reshape(batch_frames, height, width, channels).permute(0, 3, 1, 2)
-
-    def fusion_blocks(self) -> Tensor:
+    def fusion_norms(self) -> Tensor:
         """||T_ij||_1 as (G, G), float32: row i the temporal group, column j the spatial group."""
-        weight = self.fusion.weight.float().flatten(1)
-        return weight.abs().unflatten(0, (GROUPS, -1)).unflatten(2, (GROUPS, -1)).sum((1, 3))
+        blocks = self.fusion.weight.float().flatten(1).unflatten(0, (GROUPS, -1)).unflatten(2, (GROUPS, -1))
+        return blocks.abs().sum((1, 3))
 
     def losses(self, fused: Tensor) -> SynthesizerLosses:
-        """Eq. 2 and Eq. 3 for the fusion layer's output (B*T, w, H, W), in float32.
+        """Eq. 2 and Eq. 3 for the fusion layer's output Y (B*T, w, H, W), in float32.
 
         L_interaction = -1/G^2 sum_ij sigmoid(||T_ij||_1)
         L_capacity    =  1/G^2 sum_ij cos(avg(Y_i), avg(Y_j)) = 1/G^2 ||sum_i avg(Y_i) / ||avg(Y_i)||_2||_2^2
 
-        avg runs over space and time, the losses are means over the batch.
+        avg runs over space and time, L_capacity is a mean over the batch.
         """
-        norms = self.fusion_blocks()
+        norms = self.fusion_norms()
         mean_gate = norms.sigmoid().mean()
         if self.interaction_norm == "mean":
             interaction = -(norms / (fused.shape[1] // GROUPS)).sigmoid().mean()
@@ -104,30 +74,37 @@ class Synthesizer(nn.Module):
         return SynthesizerLosses(interaction, capacity, mean_gate)
 
 
-def _spatial(channels: int, size: int, config: SynthesizerConfig) -> nn.Module:
-    """The size x size kernel: dilated or whole, square or as a row and a column."""
-    taps, dilation = (3, (size - 1) // 2) if config.dilation else (size, 1)
-    padding = size // 2
-    if config.factorization == "(2+1)D":
-        return nn.Conv2d(channels, channels, taps, padding=padding, dilation=dilation, bias=False)
-    return nn.Sequential(
-        nn.Conv2d(channels, channels, (1, taps), padding=(0, padding), dilation=dilation, bias=False),
-        nn.Conv2d(channels, channels, (taps, 1), padding=(padding, 0), dilation=dilation, bias=False),
-    )
+class SpatialBag(nn.Module):
+    """Identity, 3x3, 5x5 and pooling, each on its group of channels; then BN and ReLU on all."""
+
+    def __init__(self, width: int, config: SynthesizerConfig) -> None:
+        super().__init__()
+        self.pooling, self.relu = config.pooling, config.inter_relu
+        self.small, self.large = (_spatial_kernel(width // GROUPS, size, config) for size in (3, 5))
+        self.bn = nn.BatchNorm2d(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B*T, w, H, W) -> the same shape"""
+        identity, small, large, pool = x.chunk(GROUPS, dim=1)
+        branches = [identity, self.small(small), self.large(large), pool_in_place(pool, self.pooling, (3, 3))]
+        x = self.bn(torch.cat(branches, dim=1))
+        return F.relu(x, inplace=True) if self.relu else x
 
 
-def _temporal(channels: int, size: int, dilated: bool) -> nn.Conv2d:
-    """The kernel over `size` frames for features (B, c, T, H*W)."""
-    taps, dilation = (3, (size - 1) // 2) if dilated else (size, 1)
-    return nn.Conv2d(channels, channels, (taps, 1), padding=(size // 2, 0), dilation=(dilation, 1), bias=False)
+class TemporalBag(nn.Module):
+    """Identity, the 3-frame and the longest kernel, and pooling over 3 frames, each on its group of channels."""
 
+    def __init__(self, width: int, num_segments: int, config: SynthesizerConfig) -> None:
+        super().__init__()
+        self.num_segments, self.pooling = num_segments, config.pooling
+        group, longest = width // GROUPS, int(config.receptive_field[-1])
+        self.small, self.large = (temporal_conv(group, group, size, config.dilation) for size in (3, longest))
 
-def _pool(x: Tensor, pooling: str, size: tuple[int, int]) -> Tensor:
-    """Pooling with stride 1 that keeps the shape; zero padding counts in the average."""
-    padding = (size[0] // 2, size[1] // 2)
-    if pooling == "max":
-        return F.max_pool2d(x, size, 1, padding)
-    return F.avg_pool2d(x, size, 1, padding) if pooling == "avg" else x
+    def forward(self, x: Tensor) -> Tensor:
+        """(B*T, w, H, W) -> the same shape"""
+        identity, small, large, pool = time_as_rows(x, self.num_segments).chunk(GROUPS, dim=1)
+        branches = [identity, self.small(small), self.large(large), pool_in_place(pool, self.pooling, (3, 1))]
+        return rows_as_frames(torch.cat(branches, dim=1), *x.shape[2:])
 
 
 class FixedFusion(nn.Module):
@@ -141,10 +118,60 @@ class FixedFusion(nn.Module):
         return F.conv2d(x, self.weight)
 
 
+def grouped_width(channels: int, proportion: float) -> int:
+    """w: `proportion` of the channels, rounded down to whole groups.
+
+    >>> grouped_width(64, 1 / 4), grouped_width(64, 1 / 6)
+    (16, 8)
+
+    Raises:
+        ValueError: not one channel per group is left.
+    """
+    width = worked_width(channels, proportion) // GROUPS * GROUPS
+    if not width:
+        raise ValueError(
+            f"model.synthesizer.proportion={proportion}: leaves less than {GROUPS} of a stage's {channels} channels; "
+            "raise it"
+        )
+    return width
+
+
+def worked_width(channels: int, proportion: float) -> int:
+    """floor(p C), p being a fraction such as 1/6 that a float only nearly holds."""
+    return int(channels * proportion + 1e-6)
+
+
+def initialize(module: nn.Module) -> None:
+    """Unit gain in every convolution: what a block adds is of the size of what it is added to."""
+    for child in module.modules():
+        if isinstance(child, nn.Conv2d):
+            nn.init.kaiming_normal_(child.weight, nonlinearity="linear")
+
+
+def pool_in_place(x: Tensor, pooling: str, size: tuple[int, int]) -> Tensor:
+    """Pooling with stride 1 that keeps the shape; zero padding counts in the average."""
+    padding = (size[0] // 2, size[1] // 2)
+    if pooling == "max":
+        return F.max_pool2d(x, size, 1, padding)
+    return F.avg_pool2d(x, size, 1, padding) if pooling == "avg" else x
+
+
+def _spatial_kernel(channels: int, size: int, config: SynthesizerConfig) -> nn.Module:
+    """The size x size kernel: dilated or whole, square or as a row and a column."""
+    taps, dilation = (3, (size - 1) // 2) if config.dilation else (size, 1)
+    padding = size // 2
+    if config.factorization == "(2+1)D":
+        return nn.Conv2d(channels, channels, taps, padding=padding, dilation=dilation, bias=False)
+    return nn.Sequential(
+        nn.Conv2d(channels, channels, (1, taps), padding=(0, padding), dilation=dilation, bias=False),
+        nn.Conv2d(channels, channels, (taps, 1), padding=(padding, 0), dilation=dilation, bias=False),
+    )
+
+
 def _fusion(width: int, kind: str) -> nn.Module:
     """T (w, w), with Y = T X: learned, or fixed as Eq. 4 writes channel grouping, shuffle and dropout.
 
-    Group i's sub-group k holds channels [i*c + k*c/G, i*c + (k+1)*c/G) of the w = G*c.
+    Sub-group k of group i holds the channels [i c + k c/G, i c + (k + 1) c/G).
 
         grouping  Y_i    = X_i
         shuffle   Y_i(j) = X_j(i)
@@ -159,6 +186,6 @@ def _fusion(width: int, kind: str) -> nn.Module:
                 f"model.synthesizer.fusion={kind!r}: needs a multiple of {GROUPS**2} channels, and proportion leaves "
                 f"{width}; raise it"
             )
-        index = source.view(GROUPS, GROUPS, -1)
-        source = index.transpose(0, 1) if kind == "shuffle" else index[:, 0].expand(GROUPS, GROUPS, -1)
+        by_group = source.view(GROUPS, GROUPS, -1)
+        source = by_group.transpose(0, 1) if kind == "shuffle" else by_group[:, 0].expand(GROUPS, GROUPS, -1)
     return FixedFusion(F.one_hot(source.flatten(), width).float())

@@ -13,20 +13,22 @@ from torch import Tensor, nn
 
 logger = logging.getLogger(__name__)
 
-# Parameters that no ImageNet ResNet has, and that may therefore be missing from a file, all of them together.
-ADDED = ("synthesizers.",)
 CLASSIFIER = ("fc.weight", "fc.bias")
 
 
 def load_pretrained(net: nn.Module, source: str, depth: int) -> None:
     """Loads `source`, "imagenet" or the path of a .pth, .pt or .safetensors file, into `net`.
 
-    A classifier of another size is left as initialised and reported; so are the synthesizers if the weights have none.
+    A classifier of another size is left as initialised and reported; so is all that the architecture adds to its ResNet
+    if the weights have none of it.
 
     Raises:
         ValueError: the weights cannot be had, or their keys or shapes are not those of `net`.
     """
     state = read_weights(source, depth)
+    for prefix, module in net.named_modules():
+        if hasattr(module, "adopt"):
+            module.adopt(state, f"{prefix}.")
     own = net.state_dict()
     if all(name in state and state[name].shape != own[name].shape for name in CLASSIFIER):
         logger.info(
@@ -37,14 +39,24 @@ def load_pretrained(net: nn.Module, source: str, depth: int) -> None:
         fresh = set(CLASSIFIER)
     else:
         fresh = set()
-    added = {name for name in own if name.startswith(ADDED)}
+    added = added_names(net)
     if added and not added & state.keys():
-        logger.info("%s: has no synthesizers; they start from their initialisation", source)
+        logger.info("%s: has none of %d added tensors; they start from their initialisation", source, len(added))
         fresh |= added
     # Files written before BatchNorm counted its batches lack the counters; nothing here reads them.
     fresh |= {name for name in own if name.endswith("num_batches_tracked")}
     _check_keys(source, state, own, fresh)
     net.load_state_dict(state, strict=False)
+
+
+def added_names(net: nn.Module) -> set[str]:
+    """Names in `net`'s state dict of what no two-dimensional ResNet has: its modules say so in `added`."""
+    prefixes = tuple(
+        f"{prefix}.{child}.".removeprefix(".")
+        for prefix, module in net.named_modules()
+        for child in getattr(module, "added", ())
+    )
+    return {name for name in net.state_dict() if name.startswith(prefixes)}
 
 
 def read_weights(source: str, depth: int) -> dict[str, Tensor]:

@@ -1,0 +1,46 @@
+"""GST: grouped spatial-temporal aggregation (Luo and Yuille, 2019).
+
+The 3x3 of every bottleneck is split: half of its input channels go through a 1x3x3 kernel to 3/4 of its output
+channels, the other half through a 3x3x3 kernel to the last 1/4 (alpha = 4, beta = 2). BN and ReLU follow on the whole.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from model.resnet import Bottleneck, Place, conv
+from model.temporal import depth_as_frames, time_as_depth
+
+
+class SplitConv(nn.Module):
+    """Takes the place of a 3x3 convolution of `width` channels."""
+
+    added = ("temporal",)
+
+    def __init__(self, width: int, stride: int, num_segments: int) -> None:
+        super().__init__()
+        self.num_segments = num_segments
+        self.half, quarter = width // 2, width // 4
+        self.spatial = conv(self.half, width - quarter, 3, stride)
+        self.temporal = nn.Conv3d(
+            width - self.half, quarter, 3, stride=(1, stride, stride), padding=1, bias=False
+        )  # fmt: skip
+        nn.init.kaiming_normal_(self.temporal.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        spatial, temporal = x[:, : self.half], x[:, self.half :]
+        temporal = depth_as_frames(self.temporal(time_as_depth(temporal, self.num_segments)))
+        return torch.cat([self.spatial(spatial), temporal], dim=1)
+
+    def adopt(self, state: dict[str, Tensor], prefix: str) -> None:
+        """Turns the 3x3 weights of a two-dimensional ResNet into the slice that the spatial kernel replaces."""
+        if (weight := state.pop(prefix + "weight", None)) is not None:
+            outputs, inputs = self.spatial.weight.shape[:2]
+            state[prefix + "spatial.weight"] = weight[:outputs, :inputs]
+
+
+class GSTBottleneck(Bottleneck):
+    """A bottleneck with a split 3x3."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(place)
+        self.conv2 = SplitConv(place.width, place.stride, place.num_segments)

@@ -1,0 +1,47 @@
+"""TSM: the temporal shift module (Lin, Gan and Han, 2019), a ResNet whose branches see parts of the neighbour frames.
+
+Of a block's C input channels the first C/8 come from the next frame, the second C/8 from the previous one, zeros beyond
+the clip's ends; the shortcut sees the input as it is. ResNet-101 shifts in every second block.
+"""
+
+import torch
+from torch import Tensor
+
+from model.resnet import BasicBlock, Bottleneck, Place
+from model.temporal import next_frame, previous_frame
+
+SHARE = 8
+
+
+class _Shift:
+    """Mixed into a residual block: shifts what its residual branch sees."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(place)
+        self.num_segments = place.num_segments
+        self.fold = place.in_channels // SHARE
+
+    def enter(self, x: Tensor) -> Tensor:
+        return shift(x, self.num_segments, self.fold)
+
+
+class ShiftBasicBlock(_Shift, BasicBlock):
+    """A basic block on shifted features."""
+
+
+class ShiftBottleneck(_Shift, Bottleneck):
+    """A bottleneck on shifted features."""
+
+
+def shift(x: Tensor, num_segments: int, fold: int) -> Tensor:
+    """Channels [0, fold) of frame t + 1, [fold, 2 fold) of t - 1, the rest of t, for folded frames (B*T, C, H, W)."""
+    frames = x.unflatten(0, (-1, num_segments))
+    ahead, behind, rest = frames.split([fold, fold, x.shape[1] - 2 * fold], dim=2)
+    return torch.cat([next_frame(ahead), previous_frame(behind), rest], dim=2).flatten(0, 1)
+
+
+def block(place: Place, depth: int) -> BasicBlock | Bottleneck:
+    """The residual block at `place` of a TSM-ResNet."""
+    plain, shifted = (BasicBlock, ShiftBasicBlock) if depth < 50 else (Bottleneck, ShiftBottleneck)
+    every = 2 if depth == 101 else 1
+    return (shifted if place.position % every == 0 else plain)(place)

@@ -1,0 +1,164 @@
+"""One battery over every registered architecture and depth.
+
+The shallowest network of each architecture runs always, the deeper ones with `-m slow`. Compilation and export trace
+every block anew: there the quick runs take networks of two blocks in the first stage and one in the others, and stop at
+the traced graph.
+"""
+
+import copy
+import io
+
+import pytest
+import torch
+from torch import nn
+
+from model import ModelConfig, build_model, resnet
+from model.config import DEPTHS
+
+FRAMES, SIZE, CLASSES = 4, 32, 5
+ALL = [
+    pytest.param(arch, depth, id=f"{arch}-{depth}", marks=() if depth == depths[0] else pytest.mark.slow)
+    for arch, depths in DEPTHS.items()
+    for depth in depths
+]
+SHALLOWEST = [pytest.param(arch, depths[0], id=arch) for arch, depths in DEPTHS.items()]
+
+
+def build(arch, depth, num_segments=FRAMES, dropout=0.0):
+    """A network with its zeros and identities disturbed, so that they hide nothing, and BN statistics of such clips."""
+    net = build_model(ModelConfig(arch, depth, CLASSES, num_segments, dropout))
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter) * parameter.std().nan_to_num(1.0).clamp(min=0.1))
+        net.fc.weight.mul_(100)
+        for module in net.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = 1.0
+        net(clips_of(batch=8, frames=num_segments))
+    return net
+
+
+def clips_of(batch=2, frames=FRAMES):
+    return torch.randn(batch, frames, SIZE, SIZE, 3).permute(0, 1, 4, 2, 3)
+
+
+@pytest.mark.parametrize(("arch", "depth"), ALL)
+def test_every_parameter_gets_a_gradient(arch, depth):
+    net = build(arch, depth)
+    outputs = net(clips_of(), with_losses=True)
+    assert outputs.logits.shape == (2, CLASSES)
+    nn.functional.cross_entropy(outputs.logits, torch.tensor([1, 3])).backward()
+    for name, parameter in net.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.abs().max() > 0, name
+
+
+@pytest.mark.parametrize(("arch", "depth"), ALL)
+def test_a_clip_stands_for_itself(arch, depth):
+    net = build(arch, depth).eval()
+    clips = clips_of(batch=3)
+    others = clips.clone()
+    others[[0, 2]] = torch.randn_like(others[[0, 2]])
+    with torch.no_grad():
+        logits = net(clips)
+        torch.testing.assert_close(net(clips), logits, rtol=0, atol=0)
+        torch.testing.assert_close(net(others)[1], logits[1], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(net(clips[1:2])[0], logits[1], rtol=1e-4, atol=1e-4)
+        spread = (logits - logits.mean(0)).abs().max()
+        turned = (net(clips.flip(1)) - logits).abs().max() / spread
+    # The order of the frames is nothing to TSN, and something to every other network.
+    assert turned < 1e-4 if arch == "tsn" else turned > 1e-3
+
+
+@pytest.mark.parametrize(("arch", "depth"), ALL)
+def test_bf16_autocast_is_close_to_float32(arch, depth):
+    net = build(arch, depth)
+    clips = clips_of(batch=8)
+    last_bn = ".bn3.weight" if depth >= 50 else ".bn2.weight"
+    with torch.no_grad():
+        # A deep random ResNet multiplies every rounding; with weaker residual branches, as after training, it does not.
+        for name, parameter in net.named_parameters():
+            if name.endswith(last_bn):
+                parameter.mul_(0.2)
+        net(clips)
+        net.eval()
+        exact = net(clips)
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = net(clips)
+    assert rounded.dtype == torch.bfloat16
+    assert (rounded.float() - exact).norm() < 0.05 * exact.norm()
+
+
+@pytest.mark.parametrize(("arch", "depth"), ALL)
+def test_the_state_makes_a_round_trip(arch, depth):
+    net, again = build(arch, depth).eval(), build(arch, depth).eval()
+    clips = clips_of()
+    file = io.BytesIO()
+    torch.save(net.state_dict(), file)
+    file.seek(0)
+    with torch.no_grad():
+        assert not torch.equal(again(clips), net(clips))
+        again.load_state_dict(torch.load(file, weights_only=True))
+        assert torch.equal(again(clips), net(clips))
+        assert torch.equal(copy.deepcopy(net)(clips), net(clips))
+
+
+@pytest.mark.parametrize(("arch", "depth"), SHALLOWEST)
+@pytest.mark.parametrize("frames", [1, 8, 16])
+def test_clips_of_other_lengths(arch, depth, frames):
+    net = build(arch, depth, num_segments=frames)
+    assert net(clips_of(frames=frames)).isfinite().all()
+
+
+@pytest.mark.parametrize(("arch", "depth"), SHALLOWEST)
+def test_short_compiled_networks_equal_eager(arch, depth, monkeypatch):
+    monkeypatch.setitem(resnet.LAYERS, depth, (2, 1, 1, 1))
+    check_compiled(build(arch, depth), backend="eager")
+
+
+@pytest.mark.parametrize("arch", ["tsn", "vpsn", "tsm"])
+def test_short_exported_networks_equal_eager(arch, monkeypatch):
+    monkeypatch.setitem(resnet.LAYERS, 18, (2, 1, 1, 1))
+    check_exported(build(arch, 18))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("arch", "depth"), ALL)
+def test_whole_compiled_and_exported_networks_equal_eager(arch, depth):
+    check_compiled(build(arch, depth), backend="aot_eager")
+    check_exported(build(arch, depth))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("arch", "depth"), SHALLOWEST)
+def test_networks_compiled_to_machine_code_equal_eager(arch, depth):
+    check_compiled(build(arch, depth), backend="inductor")
+
+
+def check_compiled(net, backend):
+    """Losses and gradients of a training step, and logits, without a break in the graph."""
+    reference, clips, target = copy.deepcopy(net), clips_of(), torch.tensor([0, 1])
+    torch.compiler.reset()
+    compiled = torch.compile(net, backend=backend, fullgraph=True)
+    for module, call in ((reference, reference), (net, compiled)):
+        outputs = call(clips, with_losses=True)
+        (
+            nn.functional.cross_entropy(outputs.logits, target) + outputs.interaction_loss + outputs.capacity_loss
+        ).backward()
+        module.outputs = outputs
+    for actual, expected in zip(net.outputs, reference.outputs):
+        torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-4)
+    for (name, actual), expected in zip(net.named_parameters(), reference.parameters()):
+        error = (actual.grad - expected.grad).norm() / expected.grad.norm().clamp(min=1e-6)
+        assert error < 1e-2, name
+    with torch.no_grad():
+        torch.testing.assert_close(compiled.eval()(clips), reference.eval()(clips), rtol=1e-3, atol=1e-3)
+
+
+def check_exported(net):
+    net.eval()
+    clips = clips_of()
+    exported = torch.export.export(net, (clips,)).module()
+    with torch.no_grad():
+        torch.testing.assert_close(exported(clips), net(clips), rtol=1e-4, atol=1e-4)
