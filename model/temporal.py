@@ -43,8 +43,8 @@ def previous_frame(x: Tensor) -> Tensor:
 
 def next_minus_this(following: Tensor, x: Tensor, num_segments: int) -> Tensor:
     """following(t+1) - x(t) of folded frames (B*T, C, H, W); zero for the last frame, which has no next."""
-    difference = following.unflatten(0, (-1, num_segments))[:, 1:] - x.unflatten(0, (-1, num_segments))[:, :-1]
-    return torch.cat([difference, torch.zeros_like(difference[:, :1])], dim=1).flatten(0, 1)
+    following, x = following.unflatten(0, (-1, num_segments)), x.unflatten(0, (-1, num_segments))
+    return torch.cat([following[:, 1:] - x[:, :-1], torch.zeros_like(x[:, :1])], dim=1).flatten(0, 1)
 
 
 def temporal_conv(in_channels: int, out_channels: int, size: int, dilated: bool = False) -> nn.Conv2d:

@@ -8,7 +8,7 @@ from model import ModelConfig, build_model
 from model.config import DEPTHS
 
 
-@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("depth", DEPTHS["tsn"])
 def test_tsn_is_torchvisions_resnet_averaged_over_frames(depth):
     reference = getattr(torchvision.models, f"resnet{depth}")(num_classes=7).eval()
     net = build_model(ModelConfig(arch="tsn", depth=depth, num_classes=7, num_segments=3)).eval()
