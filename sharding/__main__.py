@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _add_pack_options(parser: CommandLine) -> None:
     from sharding.pack import PackConfig
 
-    parser.add_class_arguments(PackConfig, skip={"annotations"})
+    parser.add_class_arguments(PackConfig, skip={"annotations", "decode_check", "retry_failed"})
     parser.add_argument(
         "--annotations",
         nargs="+",
@@ -35,6 +35,18 @@ def _add_pack_options(parser: CommandLine) -> None:
         default=[],
         metavar="FILE",
         help="Annotation files, as published with the dataset. With those of all splits, classes are numbered alike.",
+    )
+
+    parser.add_argument(
+        "--no-decode-check",
+        dest="decode_check",
+        action="store_false",
+        help="Do not decode what is stored as it came (copy; JPEG files under jpeg); damage is then found in training.",
+    )
+    parser.add_argument(
+        "--retry-failed",
+        action="store_true",
+        help="Try the videos again that failed in finished shards, even if the split is complete.",
     )
 
 

@@ -1,10 +1,11 @@
-"""Encoding with PyAV: chosen frames of a video, scaled and upright, streamed into a file of their own.
+"""Encodes chosen frames of a video, scaled and upright, into a file of their own: as H.264, or as a row of JPEGs.
 
-One thread a video, so the bytes depend on the video and the options alone, not on the machine's cores.
+Frames are streamed: one is in memory at a time. One thread a video, so the bytes depend on the video and the options
+alone, not on the machine's cores.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -13,19 +14,22 @@ from typing import Any
 import av
 import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation, VideoReformatter
+from PIL import Image
 
 from sharding.media import (
     LIBAV_ERRORS,
     MediaError,
     VideoInfo,
     decode_all,
-    has_frame_times,
     open_video,
     reason,
+    rgb_picture,
     rgb_settings,
-    video_info,
 )
-from sharding.truncation import missing_bytes
+from sharding.source import FrameFolder, VideoFile, open_source
+
+Write = Callable[[Any, int], None]
+OpenWriter = Callable[[tuple[int, int], Fraction], AbstractContextManager[Write]]
 
 
 @dataclass(frozen=True)
@@ -36,11 +40,14 @@ class FrameChoice:
     """At most this many, evenly spaced in time; None keeps all."""
     short_side: int | None = 256
     """Frames whose short side is longer are scaled down to it; None keeps the size. Never enlarged."""
+    start_seconds: float | None = None
+    """Only frames shown in [start, end) are kept."""
+    end_seconds: float | None = None
 
 
 @dataclass(frozen=True)
 class EncodedVideo:
-    """What was written. `num_frames` were counted by decoding the result."""
+    """What was written."""
 
     num_frames: int
     fps: float
@@ -50,22 +57,14 @@ class EncodedVideo:
     source_num_frames_decoded: int
 
 
-def encode_h264(
-    source: Path,
-    target: Path,
-    choice: FrameChoice,
-    keyframe_every: int = 1,
-    crf: int = 23,
-    start: float | None = None,
-    end: float | None = None,
-) -> EncodedVideo:
-    """Writes frames of [start, end) seconds of `source` as H.264 in MP4: 4:2:0, 8 bit, limited range BT.601, no audio.
+def encode_h264(path: Path, target: Path, choice: FrameChoice, keyframe_every: int = 1, crf: int = 23) -> EncodedVideo:
+    """Writes frames of `path` to `target` as H.264 in MP4: 4:2:0, 8 bit, limited range BT.601, no audio.
 
-    Raises MediaError, with stage missing, open, decode or encode.
+    The result is decoded once to count its frames. Raises MediaError, with stage missing, open, decode or encode.
     """
 
     @contextmanager
-    def writer(size: tuple[int, int], fps: Fraction) -> Iterator[Any]:
+    def open_writer(size: tuple[int, int], fps: Fraction) -> Iterator[Write]:
         options = {
             "preset": "veryfast",
             "tune": "fastdecode",
@@ -93,7 +92,8 @@ def encode_h264(
             yield write
             output.mux(stream.encode(None))
 
-    video = encode_frames(source, choice, "yuv420p", writer, start, end)
+    with open_source(path) as source:
+        video = encode_frames(source, choice, "yuv420p", open_writer)
     with open_video(target) as (container, stream):
         num_decoded = sum(1 for _ in decode_all(container, stream))
     if num_decoded != video.num_frames:
@@ -101,21 +101,52 @@ def encode_h264(
     return video
 
 
-def encode_frames(source: Path, choice: FrameChoice, pixel_format: str, open_writer, start=None, end=None):
+def encode_jpegs(path: Path, target: Path, choice: FrameChoice, quality: int = 85) -> tuple[EncodedVideo, np.ndarray]:
+    """Writes frames of `path` to `target` as JPEGs (4:2:0), one after the other.
+
+    Also returns their offsets, int32 (num_frames + 1): frame i is the bytes [offsets[i], offsets[i + 1]).
+    Raises MediaError, with stage missing, open, decode or encode.
+    """
+    offsets: list[int] = []
+
+    @contextmanager
+    def open_writer(size: tuple[int, int], fps: Fraction) -> Iterator[Write]:
+        with target.open("wb") as output:
+            offsets[:] = [0]
+
+            def write(frame, place: int) -> None:
+                Image.fromarray(rgb_picture(frame)).save(output, "JPEG", quality=quality, subsampling="4:2:0")
+                offsets.append(output.tell())
+
+            yield write
+
+    with open_source(path) as source:
+        video = encode_frames(source, choice, "rgb24", open_writer)
+    return video, offsets_array(offsets)
+
+
+def offsets_array(offsets: list[int]) -> np.ndarray:
+    """Raises MediaError("encode") if they do not fit into 32 bits."""
+    if offsets[-1] >= 1 << 31:
+        raise MediaError("encode", f"{offsets[-1]:,} bytes of JPEGs; fewer than 2**31 are possible: keep fewer frames")
+    return np.array(offsets, np.int32)
+
+
+def encode_frames(
+    source: VideoFile | FrameFolder, choice: FrameChoice, pixel_format: str, open_writer: OpenWriter
+) -> EncodedVideo:
     """Decodes `source` once, in order, and hands the chosen frames to a writer, one at a time.
 
-    `open_writer((width, height), fps)` is a context manager that yields `write(frame, place)`; it is opened when the
-    first frame has told the size. Returns the EncodedVideo.
+    `open_writer((width, height), fps)` yields `write(frame, place)`; it is opened when the first frame told the size.
+    Where packets and frames turn out not to match one to one, it is all done a second time, knowing what comes out.
     """
-    with open_video(source) as (container, stream):
-        info = video_info(container, stream)
-        times = frame_times(container, stream, source, start, end)
-        for _ in range(2):
-            attempt = _Attempt(choice, pixel_format, times, info)
-            shown = attempt.run(container, stream, open_writer, start, end)
-            if len(shown) == len(times):
-                return EncodedVideo(len(attempt.chosen), attempt.fps, *attempt.size, info, len(times))
-            times = shown  # some packets held no frame, or more than one: choose again, knowing what comes out
+    times = source.times(choice.start_seconds, choice.end_seconds)
+    for _ in range(2):
+        attempt = _Attempt(source, choice, pixel_format, times)
+        shown = attempt.run(open_writer)
+        if len(shown) == len(times):
+            return EncodedVideo(len(attempt.chosen), attempt.fps, *attempt.size, source.info, len(times))
+        times = shown
     raise MediaError("decode", "decoding it twice gave different numbers of frames")
 
 
@@ -154,52 +185,62 @@ def output_size(width: int, height: int, pixel_aspect: Fraction, short_side: int
 class _Attempt:
     """One pass over a source, keeping the frames chosen by the times they are believed to have."""
 
-    def __init__(self, choice: FrameChoice, pixel_format: str, times: np.ndarray, info: VideoInfo):
+    def __init__(self, source: VideoFile | FrameFolder, choice: FrameChoice, pixel_format: str, times: np.ndarray):
         if not len(times):
             raise MediaError("decode", "not one frame in it, or none between start and end")
-        self.choice, self.pixel_format, self.info = choice, pixel_format, info
+        self.source, self.choice, self.pixel_format = source, choice, pixel_format
         self.chosen = choose_frames(times, choice.max_frames)
-        self.fps = _fps(times, info.fps) * len(self.chosen) / len(times)
-        self.size = (0, 0)
+        fps = _fps(times, source.info.fps) * len(self.chosen) / len(times)
+        self.rate = Fraction(min(max(fps, 1e-3), 1e5)).limit_denominator(10_000)
+        self.fps = float(self.rate)
+        self.size = self.stored_size = (0, 0)
         self.reformatter = VideoReformatter()
         self.turner: _Turner | None = None
 
-    def run(self, container, stream, open_writer, start, end) -> np.ndarray:
+    def run(self, open_writer: OpenWriter) -> np.ndarray:
         """Writes the chosen frames; returns the times of all frames that came out in [start, end)."""
+        frames = self.source.frames(self.choice.start_seconds, self.choice.end_seconds)
         shown: list[float] = []
-        place = 0
-        writer, write = None, None
+        pictures = self._pictures(frames, shown)
+        first = next(pictures, None)
+        if first is None:
+            return np.array(shown)
         try:
-            for time, frame in _timed_frames(container, stream, self.info, start, end):
-                while place < len(self.chosen) and self.chosen[place] == len(shown):
-                    picture = self._convert(frame)
-                    if write is None:
-                        fps = Fraction(max(self.fps, 1e-3)).limit_denominator(10_000)
-                        self.fps = float(fps)
-                        writer = open_writer(self.size, fps)
-                        write = writer.__enter__()
+            with open_writer(self.size, self.rate) as write:
+                write(first, 0)
+                for place, picture in enumerate(pictures, 1):
                     write(picture, place)
-                    place += 1
-                shown.append(time)
         except LIBAV_ERRORS as error:
             raise MediaError("encode", reason(error)) from error
-        finally:
-            if writer is not None:
-                writer.__exit__(None, None, None)
         return np.array(shown)
 
+    def _pictures(self, frames: Iterator[tuple[float, Any]], shown: list[float]) -> Iterator[Any]:
+        place = 0
+        for time, frame in frames:
+            while place < len(self.chosen) and self.chosen[place] == len(shown):
+                yield self._convert(frame)
+                place += 1
+            shown.append(time)
+
     def _convert(self, frame):
-        """Scaled, square-pixelled, upright, in the colours of the target."""
+        """Scaled, with square pixels, upright, in the colours of the target."""
         if not self.size[0]:
-            size = output_size(frame.width, frame.height, self.info.pixel_aspect, self.choice.short_side)
+            size = output_size(frame.width, frame.height, self.source.info.pixel_aspect, self.choice.short_side)
             self.stored_size = size
             if frame.rotation:
                 self.turner = _Turner(size, self.pixel_format, -frame.rotation % 360)
             self.size = size[::-1] if frame.rotation % 180 else size
+        full_range = self.pixel_format == "rgb24"
         converted = self.reformatter.reformat(
-            frame, *self.stored_size, self.pixel_format, **rgb_settings(frame), dst_colorspace=int(Colorspace.ITU601),
-            dst_color_range=int(ColorRange.MPEG), interpolation=Interpolation.BICUBIC, threads=1,
-        )  # fmt: skip
+            frame,
+            *self.stored_size,
+            self.pixel_format,
+            **rgb_settings(frame),
+            dst_colorspace=int(Colorspace.ITU601),
+            dst_color_range=int(ColorRange.JPEG if full_range else ColorRange.MPEG),
+            interpolation=Interpolation.BICUBIC,
+            threads=1,
+        )
         return self.turner(converted) if self.turner else converted
 
 
@@ -215,63 +256,12 @@ class _Turner:
         buffer = self.graph.add_buffer(
             width=size[0], height=size[1], format=av.VideoFormat(pixel_format), time_base=Fraction(1, 1000)
         )
-        self.graph.link_nodes(
-            buffer, *(self.graph.add(name, option) for name, option in steps[degrees]), self.graph.add("buffersink")
-        ).configure()
+        filters = [self.graph.add(name, option) for name, option in steps[degrees]]
+        self.graph.link_nodes(buffer, *filters, self.graph.add("buffersink")).configure()
 
     def __call__(self, frame):
         self.graph.vpush(frame)
         return self.graph.vpull()
-
-
-def _timed_frames(container, stream, info: VideoInfo, start, end) -> Iterator[tuple[float, Any]]:
-    """(seconds from the beginning, frame) for the frames of [start, end)."""
-    timed = has_frame_times(container)
-    first = (stream.start_time or 0) * stream.time_base
-    time = 0.0
-    frames = decode_all(container, stream, start if timed else None)
-    for number, frame in enumerate(frames):
-        if not timed:
-            time = number / info.fps
-        elif frame.pts is not None:
-            time = float(frame.pts * stream.time_base - first)
-        else:
-            time += 1 / info.fps
-        if end is not None and time >= end - 1e-6:
-            break
-        if start is None or time >= start - 1e-6:
-            yield time, frame
-
-
-def frame_times(container, stream, source: Path, start=None, end=None) -> np.ndarray:
-    """The times that the frames of [start, end) will have, from the packets alone, without decoding.
-
-    Raises MediaError("decode") if the file is cut off.
-    """
-    lacking = missing_bytes(source)
-    if lacking:
-        raise MediaError("decode", f"the file is cut off: it lacks {lacking} bytes by its own account")
-    timed = has_frame_times(container)
-    first = (stream.start_time or 0) * stream.time_base
-    times = []
-    try:
-        if timed and start:
-            container.seek(int((float(first) + start) / stream.time_base), stream=stream, backward=True)
-        for packet in container.demux(stream):
-            if packet.size == 0 or packet.is_discard:
-                continue
-            if not timed or packet.pts is None:
-                times.append(len(times) / max(1e-3, float(stream.average_rate or 25)))
-                continue
-            times.append(float(packet.pts * stream.time_base - first))
-            if end is not None and packet.dts is not None and packet.dts * stream.time_base - first > end:
-                break
-    except LIBAV_ERRORS as error:
-        raise MediaError("decode", reason(error)) from error
-    array = np.sort(np.array(times, np.float64))
-    low = -np.inf if start is None else start - 1e-6
-    high = np.inf if end is None else end - 1e-6
-    return array[(array >= low) & (array < high)]
 
 
 def _fps(times: np.ndarray, fps_from_header: float) -> float:

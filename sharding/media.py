@@ -210,7 +210,7 @@ class _Picker:
             frame, self.width, self.height, "rgb24", dst_color_range=ColorRange.JPEG,
             interpolation=Interpolation.BICUBIC, threads=1, **rgb_settings(frame),
         )  # fmt: skip
-        picture = _plane(rgb)
+        picture = rgb_picture(rgb)
         if frame.rotation:
             picture = np.rot90(picture, frame.rotation // 90)
         if self.frames is None:
@@ -223,7 +223,7 @@ class _Picker:
         return len(self.taken) == len(self.numbers)
 
 
-def _plane(rgb) -> np.ndarray:
+def rgb_picture(rgb) -> np.ndarray:
     """The pixels of an rgb24 frame as a view (H, W, 3) of its only plane."""
     plane = rgb.planes[0]
     rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: rgb.height]

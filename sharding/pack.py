@@ -1,52 +1,31 @@
-"""Packs one split of a dataset: annotations -> plan -> shards -> table -> manifest.
-
-OUT/SPLIT/shard-000000.tar, .idx    as the shards get finished, by any number of workers, in any order
-OUT/SPLIT/.parts/                   what is needed to go on after a stop; vanishes at the end
-OUT/SPLIT/samples.parquet, failures.jsonl, and last manifest.json
-"""
+"""Packs one split of a dataset: annotations -> plan -> shards, by any number of workers -> table -> manifest."""
 
 import contextlib
 import errno
-import fcntl
-import hashlib
-import json
 import math
 import os
-import shutil
+import statistics
 import sys
-import time
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import joblib
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-from tqdm import tqdm
 
 from sharding.commandline import UserError
 from sharding.datasets import DATASETS
-from sharding.manifest import (
-    FAILURES,
-    FORMAT_VERSION,
-    MANIFEST,
-    TABLE,
-    Manifest,
-    Shard,
-    fingerprint_of,
-    load_manifest,
-    table_schema,
-)
+from sharding.manifest import FAILURES
 from sharding.plan import default_samples_per_shard, plan_shards
-from sharding.profiles import PROFILES, ProfileSettings
+from sharding.profiles import PROFILES, EncodedSample, ProfileSettings
+from sharding.progress import with_progress
 from sharding.records import Annotations, check_records, read_classes, with_classes
-from sharding.shard import PARTS, ShardResult, ShardTask, pack_shard, printable, read_part
-from sharding.tar import write_atomically
+from sharding.sandbox import Limits, Request, Sandbox, close_thread_sandbox
+from sharding.shard import ShardTask, pack_shard
+from sharding.split_folder import PackPlan, claim_folder, complete, recorded_settings, write_failures
 
-_PLAN = "plan.json"
-_ROWS_A_GROUP = 1 << 16
-_LINE_EVERY_SECONDS = 10
+_MEASURED_VIDEOS = 32  # for --shard-bytes
 
 
 @dataclass(frozen=True)
@@ -62,46 +41,73 @@ class PackConfig:
     split: str = "train"
     """Split to pack; names the folder in --out."""
     annotations: tuple[Path, ...] = ()
-    """Annotation files, as published with the dataset. Give those of all splits, so that classes are numbered alike."""
+    """Annotation files, as published with the dataset. With those of all splits, classes are numbered alike."""
     classes: Path | None = None
-    """File with a class name a line, in the order of the label ids. Default: in the order of the names."""
+    """File with a class name a line, in the order of the label ids. Default: as the dataset orders them."""
     profile: str = "h264"
-    """In what form frames are stored: h264 (at most --max-frames frames, each a keyframe), dense (all frames, every 8th
-    a keyframe), copy (the original bytes, checked by decoding)."""
+    """In what form frames are stored: h264 (at most --max-frames frames, each a keyframe), jpeg (the same frames as a
+    row of JPEGs: three times the bytes, twice the speed of loading), dense (all frames, every 8th a keyframe), copy
+    (the original bytes, checked by decoding)."""
     max_frames: int = 64
-    """At most this many frames of a video are kept, evenly spaced."""
+    """h264, jpeg: at most this many frames of a video are kept, evenly spaced in time."""
     short_side: int = 256
-    """Longer short sides are scaled down to this many pixels; nothing is enlarged."""
+    """h264, jpeg, dense: longer short sides are scaled down to this many pixels; nothing is enlarged."""
     quality: int | None = None
-    """Quality of encoding; h264, dense: the constant rate factor of x264, 0 (best) to 51, default 23."""
+    """h264, dense: the constant rate factor of x264, 0 (best) to 51, default 23. jpeg: 1 to 95 (best), default 85."""
+    decode_check: bool = True
+    """Decode what is stored as it came (copy, and JPEG files under jpeg). Without it, damage is found in training."""
     samples_per_shard: int | None = None
     """Videos in a shard. Default: a 64th of the dataset, at least 16, at most 1,024."""
+    shard_bytes: int | None = None
+    """Instead: about this many bytes in a shard, reckoned from the first 32 videos of the order."""
     seed: int = 0
     """Seed of the order in which videos lie in the shards."""
     max_failures: float = 0.05
     """Fraction of the videos that may fail, rounded up to a whole video; with more, the split is not complete."""
+    retry_failed: bool = False
+    """Try the videos again that failed in finished shards, even if the split is complete."""
+    time_limit: float = 120.0
+    """Seconds for decoding and encoding one video, and one more for each MB of its file; then it has failed."""
+    memory_limit: float = 4.0
+    """Gigabytes that decoding and encoding one video may need; a video that wants more has failed."""
     workers: int = os.cpu_count() or 1
-    """Processes that encode at the same time. The bytes do not depend on it."""
+    """Videos that are encoded at the same time. The bytes do not depend on it."""
+    backend: str = "loky"
+    """Who runs the workers: loky (processes on this machine) or dask (a cluster that shares the folders)."""
+    scheduler: str | None = None
+    """Address of the Dask scheduler, such as tcp://10.0.0.1:8786, for the backend dask."""
 
     def __post_init__(self):
         if self.dataset not in DATASETS:
             raise UserError(f"--dataset {self.dataset}: known are {', '.join(sorted(DATASETS))}")
         if self.profile not in PROFILES:
             raise UserError(f"--profile {self.profile}: known are {', '.join(PROFILES)}")
+        quality = PROFILES[self.profile].quality
+        if quality is None and self.quality is not None:
+            raise UserError(f"--quality {self.quality}: the profile {self.profile} has none; leave it out")
         for name, low, high in [
             ("max_frames", 1, 1 << 20),
             ("short_side", 16, 8192),
+            ("quality", *(quality or (0, 0))[:2]),
             ("samples_per_shard", 1, 1 << 20),
-            ("quality", 0, 51),
+            ("shard_bytes", 1 << 10, 1 << 40),
             ("workers", 1, 4096),
             ("max_failures", 0, 1),
             ("seed", 0, (1 << 63) - 1),
+            ("time_limit", 1, math.inf),
+            ("memory_limit", 0.01, math.inf),
         ]:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise UserError(f"--{name.replace('_', '-')} {value}: {low} to {high} is possible")
+        if self.samples_per_shard and self.shard_bytes:
+            raise UserError("--samples-per-shard and --shard-bytes: give only one of them")
         if not self.split or "/" in self.split or self.split.startswith("."):
             raise UserError(f"--split {self.split!r}: a plain name such as train is expected")
+        if self.backend not in ("loky", "dask"):
+            raise UserError(f"--backend {self.backend}: known are loky, dask")
+        if (self.backend == "dask") != bool(self.scheduler):
+            raise UserError("--backend dask and --scheduler tcp://HOST:PORT: one needs the other")
 
     @property
     def directory(self) -> Path:
@@ -109,18 +115,13 @@ class PackConfig:
 
     @property
     def profile_settings(self) -> ProfileSettings:
-        quality = 23 if self.quality is None else self.quality
-        return ProfileSettings(self.profile, self.max_frames, self.short_side, quality)
+        quality = PROFILES[self.profile].quality
+        chosen = (quality[2] if quality else 0) if self.quality is None else self.quality
+        return ProfileSettings(self.profile, self.max_frames, self.short_side, chosen, self.decode_check)
 
-
-@dataclass(frozen=True)
-class PackPlan:
-    """What will be packed, in what order; `fingerprint` tells two plans apart."""
-
-    annotations: Annotations
-    shards: list[np.ndarray]
-    settings: dict[str, str | int]
-    fingerprint: str
+    @property
+    def limits(self) -> Limits:
+        return Limits(self.time_limit, int(self.memory_limit * 2**30))
 
 
 def pack(config: PackConfig) -> int:
@@ -131,29 +132,25 @@ def pack(config: PackConfig) -> int:
     annotations = read_annotations(config)
     plan = make_plan(config, annotations)
     num_records = len(annotations.records)
-    with _claim_folder(config.directory, plan) as complete:
-        if complete:
-            print(f"{config.directory}: already complete, {complete.samples} samples; nothing to do")
+    with claim_folder(config.directory, plan, config.retry_failed) as manifest:
+        if manifest:
+            print(f"{config.directory}: already complete, {manifest.samples} samples; nothing to do")
             return 0
         try:
-            num_failures = _run(config, plan, num_records)
-            _write_failures(config.directory, len(plan.shards))
+            num_failures = _run(config, plan)
+            write_failures(config.directory, len(plan.shards))
             if num_failures > math.ceil(config.max_failures * num_records):
-                print(
-                    f"sharding pack: {num_failures} of {num_records} videos failed, more than --max-failures "
-                    f"{config.max_failures:g}; {config.directory / FAILURES} says why. Not declared complete: mend the "
-                    "videos or the paths, or raise --max-failures, and run it again",
-                    file=sys.stderr,
+                _complain(
+                    f"{num_failures} of {num_records} videos failed, more than --max-failures {config.max_failures:g}; "
+                    f"{config.directory / FAILURES} says why. Not declared complete: mend the videos or the paths and "
+                    "run it again with --retry-failed, or raise --max-failures"
                 )
                 return 1
-            manifest = _finish(config, plan, num_failures)
+            manifest = complete(config.directory, plan)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            print(
-                f"sharding pack: no space left for {config.directory}; free some and run it again, it goes on here",
-                file=sys.stderr,
-            )
+            _complain(f"no space left for {config.directory}; free some and run it again: it goes on from here")
             return 1
     print(
         f"{config.directory}: {manifest.samples} samples in {len(manifest.shards)} shards, {manifest.bytes:,} bytes, "
@@ -179,25 +176,63 @@ def read_annotations(config: PackConfig) -> Annotations:
 
 def make_plan(config: PackConfig, annotations: Annotations) -> PackPlan:
     num_records = len(annotations.records)
-    samples_per_shard = config.samples_per_shard or default_samples_per_shard(num_records)
-    settings = asdict(config.profile_settings) | {"seed": config.seed, "samples_per_shard": samples_per_shard}
-    head = [FORMAT_VERSION, config.dataset, config.split, annotations.classes, annotations.flip_pairs]
-    digest = hashlib.sha256(json.dumps([*head, annotations.levels, settings], sort_keys=True).encode())
-    for r in annotations.records:
-        line = f"{r.key}\0{r.source}\0{r.label}\0{r.start_seconds}\0{r.end_seconds}\0{r.level_labels}\n"
-        digest.update(line.encode("utf-8", "surrogateescape"))
-    shards = plan_shards(num_records, samples_per_shard, config.seed)
-    return PackPlan(annotations, shards, settings, digest.hexdigest())
+    settings: dict[str, Any] = asdict(config.profile_settings) | {"seed": config.seed}
+    if config.shard_bytes:
+        settings |= {"shard_bytes": config.shard_bytes}
+        settings |= {"samples_per_shard": _samples_for_bytes(config, annotations, settings)}
+    else:
+        settings |= {"samples_per_shard": config.samples_per_shard or default_samples_per_shard(num_records)}
+    shards = plan_shards(num_records, settings["samples_per_shard"], config.seed)
+    return PackPlan(config.dataset, config.split, annotations, shards, settings)
 
 
-def _run(config: PackConfig, plan: PackPlan, num_records: int) -> int:
+def _samples_for_bytes(config: PackConfig, annotations: Annotations, settings: Mapping[str, Any]) -> int:
+    """How many samples make up shard_bytes: as recorded in the folder, else measured on a few videos."""
+    recorded = recorded_settings(config.directory)
+    if {name: recorded.get(name) for name in settings} == settings:
+        return recorded["samples_per_shard"]
+    [first, *_] = plan_shards(len(annotations.records), _MEASURED_VIDEOS, config.seed)
+    sandbox = Sandbox(config.limits)
+    with tempfile.TemporaryDirectory() as work, contextlib.closing(sandbox):
+        requests = (
+            Request(config.videos, annotations.records[i], config.profile_settings, Path(work) / f"media-{i % 2}")
+            for i in first
+        )
+        sizes = [
+            outcome.media.stat().st_size
+            for outcome in sandbox.encode_all(requests)
+            if isinstance(outcome, EncodedSample)
+        ]
+    return max(1, round(config.shard_bytes / (statistics.mean(sizes) + 3 * 1024))) if sizes else 16
+
+
+def _run(config: PackConfig, plan: PackPlan) -> int:
     """Packs all shards that are not finished; returns the number of failed videos."""
     tasks = (joblib.delayed(pack_shard)(task) for task in _tasks(config, plan))
-    parallel = joblib.Parallel(n_jobs=min(config.workers, len(plan.shards)), return_as="generator_unordered")
-    num_failures = 0
-    for result in _with_progress(parallel(tasks), num_records):
-        num_failures += result.failures
-    return num_failures
+    with _backend(config):
+        workers = min(config.workers, len(plan.shards)) if config.backend == "loky" else -1
+        results = joblib.Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1)(tasks)
+        try:
+            return sum(result.failures for result in with_progress(results, len(plan.annotations.records)))
+        finally:
+            close_thread_sandbox()  # where this process was its own worker
+
+
+@contextlib.contextmanager
+def _backend(config: PackConfig) -> Iterator[None]:
+    if config.backend == "loky":
+        yield
+        return
+    try:
+        from distributed import Client
+    except ImportError:
+        raise UserError("--backend dask: not installed; run pip install 'vpsn[dask]'") from None
+    try:
+        client = Client(config.scheduler, timeout=10)
+    except (OSError, ValueError) as error:
+        raise UserError(f"--scheduler {config.scheduler}: no Dask scheduler answers there ({error})") from error
+    with client, joblib.parallel_config(backend="dask", client=client, wait_for_workers_timeout=60):
+        yield
 
 
 def _tasks(config: PackConfig, plan: PackPlan) -> Iterator[ShardTask]:
@@ -216,115 +251,10 @@ def _tasks(config: PackConfig, plan: PackPlan) -> Iterator[ShardTask]:
                 {level: ids[label] for (level, ids), label in zip(levels, record.level_labels)} for record in records
             ),
             settings=config.profile_settings,
+            limits=config.limits,
+            retry_failed=config.retry_failed,
         )
 
 
-def _with_progress(results: Iterator[ShardResult], num_records: int) -> Iterator[ShardResult]:
-    """Passes results on; shows a bar on a terminal, else a plain line now and then."""
-    began, last_line, failed = time.monotonic(), time.monotonic(), 0
-    with tqdm(total=num_records, unit=" videos", disable=not sys.stderr.isatty(), smoothing=0.05) as bar:
-        done = 0
-        for result in results:
-            count = result.samples + result.failures
-            done, failed = done + count, failed + result.failures
-            bar.update(count)
-            if failed:
-                bar.set_postfix_str(f"{failed} failed")
-            if bar.disable and time.monotonic() - last_line > _LINE_EVERY_SECONDS:
-                last_line = time.monotonic()
-                rate = done / (last_line - began)
-                left = (num_records - done) / rate / 60
-                print(
-                    f"{done}/{num_records} videos, {rate:.1f}/s, {failed} failed, {left:.0f} min left",
-                    file=sys.stderr,
-                    flush=True,
-                )
-            yield result
-
-
-@contextlib.contextmanager
-def _claim_folder(directory: Path, plan: PackPlan) -> Iterator[Manifest | None]:
-    """Makes the folder ready for this plan, for this process alone; yields the manifest if it is complete already.
-
-    Raises UserError if it holds something else, or another process is packing there.
-    """
-    if (directory / MANIFEST).is_file():
-        manifest = load_manifest(directory)
-        _same_plan(directory, manifest.plan, plan)
-        yield manifest
-        return
-    parts = directory / PARTS
-    if directory.exists() and not parts.is_dir() and any(directory.iterdir()):
-        raise UserError(f"--out {directory}: holds other files; give an empty or a new folder")
-    parts.mkdir(parents=True, exist_ok=True)
-    with (parts / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"--out {directory}: another process is packing there; wait for it") from None
-        if (parts / _PLAN).is_file():
-            _same_plan(directory, json.loads((parts / _PLAN).read_text())["plan"], plan)
-        else:
-            write_atomically(parts / _PLAN, json.dumps({"plan": plan.fingerprint, "settings": plan.settings}))
-        for leftover in parts.glob("work-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        yield None
-
-
-def _same_plan(directory: Path, fingerprint: str, plan: PackPlan) -> None:
-    if fingerprint != plan.fingerprint:
-        raise UserError(
-            f"--out {directory}: already holds another dataset, or this one packed with other options "
-            f"(plan {fingerprint[:16]}, not {plan.fingerprint[:16]}); give another folder, or remove this one"
-        )
-
-
-def _write_failures(directory: Path, num_shards: int) -> None:
-    failures = (failure for shard in range(num_shards) for failure in _part(directory, shard)["failures"])
-    write_atomically(directory / FAILURES, "".join(json.dumps(failure) + "\n" for failure in failures))
-
-
-def _finish(config: PackConfig, plan: PackPlan, num_failures: int) -> Manifest:
-    """Joins the parts into the table, and says in the manifest that the split is complete."""
-    directory, annotations = config.directory, plan.annotations
-    shards = _write_table(directory, len(plan.shards), [level for level, _ in annotations.levels])
-    values = {
-        "format_version": FORMAT_VERSION,
-        "dataset": config.dataset,
-        "split": config.split,
-        "profile": config.profile,
-        "classes": annotations.classes,
-        "flip_pairs": annotations.flip_pairs,
-        "levels": dict(annotations.levels),
-        "shards": tuple(shards),
-        "samples": sum(shard.samples for shard in shards),
-        "bytes": sum(shard.bytes for shard in shards),
-        "settings": plan.settings,
-    }
-    manifest = Manifest(**values, failures=num_failures, fingerprint=fingerprint_of(values), plan=plan.fingerprint)
-    write_atomically(directory / MANIFEST, manifest.to_json())
-    shutil.rmtree(directory / PARTS)
-    return manifest
-
-
-def _write_table(directory: Path, num_shards: int, levels: list[str]) -> list[Shard]:
-    """Writes samples.parquet in the order of the shards, some thousand rows at a time."""
-    schema = table_schema(levels)
-    partial = directory / f"{TABLE}.partial"
-    shards, rows = [], []
-    with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
-        for number in range(num_shards):
-            part = _part(directory, number)
-            shards.append(Shard(part["name"], len(part["rows"]), part["bytes"], part["sha256"]))
-            rows += part["rows"]
-            if len(rows) >= _ROWS_A_GROUP or number == num_shards - 1:
-                writer.write_table(pa.Table.from_pylist(rows, schema=schema))
-                rows = []
-    partial.replace(directory / TABLE)
-    return shards
-
-
-def _part(directory: Path, shard: int) -> dict:
-    part = read_part(directory, shard)
-    assert part is not None, f"{printable(str(directory))}: shard {shard} has no part file"
-    return part
+def _complain(message: str) -> None:
+    print(f"sharding pack: {message}", file=sys.stderr)

@@ -1,5 +1,6 @@
 """Profiles: in what form the frames of a video are stored. A profile is a function; PROFILES names them all."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from sharding.encode import EncodedVideo, FrameChoice, encode_h264, frame_times
-from sharding.media import VideoInfo, decode_all, open_video, video_info
+from sharding.encode import EncodedVideo, FrameChoice, choose_frames, encode_h264, encode_jpegs, offsets_array
+from sharding.media import MediaError, VideoInfo
 from sharding.records import VideoRecord
+from sharding.source import FrameFolder, VideoFile, open_jpeg, open_source
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,7 @@ class ProfileSettings:
     max_frames: int = 64
     short_side: int = 256
     quality: int = 23
+    decode_check: bool = True
 
 
 @dataclass(frozen=True)
@@ -34,88 +37,160 @@ class EncodedSample:
     width: int
     height: int
     offsets: np.ndarray | None = None
-    """int32 (num_frames + 1): where in the media each frame begins, under the jpeg profile."""
+    """int32 (num_frames + 1): where in the media each frame begins, if it is a row of JPEGs."""
     details: dict[str, Any] = field(default_factory=dict)
     """Of the source and of what was done, for KEY.json."""
 
 
-def encode_sample(videos: Path, record: VideoRecord, settings: ProfileSettings, work: Path) -> EncodedSample:
-    """Encodes the video of `record` under a profile; files are made in the folder `work`. Raises MediaError."""
-    return PROFILES[settings.profile](videos / record.source, record, settings, work)
+def encode_sample(videos: Path, record: VideoRecord, settings: ProfileSettings, target: Path) -> EncodedSample:
+    """Encodes the video of `record` under a profile, into the file `target` if one is needed. Raises MediaError."""
+    return PROFILES[settings.profile].encode(videos / record.source, record, settings, target)
 
 
-def encode_h264_sample(source: Path, record: VideoRecord, settings: ProfileSettings, work: Path) -> EncodedSample:
+def encode_h264_sample(path: Path, record: VideoRecord, settings: ProfileSettings, target: Path) -> EncodedSample:
     """At most max_frames evenly spaced frames, short side at most short_side, every frame a keyframe."""
-    choice = FrameChoice(settings.max_frames, settings.short_side)
-    return _encode(source, record, work, choice, keyframe_every=1, crf=settings.quality)
+    choice = _choice(record, settings.max_frames, settings.short_side)
+    return _mp4(encode_h264(path, target, choice, keyframe_every=1, crf=settings.quality), target)
 
 
-def encode_dense_sample(source: Path, record: VideoRecord, settings: ProfileSettings, work: Path) -> EncodedSample:
+def encode_dense_sample(path: Path, record: VideoRecord, settings: ProfileSettings, target: Path) -> EncodedSample:
     """Every frame, short side at most short_side, a keyframe every 8 frames."""
-    return _encode(source, record, work, FrameChoice(None, settings.short_side), keyframe_every=8, crf=settings.quality)
+    choice = _choice(record, None, settings.short_side)
+    return _mp4(encode_h264(path, target, choice, keyframe_every=8, crf=settings.quality), target)
 
 
-def copy_sample(source: Path, record: VideoRecord, settings: ProfileSettings, work: Path) -> EncodedSample:
+def encode_jpeg_sample(path: Path, record: VideoRecord, settings: ProfileSettings, target: Path) -> EncodedSample:
+    """The frames of h264 as a row of JPEGs. JPEG files small enough go in as they are."""
+    choice = _choice(record, settings.max_frames, settings.short_side)
+    if path.is_dir():
+        sample = _join_jpegs(path, choice, settings.decode_check, target)
+        if sample is not None:
+            return sample
+    video, offsets = encode_jpegs(path, target, choice, settings.quality)
+    return _sample("jpgs", target, video, offsets)
+
+
+def copy_sample(path: Path, record: VideoRecord, settings: ProfileSettings, target: Path) -> EncodedSample:
     """The original bytes, after every frame was decoded; what training decoders would misread is encoded anew.
 
-    The reason is then given as `reencoded` in KEY.json.
+    The reason is then given as `reencoded` in KEY.json. JPEG files are joined to a row.
     """
-    with open_video(source) as (container, stream):
-        info = video_info(container, stream)
-        times = frame_times(container, stream, source)
-        reason = _why_not_copy(info, record)
-        shown, sizes = [], set()
-        for frame in decode_all(container, stream):
-            shown.append(frame.pts)
-            sizes.add((frame.width, frame.height))
-            if frame.rotation:
-                reason = reason or f"to be turned by {-frame.rotation % 360} degrees"
-        if len(shown) != len(times):
-            reason = reason or f"{len(times)} packets gave {len(shown)} frames"
-        elif len(sizes) > 1:
-            reason = reason or "its frames change their size"
-        elif shown and (None in shown or min(shown) < 0):
-            reason = reason or "negative or no timestamps"
-    if reason:
-        sample = _encode(source, record, work, FrameChoice(None, None), keyframe_every=8, crf=18)
+    if path.is_dir():
+        sample = _join_jpegs(path, _choice(record, None, None), settings.decode_check, target)
+        reason = "frames of several sizes or kinds" if sample is None else ""
+    else:
+        with open_source(path) as source:
+            reason, num_frames, size = _inspect(source, record, settings.decode_check)
+            info = source.info
+        sample = EncodedSample(
+            _copy_suffix(info), path, num_frames, info.fps, *size, details=_details(info, num_frames)
+        )  # fmt: skip
+    if reason or sample is None:
+        video = encode_h264(path, target, _choice(record, None, None), keyframe_every=8, crf=18)
+        sample = _mp4(video, target)
         sample.details["reencoded"] = reason
-        return sample
-    suffix = _CONTAINER_SUFFIX[info.container]
-    return EncodedSample(suffix, source, len(shown), info.fps, *sizes.pop(), details=_details(info, len(shown)))
+    return sample
 
 
-PROFILES: dict[str, Callable[[Path, VideoRecord, ProfileSettings, Path], EncodedSample]] = {
-    "h264": encode_h264_sample,
-    "dense": encode_dense_sample,
-    "copy": copy_sample,
+@dataclass(frozen=True)
+class Profile:
+    """A way to store frames."""
+
+    encode: Callable[[Path, VideoRecord, ProfileSettings, Path], EncodedSample]
+    quality: tuple[int, int, int] | None
+    """The least, the greatest and the default value of the option, if the profile has it."""
+
+
+PROFILES = {
+    "h264": Profile(encode_h264_sample, (0, 51, 23)),
+    "jpeg": Profile(encode_jpeg_sample, (1, 95, 85)),
+    "dense": Profile(encode_dense_sample, (0, 51, 23)),
+    "copy": Profile(copy_sample, None),
 }
 
-_CONTAINER_SUFFIX = {"mov": "mp4", "matroska": "webm", "avi": "avi"}
-_COMMON_CODECS = {"h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mpeg2video", "mjpeg"}
+_COPIED_CODECS = {"h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mpeg2video", "mjpeg"}
+_COPIED_CONTAINERS = ("mov", "matroska", "avi")
 
 
-def _encode(source: Path, record: VideoRecord, work: Path, choice: FrameChoice, keyframe_every: int, crf: int):
-    media = work / "media.mp4"
-    video = encode_h264(source, media, choice, keyframe_every, crf, record.start_seconds, record.end_seconds)
-    return EncodedSample(
-        "mp4", media, video.num_frames, video.fps, video.width, video.height, details=_details_of(video)
-    )
+def _choice(record: VideoRecord, max_frames: int | None, short_side: int | None) -> FrameChoice:
+    return FrameChoice(max_frames, short_side, record.start_seconds, record.end_seconds)
 
 
-def _why_not_copy(info: VideoInfo, record: VideoRecord) -> str | None:
+def _join_jpegs(path: Path, choice: FrameChoice, decode_check: bool, target: Path) -> EncodedSample | None:
+    """A row of JPEG files as they are; None if they must be decoded and encoded to fit the profile or each other."""
+    folder = FrameFolder(path)
+    files = folder.chosen_files(choice.start_seconds, choice.end_seconds)
+    if not files:
+        raise MediaError("decode", "not one frame in it, or none between start and end")
+    chosen = choose_frames(np.arange(len(files), dtype=float), choice.max_frames)
+    width, height = folder.info.width, folder.info.height
+    if choice.short_side and min(width, height) > choice.short_side:
+        return None
+    offsets = [0]
+    with target.open("wb") as output:
+        for number in chosen:
+            with open_jpeg(files[number], files[number].name, decode_check) as image:
+                if image.size != (width, height) or image.mode != "RGB" or image.getexif().get(0x0112, 1) != 1:
+                    return None
+            with files[number].open("rb") as file:
+                shutil.copyfileobj(file, output)
+            offsets.append(output.tell())
+    fps = folder.info.fps * len(chosen) / len(files)
+    video = EncodedVideo(len(chosen), fps, width, height, folder.info, len(files))
+    return _sample("jpgs", target, video, offsets_array(offsets))
+
+
+def _inspect(source: VideoFile, record: VideoRecord, decode_check: bool) -> tuple[str, int, tuple[int, int]]:
+    """Why a file cannot be copied ("" if it can), its number of frames, and their (width, height)."""
+    info = source.info
+    times = source.times()
+    reason = _why_not_copy(info, record)
+    size = (info.width, info.height)
+    if not decode_check:
+        return reason, len(times), size
+    num_frames = 0
+    for time, frame in source.frames():
+        num_frames += 1
+        if frame.rotation:
+            reason = reason or f"to be turned by {-frame.rotation % 360} degrees"
+        if (frame.width, frame.height) != size:
+            reason = reason or "its frames change their size"
+        if time < 0 or (frame.pts or 0) < 0:
+            reason = reason or "negative timestamps"
+    if not num_frames:
+        raise MediaError("decode", "not one frame in it")
+    if num_frames != len(times):
+        reason = reason or f"{len(times)} packets gave {num_frames} frames"
+    return reason, num_frames, size
+
+
+def _why_not_copy(info: VideoInfo, record: VideoRecord) -> str:
     if record.start_seconds is not None or record.end_seconds is not None:
         return "only a part of the file is wanted"
-    if info.container not in _CONTAINER_SUFFIX:
+    if info.container not in _COPIED_CONTAINERS:
         return f"container {info.container}"
-    if info.codec not in _COMMON_CODECS:
+    if info.codec not in _COPIED_CODECS:
         return f"codec {info.codec}"
     if info.pixel_format not in ("yuv420p", "yuvj420p"):
         return f"pixel format {info.pixel_format}"
-    return None
+    return ""
 
 
-def _details_of(video: EncodedVideo) -> dict[str, Any]:
-    return _details(video.source, video.source_num_frames_decoded)
+def _copy_suffix(info: VideoInfo) -> str:
+    if info.container == "matroska":
+        return "webm" if info.codec in ("vp8", "vp9", "av1") else "mkv"
+    return {"mov": "mp4"}.get(info.container, info.container)
+
+
+def _mp4(video: EncodedVideo, media: Path) -> EncodedSample:
+    return _sample("mp4", media, video, None)
+
+
+def _sample(suffix: str, media: Path, video: EncodedVideo, offsets: np.ndarray | None) -> EncodedSample:
+    details = _details(video.source, video.source_num_frames_decoded)
+    return EncodedSample(
+        suffix, media, video.num_frames, video.fps, video.width, video.height, offsets, details
+    )  # fmt: skip
 
 
 def _details(info: VideoInfo, num_frames_decoded: int) -> dict[str, Any]:

@@ -1,17 +1,15 @@
 """Packs one shard: the task that a worker process runs.
 
 A finished shard is three files: the tar, its index, and a part file in `.parts/` with its rows, failures and hashes.
-The part file is written last; without it the shard counts as not begun.
+The part file is written last; without it the shard counts as not begun. Encoding itself happens in a sandbox.
 """
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from sharding.media import MediaError
-from sharding.profiles import EncodedSample, ProfileSettings, encode_sample
+from sharding.profiles import EncodedSample, ProfileSettings
 from sharding.records import VideoRecord
-from sharding.tar import Component, TarWriter, format_index, write_atomically
+from sharding.sandbox import Limits, Request, thread_sandbox
+from sharding.tar import Component, FileRange, TarWriter, UnreadableError, format_index, write_atomically
 
 PARTS = ".parts"
 
@@ -39,6 +38,9 @@ class ShardTask:
     level_labels: tuple[dict[str, int], ...]
     """Label ids on further levels: one {level: label id} a record."""
     settings: ProfileSettings
+    limits: Limits
+    retry_failed: bool = False
+    """Whether the videos that failed in a finished shard are tried again."""
 
     @property
     def name(self) -> str:
@@ -62,14 +64,16 @@ def pack_shard(task: ShardTask) -> ShardResult:
     A video that fails becomes a line of `failures`. Raises OSError if the disk is full or cannot be written.
     """
     part = read_part(task.directory, task.shard)
-    if part is not None and _is_whole(task.directory, part):
-        return ShardResult(task.shard, len(part["rows"]), len(part["failures"]), kept=True)
-    work = Path(tempfile.mkdtemp(prefix=f"work-{task.shard:06d}-", dir=task.directory / PARTS))
-    try:
-        part = _write_shard(task, work)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    return ShardResult(task.shard, len(part["rows"]), len(part["failures"]), kept=False)
+    if part is not None and not _is_whole(task.directory, part):
+        part = None
+    kept = part is not None and not (task.retry_failed and part["failures"])
+    if not kept:
+        work = Path(tempfile.mkdtemp(prefix=f"work-{task.shard:06d}-", dir=task.directory / PARTS))
+        try:
+            part = _write_shard(task, work, part)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    return ShardResult(task.shard, len(part["rows"]), len(part["failures"]), kept)
 
 
 def read_part(directory: Path, shard: int) -> dict[str, Any] | None:
@@ -77,6 +81,11 @@ def read_part(directory: Path, shard: int) -> dict[str, Any] | None:
     with contextlib.suppress(FileNotFoundError, ValueError):
         return json.loads(part_path(directory, shard).read_text())
     return None
+
+
+def write_part(directory: Path, shard: int, part: dict[str, Any]) -> None:
+    """Declares a shard finished."""
+    write_atomically(part_path(directory, shard), json.dumps(part))
 
 
 def part_path(directory: Path, shard: int) -> Path:
@@ -103,21 +112,33 @@ def _is_whole(directory: Path, part: dict[str, Any]) -> bool:
     )
 
 
-def _write_shard(task: ShardTask, work: Path) -> dict[str, Any]:
+def _write_shard(task: ShardTask, work: Path, old_part: dict[str, Any] | None) -> dict[str, Any]:
+    """Writes the tar, its index and its part file; samples that `old_part` has are taken from the tar that is there."""
+    old_rows = {row["key"]: row for row in old_part["rows"]} if old_part else {}
+    requests = (
+        Request(task.videos, record, task.settings, work / f"media-{number % 2}")  # two: one is written, one is made
+        for number, record in enumerate(record for record in task.records if record.key not in old_rows)
+    )
+    outcomes = thread_sandbox(task.limits).encode_all(requests)
     rows: list[dict[str, Any]] = []
     failures: list[dict[str, str]] = []
     parent = os.getppid()
-    with TarWriter(work / task.name) as tar:
+    with contextlib.closing(outcomes), TarWriter(work / task.name) as tar:
         for record, label, level_labels in zip(task.records, task.labels, task.level_labels, strict=True):
             if os.getppid() != parent:
                 raise RuntimeError("the process that gave this task has died")
-            try:
-                with _disk_errors():
-                    sample = encode_sample(task.videos, record, task.settings, work)
-            except MediaError as error:
-                failures.append(_failure(record, error))
+            if record.key in old_rows:
+                rows.append(_copy_sample(tar, task.directory / task.name, old_rows[record.key]))
                 continue
-            rows.append(_add_sample(tar, task.shard, record, label, level_labels, sample))
+            mark = tar.mark()
+            try:
+                outcome = next(outcomes)
+                if isinstance(outcome, MediaError):
+                    raise outcome
+                rows.append(_add_sample(tar, task.shard, record, label, level_labels, outcome))
+            except (MediaError, UnreadableError) as error:
+                tar.back_to(mark)
+                failures.append(_failure(record, error))
     index = format_index(tar.components)
     part = {
         "name": task.name,
@@ -131,8 +152,19 @@ def _write_shard(task: ShardTask, work: Path) -> dict[str, Any]:
     (work / task.name).replace(final)
     (work / "index").write_text(index)
     (work / "index").replace(final.with_suffix(".idx"))
-    write_atomically(part_path(task.directory, task.shard), json.dumps(part))
+    write_part(task.directory, task.shard, part)
     return part
+
+
+def _copy_sample(tar: TarWriter, old_tar: Path, row: dict[str, Any]) -> dict[str, Any]:
+    """Writes the components of a sample that another tar holds; returns its row, changed."""
+    row = dict(row)
+    for part, suffix in [("media", row["suffix"]), ("index", "offsets"), ("cls", "cls"), ("json", "json")]:
+        if part == "index" and not row["index_bytes"]:
+            continue
+        content = FileRange(old_tar, row[f"{part}_offset"], row[f"{part}_bytes"])
+        row |= _range(part, tar.add(f"{row['key']}.{suffix}", content))
+    return row
 
 
 def _add_sample(
@@ -176,29 +208,11 @@ def _range(name: str, component: Component | None) -> dict[str, int]:
     return {f"{name}_offset": offset, f"{name}_bytes": size}
 
 
-def _failure(record: VideoRecord, error: MediaError) -> dict[str, str]:
-    return {
-        "key": record.key,
-        "source": printable(record.source),
-        "stage": error.stage,
-        "error": printable(error.message),
-    }
+def _failure(record: VideoRecord, error: MediaError | UnreadableError) -> dict[str, str]:
+    stage, message = (error.stage, error.message) if isinstance(error, MediaError) else ("open", str(error))
+    return {"key": record.key, "source": printable(record.source), "stage": stage, "error": printable(message)}
 
 
 def printable(text: str) -> str:
     """Text that UTF-8 can hold: bytes of a file name that are no UTF-8 are shown as \\udcxx."""
     return text.encode("utf-8", "backslashreplace").decode()
-
-
-@contextlib.contextmanager
-def _disk_errors() -> Iterator[None]:
-    """A full disk is not the video's fault: lets it through as the OSError that it is."""
-    try:
-        yield
-    except MediaError as error:
-        cause: BaseException | None = error
-        while cause is not None:
-            if getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-                raise OSError(cause.errno, os.strerror(cause.errno)) from error
-            cause = cause.__cause__
-        raise

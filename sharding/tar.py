@@ -6,9 +6,10 @@ USTAR with fixed owner, mode and time, so the bytes depend on the content alone.
 import hashlib
 import os
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 INDEX_VERSION = "v1.2"
 _COPY_BYTES = 1 << 20
@@ -22,6 +23,19 @@ class Component:
     offset: int
     size: int
     sha256: str
+
+
+class UnreadableError(Exception):
+    """A file to be added to a tar could not be read; TarWriter.back_to makes the tar as it was before."""
+
+
+@dataclass(frozen=True)
+class FileRange:
+    """The bytes [offset, offset + size) of a file."""
+
+    path: Path
+    offset: int
+    size: int
 
 
 @dataclass
@@ -52,9 +66,11 @@ class TarWriter:
         finally:
             self._file.close()
 
-    def add(self, name: str, content: bytes | Path) -> Component:
+    def add(self, name: str, content: bytes | Path | FileRange) -> Component:
         """Adds a component; the content of a file is streamed."""
-        size = len(content) if isinstance(content, bytes) else content.stat().st_size
+        if isinstance(content, Path):
+            content = _whole(content)
+        size = len(content) if isinstance(content, bytes) else content.size
         info = tarfile.TarInfo(name)
         info.size, info.mode, info.mtime = size, 0o644, 0
         self._write(info.tobuf(tarfile.USTAR_FORMAT))
@@ -65,11 +81,23 @@ class TarWriter:
             digest.update(chunk)
             self._write(chunk)
         if self.size - offset != size:
-            raise OSError(f"{content}: changed while it was read")
+            raise UnreadableError("it became shorter while it was read")
         self._write(bytes(-size % tarfile.BLOCKSIZE))
         component = Component(name, offset, size, digest.hexdigest())
         self.components.append(component)
         return component
+
+    def mark(self) -> Any:
+        """A state of the tar to which `back_to` can return."""
+        return self.size, self._hash.copy(), len(self.components)
+
+    def back_to(self, mark: Any) -> None:
+        """Takes back all that was added since the mark."""
+        if mark[0] != self.size:
+            self.size, self._hash, num_components = mark
+            del self.components[num_components:]
+            self._file.seek(self.size)
+            self._file.truncate()
 
     def _write(self, data: bytes) -> None:
         self._file.write(data)
@@ -103,7 +131,20 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     partial.replace(path)
 
 
-def _chunks(path: Path):
-    with path.open("rb") as file:
-        while chunk := file.read(_COPY_BYTES):
-            yield chunk
+def _whole(path: Path) -> FileRange:
+    try:
+        return FileRange(path, 0, path.stat().st_size)
+    except OSError as error:
+        raise UnreadableError(error.strerror) from error
+
+
+def _chunks(content: FileRange) -> Iterator[bytes]:
+    try:
+        with content.path.open("rb", buffering=0) as file:
+            file.seek(content.offset)
+            left = content.size
+            while chunk := file.read(min(left, _COPY_BYTES)):
+                left -= len(chunk)
+                yield chunk
+    except OSError as error:
+        raise UnreadableError(error.strerror) from error

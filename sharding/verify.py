@@ -4,11 +4,13 @@ It needs nothing but the folder, so whoever got a copy can check it.
 """
 
 import hashlib
+import io
 import json
 import os
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import joblib
@@ -19,6 +21,7 @@ from tqdm import tqdm
 from sharding.manifest import QUARANTINE, TABLE, PackedDataset, Shard, load_dataset, read_json_lines
 from sharding.media import MediaError, decode_frames
 from sharding.shard import file_sha256
+from sharding.source import open_jpeg
 from sharding.tar import Component, format_index
 
 _DECODE_AT_A_TIME = 64
@@ -120,7 +123,7 @@ def check_shard(directory: Path, number: int, shard: Shard, decode: bool) -> lis
             if message:
                 problems.append(Problem(shard.name, message, row["key"]))
     if not problems and file_sha256(path) != shard.sha256:  # a bad sample would explain it
-        problems.append(Problem(shard.name, "its SHA-256 is not the manifest's; bytes between the samples have changed"))
+        problems.append(Problem(shard.name, "its SHA-256 is not the manifest's; bytes outside the samples changed"))
     return problems
 
 
@@ -153,19 +156,33 @@ def _check_sample(file, row: dict, by_name: dict[str, Component]) -> str | None:
 
 def _check_decoding(file, row: dict) -> str | None:
     media = _read(file, row["media_offset"], row["media_bytes"])
+    num_frames, size = row["num_frames"], (row["width"], row["height"])
     try:
-        for start in range(0, row["num_frames"], _DECODE_AT_A_TIME):
-            stop = min(start + _DECODE_AT_A_TIME, row["num_frames"])
+        if row["suffix"] == "jpgs":
+            offsets = np.frombuffer(_read(file, row["index_offset"], row["index_bytes"]), "<i4")
+            return _check_jpegs(media, offsets, num_frames, size)
+        for start in range(0, num_frames, _DECODE_AT_A_TIME):
+            stop = min(start + _DECODE_AT_A_TIME, num_frames)
             frames = decode_frames(media, np.arange(start, stop))
-            if frames.shape != (stop - start, row["height"], row["width"], 3):
+            if frames.shape != (stop - start, size[1], size[0], 3):
                 return f"frames of {frames.shape[2]} x {frames.shape[1]} pixels, not as the table says"
     except MediaError as error:
         return f"does not decode: {error.message}"
     try:
-        decode_frames(media, np.array([row["num_frames"]]))
+        decode_frames(media, np.array([num_frames]))
     except MediaError:
         return None
-    return f"has more than the {row['num_frames']} frames of the table"
+    return f"has more than the {num_frames} frames of the table"
+
+
+def _check_jpegs(media: bytes, offsets: np.ndarray, num_frames: int, size: tuple[int, int]) -> str | None:
+    if len(offsets) != num_frames + 1 or offsets[0] != 0 or offsets[-1] != len(media) or np.any(np.diff(offsets) <= 0):
+        return "its .offsets do not divide its .jpgs into frames"
+    for number, (start, stop) in enumerate(pairwise(offsets)):
+        with open_jpeg(io.BytesIO(media[start:stop]), f"frame {number}") as image:
+            if image.size != size:
+                return f"frame {number} of {image.size[0]} x {image.size[1]} pixels, not as the table says"
+    return None
 
 
 def _read(file, offset: int, size: int) -> bytes:

@@ -137,7 +137,7 @@ def test_a_varying_rate_is_sampled_in_time(tmp_path):
 def test_only_the_part_between_start_and_end(tmp_path, suffix, codec, start, end):
     b_frames = 2 if suffix == "mp4" else 0
     source = write_numbered_video(tmp_path / f"source.{suffix}", 100, codec=codec, gop=12, b_frames=b_frames)
-    video = encode_h264(source, tmp_path / "out.mp4", ALL, start=start, end=end)
+    video = encode_h264(source, tmp_path / "out.mp4", FrameChoice(None, None, start, end))
     expected = [i for i in range(100) if (start or 0) <= i / 25 < (end or 100)]
     assert numbers(tmp_path / "out.mp4", video.num_frames) == expected
 
@@ -145,7 +145,7 @@ def test_only_the_part_between_start_and_end(tmp_path, suffix, codec, start, end
 def test_nothing_between_start_and_end(tmp_path):
     source = write_numbered_video(tmp_path / "source.mp4", 10)
     with pytest.raises(MediaError, match="not one frame"):
-        encode_h264(source, tmp_path / "out.mp4", ALL, start=5.0, end=6.0)
+        encode_h264(source, tmp_path / "out.mp4", FrameChoice(None, None, 5.0, 6.0))
 
 
 @pytest.mark.parametrize(("size", "matrix"), [((96, 64), 1), ((96, 64), 6), ((96, 64), 2), ((1280, 720), 2)])

@@ -169,7 +169,7 @@ def test_finished_shards_are_kept_and_spoilt_ones_made_again(videos, packed, tmp
     packed_again = []
     original = sharding.shard._write_shard
     monkeypatch.setattr(
-        "sharding.shard._write_shard", lambda task, work: (packed_again.append(task.shard), original(task, work))[1]
+        "sharding.shard._write_shard", lambda task, *args: (packed_again.append(task.shard), original(task, *args))[1]
     )
     assert pack(config(videos, tmp_path)) == 0
     assert packed_again == [1, 2]
