@@ -4,12 +4,14 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
+from PIL import Image
 
 from sharding.datasets import DATASETS
 from sharding.manifest import PackedDataset, load_dataset
 from sharding.media import decode_frames
 from sharding.pack import PackConfig, pack
-from tests.videos import read_number, write_numbered_video
+from tests.videos import draw_number, read_number, write_numbered_video
 
 
 def packed(dataset: str, videos: Path, annotations: list[Path], out: Path, **options) -> PackedDataset:
@@ -21,10 +23,14 @@ def packed(dataset: str, videos: Path, annotations: list[Path], out: Path, **opt
 def numbers(dataset: PackedDataset, key: str) -> list[int]:
     """What the frames of a sample show, decoded from its bytes in the shard."""
     (sample,) = np.flatnonzero(dataset.keys == key)
+    frames = decode_frames(media_of(dataset, sample), np.arange(dataset.num_frames[sample]))
+    return [read_number(frame) for frame in frames]
+
+
+def media_of(dataset: PackedDataset, sample: int) -> bytes:
     with dataset.shard_path(dataset.shards[sample]).open("rb") as shard:
         shard.seek(dataset.media_offsets[sample])
-        media = shard.read(dataset.media_bytes[sample])
-    return [read_number(frame) for frame in decode_frames(media, np.arange(dataset.num_frames[sample]))]
+        return shard.read(dataset.media_bytes[sample])
 
 
 def test_finegym_cuts_and_levels(tmp_path: Path) -> None:
@@ -71,6 +77,24 @@ def test_something_flips(tmp_path: Path) -> None:
     assert dataset.manifest.classes == tuple(classes)
     assert {key: int(label) for key, label in zip(dataset.keys, dataset.labels)} == {"0": 0, "1": 1, "2": 2}
     assert numbers(dataset, "2") == list(range(6))
+
+
+@pytest.mark.parametrize("profile", ["h264", "jpeg"])
+def test_something_v1_folders_of_frames(tmp_path: Path, profile: str) -> None:
+    """Twelve frames, 00001.jpg to 00012.jpg, in their order; under jpeg they go in as they are."""
+    video = tmp_path / "videos" / "100218"
+    video.mkdir(parents=True)
+    for number in range(12):
+        Image.fromarray(draw_number(number, (96, 64))).save(video / f"{number + 1:05d}.jpg", quality=95)
+    labels, train = tmp_path / "labels.csv", tmp_path / "train.csv"
+    labels.write_text("Holding something\nPoking something\n")
+    train.write_text("100218;Poking something\n")
+    dataset = packed("something-v1", tmp_path / "videos", [labels, train], tmp_path / "out", profile=profile)
+    assert (dataset.labels.tolist(), dataset.num_frames.tolist(), dataset.fps.tolist()) == ([1], [12], [12.0])
+    if profile == "h264":
+        assert numbers(dataset, "100218") == list(range(12))
+    else:
+        assert media_of(dataset, 0) == b"".join(frame.read_bytes() for frame in sorted(video.iterdir()))
 
 
 def test_missing_videos_are_counted_not_fatal(tmp_path: Path) -> None:
