@@ -71,7 +71,7 @@ def _insert(net: VideoResNet, config: ModelConfig, build: Callable[..., nn.Modul
     scale = config.synthesizer.expand_init_scale
     if scale is None:
         scale = 1.0 if config.pretrained is None else 0.01
-    for stage in config.synthesizer.stages:
+    for stage in (stage for stage in net.stage_channels if stage in config.synthesizer.stages):
         module = build(net.stage_channels[stage], config.num_segments, config.synthesizer)
         with torch.no_grad():
             module.expand.weight.mul_(scale)

@@ -32,7 +32,7 @@ class P3DBottleneck(Bottleneck):
         super().__init__(place)
         self.kind = kind
         self.stride = place.stride if kind == "B" else 1
-        self.conv_t = TemporalConv(place.width, place.width, place.num_segments)
+        self.conv_t = TemporalConv(place.width, place.num_segments)
         self.bn_t = nn.BatchNorm2d(place.width)
         if kind == "A":
             nn.init.dirac_(self.conv_t.conv.weight)

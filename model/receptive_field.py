@@ -34,7 +34,7 @@ class DensePairs(nn.Module):
                     nn.Conv2d(width, width, 3, padding=1, bias=False),
                     nn.BatchNorm2d(width),
                     nn.ReLU(inplace=True),
-                    TemporalConv(width, width, num_segments),
+                    TemporalConv(width, num_segments),
                 ]
             )
         self.expand = nn.Conv2d(width, channels, 1, bias=False)

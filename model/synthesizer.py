@@ -36,11 +36,12 @@ class Synthesizer(nn.Module):
         width = grouped_width(channels, config.proportion)
         self.compress = nn.Conv2d(channels, width, 1, bias=False)
         self.spatial = SpatialBag(width, config)
-        self.fusion = _fusion(width, config.fusion)
+        is_learned = config.fusion == "learned"
+        self.fusion = nn.Conv2d(width, width, 1, bias=False) if is_learned else FixedFusion(width, config.fusion)
         self.temporal = TemporalBag(width, num_segments, config)
         self.expand = nn.Conv2d(width, channels, 1, bias=False)
         initialize(self)
-        if isinstance(self.fusion, nn.Conv2d) and config.inter_relu:
+        if is_learned and config.inter_relu:
             nn.init.kaiming_normal_(self.fusion.weight, nonlinearity="relu")
 
     def forward(self, x: Tensor, with_losses: bool = False) -> Tensor | tuple[Tensor, SynthesizerLosses]:
@@ -98,7 +99,7 @@ class TemporalBag(nn.Module):
         super().__init__()
         self.num_segments, self.pooling = num_segments, config.pooling
         group, longest = width // GROUPS, int(config.receptive_field[-1])
-        self.small, self.large = (temporal_conv(group, group, size, config.dilation) for size in (3, longest))
+        self.small, self.large = (temporal_conv(group, size, config.dilation) for size in (3, longest))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B*T, w, H, W) -> the same shape"""
@@ -110,12 +111,14 @@ class TemporalBag(nn.Module):
 class FixedFusion(nn.Module):
     """A fusion layer without parameters: T is a constant matrix of zeros and ones."""
 
-    def __init__(self, matrix: Tensor) -> None:
+    def __init__(self, width: int, kind: str) -> None:
         super().__init__()
-        self.register_buffer("weight", matrix[:, :, None, None], persistent=False)
+        self.kind = kind
+        self.register_buffer("weight", fixed_matrix(width, kind)[:, :, None, None], persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.weight)
+        """(B*T, w, H, W) -> the same shape"""
+        return x if self.kind == "grouping" else F.conv2d(x, self.weight)
 
 
 def grouped_width(channels: int, proportion: float) -> int:
@@ -168,17 +171,18 @@ def _spatial_kernel(channels: int, size: int, config: SynthesizerConfig) -> nn.M
     )
 
 
-def _fusion(width: int, kind: str) -> nn.Module:
-    """T (w, w), with Y = T X: learned, or fixed as Eq. 4 writes channel grouping, shuffle and dropout.
+def fixed_matrix(width: int, kind: str) -> Tensor:
+    """T (w, w) of a fusion without parameters, as Eq. 4 writes channel grouping, shuffle and dropout.
 
     Sub-group k of group i holds the channels [i c + k c/G, i c + (k + 1) c/G).
 
         grouping  Y_i    = X_i
         shuffle   Y_i(j) = X_j(i)
         dropout   Y_i(j) = X_j(0): the same c/G channels of every spatial group, for every temporal group
+
+    Raises:
+        ValueError: there are no sub-groups, as w is no multiple of G^2.
     """
-    if kind == "learned":
-        return nn.Conv2d(width, width, 1, bias=False)
     source = torch.arange(width)
     if kind != "grouping":
         if width % GROUPS**2:
@@ -188,4 +192,4 @@ def _fusion(width: int, kind: str) -> nn.Module:
             )
         by_group = source.view(GROUPS, GROUPS, -1)
         source = by_group.transpose(0, 1) if kind == "shuffle" else by_group[:, 0].expand(GROUPS, GROUPS, -1)
-    return FixedFusion(F.one_hot(source.flatten(), width).float())
+    return F.one_hot(source.flatten(), width).float()

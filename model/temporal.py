@@ -5,7 +5,6 @@ memory.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -47,52 +46,39 @@ def next_minus_this(following: Tensor, x: Tensor, num_segments: int) -> Tensor:
     return torch.cat([following[:, 1:] - x[:, :-1], torch.zeros_like(x[:, :1])], dim=1).flatten(0, 1)
 
 
-def temporal_conv(in_channels: int, out_channels: int, size: int, dilated: bool = False) -> nn.Conv2d:
+def temporal_conv(channels: int, size: int, dilated: bool = False, groups: int = 1) -> nn.Conv2d:
     """A kernel over `size` frames for `time_as_rows`; dilated, it has 3 taps."""
     taps, dilation = (3, (size - 1) // 2) if dilated else (size, 1)
     return nn.Conv2d(
-        in_channels, out_channels, (taps, 1), padding=(size // 2, 0), dilation=(dilation, 1), bias=False
-    )  # fmt: skip
+        channels, channels, (taps, 1), padding=(size // 2, 0), dilation=(dilation, 1), groups=groups, bias=False
+    )
 
 
 class TemporalConv(nn.Module):
-    """A dense kernel over 3 frames on folded frames."""
+    """A kernel over 3 frames on folded frames."""
 
-    def __init__(self, in_channels: int, out_channels: int, num_segments: int) -> None:
+    def __init__(self, channels: int, num_segments: int, groups: int = 1) -> None:
         super().__init__()
         self.num_segments = num_segments
-        self.conv = temporal_conv(in_channels, out_channels, 3)
+        self.conv = temporal_conv(channels, 3, groups=groups)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B*T, C, H, W) -> (B*T, C', H, W)"""
+        """(B*T, C, H, W) -> the same shape"""
         return rows_as_frames(self.conv(time_as_rows(x, self.num_segments)), *x.shape[2:])
 
 
-class ChannelwiseTemporalConv(nn.Module):
+class ChannelwiseTemporalConv(TemporalConv):
     """A kernel over 3 frames for each channel; it starts as a shift in time.
 
     Of the channels the first share `ahead` starts as the next frame, the last share `behind` as the previous one, those
     between as they are.
     """
 
-    def __init__(self, channels: int, num_segments: int, ahead: float = 0.0, behind: float = 0.0) -> None:
-        super().__init__()
-        self.num_segments = num_segments
-        self.shares = (ahead, behind)
-        self.weight = nn.Parameter(torch.empty(channels, 1, 3, 1))
-        self.reset_parameters()
-
     @torch.no_grad()
-    def reset_parameters(self) -> None:
-        channels = len(self.weight)
-        first, last = (round(channels * share) for share in self.shares)
-        self.weight.zero_()
-        self.weight[:first, 0, 2] = 1
-        self.weight[first : channels - last, 0, 1] = 1
-        self.weight[channels - last :, 0, 0] = 1
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B*T, C, H, W) -> the same shape"""
-        rows = time_as_rows(x, self.num_segments)
-        rows = F.conv2d(rows, self.weight, padding=(1, 0), groups=len(self.weight))
-        return rows_as_frames(rows, *x.shape[2:])
+    def __init__(self, channels: int, num_segments: int, ahead: float = 0.0, behind: float = 0.0) -> None:
+        super().__init__(channels, num_segments, groups=channels)
+        first, last = round(channels * ahead), channels - round(channels * behind)
+        taps = self.conv.weight.zero_()[:, 0, :, 0]
+        taps[:first, 2] = 1
+        taps[first:last, 1] = 1
+        taps[last:, 0] = 1
