@@ -125,6 +125,11 @@ class ModelConfig:
                 raise ValueError(f"model.{name}={getattr(self, name)}: allowed is >= 1")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"model.dropout={self.dropout}: allowed is 0 <= dropout < 1")
+        if self.pretrained == "imagenet" and self.arch == "tea":
+            raise ValueError(
+                "model.pretrained='imagenet': torchvision has none for model.arch=tea, which is a Res2Net; give a file of "
+                "Res2Net-26w-4s weights"
+            )
         if self.pretrained == "":
             raise ValueError("model.pretrained='': allowed are null, imagenet, or a .pth or .safetensors file")
 

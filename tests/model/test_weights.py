@@ -8,7 +8,8 @@ import safetensors.torch
 import torch
 import torchvision
 
-from model import ModelConfig, build_model, weights
+from model import ModelConfig, SynthesizerConfig, build_model, weights
+from model.config import DEPTHS
 
 
 @pytest.fixture
@@ -105,3 +106,51 @@ def test_imagenet_without_a_network_says_what_to_do(monkeypatch):
     monkeypatch.setattr("os.path.exists", lambda path: False)
     with pytest.raises(ValueError, match=r"model.pretrained='imagenet'.*resnet18.*give its path"):
         weights.read_weights("imagenet", 18)
+
+
+@pytest.mark.parametrize("arch", [arch for arch, depths in DEPTHS.items() if arch != "tea"])
+def test_imagenet_weights_enter_every_backbone(arch, tmp_path):
+    """What a two-dimensional ResNet has is taken over, by its slice where the architecture keeps only a part."""
+    state = torchvision.models.resnet50(num_classes=5).state_dict()
+    torch.save(state, tmp_path / "resnet50.pth")
+    net = build_model(ModelConfig(arch, 50, 5, 2, pretrained=str(tmp_path / "resnet50.pth")))
+    own = net.state_dict()
+    for name, value in state.items():
+        if arch == "gst" and name.endswith("conv2.weight"):
+            width = len(value)
+            value, name = value[: 3 * width // 4, : width // 2], name.replace("conv2.", "conv2.spatial.")
+        assert torch.equal(own[name], value), name
+
+
+@pytest.mark.parametrize("arch", ["p3d_a", "vpsn", "rf_s", "rf_l", "rf_l_inception", "rf_l_inception_t"])
+def test_residual_additions_start_as_the_2d_network(arch, tmp_path):
+    """Equal logits where what is added starts as nothing (an expansion of zero) or as the identity (P3D-A)."""
+    tsn = build_model(ModelConfig("tsn", 50, 5, 2)).eval()
+    torch.save(tsn.state_dict(), tmp_path / "tsn.pth")
+    config = SynthesizerConfig(expand_init_scale=0.0)
+    net = build_model(ModelConfig(arch, 50, 5, 2, pretrained=str(tmp_path / "tsn.pth"), synthesizer=config)).eval()
+    clips = torch.randn(2, 2, 3, 64, 64)
+    # BN of the identity in P3D-A divides by sqrt(1 + eps).
+    torch.testing.assert_close(net(clips), tsn(clips), rtol=1e-3 if arch == "p3d_a" else 0, atol=0)
+
+
+def test_res2net_weights_enter_tea(tmp_path):
+    tea = build_model(ModelConfig("tea", 50, 5, 2))
+    added = weights.added_names(tea)
+    res2net = {name: value for name, value in tea.state_dict().items() if name not in added}
+    assert "layer1.0.convs.0.weight" in res2net
+    assert not [name for name in res2net if "temporal" in name or "excitation" in name]
+    torch.save(res2net, tmp_path / "res2net.pth")
+    again = build_model(ModelConfig("tea", 50, 5, 2, pretrained=str(tmp_path / "res2net.pth"))).state_dict()
+    assert all(torch.equal(again[name], value) for name, value in res2net.items())
+
+
+def test_a_resnet_does_not_enter_tea(tmp_path):
+    torch.save(torchvision.models.resnet50(num_classes=5).state_dict(), tmp_path / "resnet50.pth")
+    with pytest.raises(ValueError, match=r"unknown keys: .*layer1\.0\.conv2\.weight"):
+        build_model(ModelConfig("tea", 50, 5, 2, pretrained=str(tmp_path / "resnet50.pth")))
+
+
+def test_torchvision_has_no_res2net():
+    with pytest.raises(ValueError, match=r"model\.pretrained='imagenet'.*model\.arch=tea.*Res2Net"):
+        ModelConfig("tea", 50, pretrained="imagenet")
