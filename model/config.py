@@ -127,8 +127,8 @@ class ModelConfig:
             raise ValueError(f"model.dropout={self.dropout}: allowed is 0 <= dropout < 1")
         if self.pretrained == "imagenet" and self.arch == "tea":
             raise ValueError(
-                "model.pretrained='imagenet': torchvision has none for model.arch=tea, which is a Res2Net; give a file of "
-                "Res2Net-26w-4s weights"
+                "model.pretrained='imagenet': torchvision has no Res2Net, which model.arch=tea is; give a file of "
+                "weights of Res2Net-26w-4s"
             )
         if self.pretrained == "":
             raise ValueError("model.pretrained='': allowed are null, imagenet, or a .pth or .safetensors file")

@@ -42,7 +42,7 @@ class DensePairs(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Folded frames (B*T, C, H, W) -> the same shape"""
-        return x + self.expand(self.pairs(self.compress(x)))
+        return self.expand(self.pairs(self.compress(x))).add_(x)
 
 
 class TemporalInception(nn.Module):
@@ -58,7 +58,7 @@ class TemporalInception(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Folded frames (B*T, C, H, W) -> the same shape"""
-        return x + self.expand(self.temporal(self.compress(x)))
+        return self.expand(self.temporal(self.compress(x))).add_(x)
 
 
 def build_inception(channels: int, num_segments: int, config: SynthesizerConfig) -> Synthesizer:

@@ -47,7 +47,7 @@ class Synthesizer(nn.Module):
     def forward(self, x: Tensor, with_losses: bool = False) -> Tensor | tuple[Tensor, SynthesizerLosses]:
         """z (B*T, C, H, W) of U = x; with `with_losses` also the losses of this call's activations."""
         fused = self.fusion(self.spatial(self.compress(x)))
-        z = x + self.expand(self.temporal(fused))
+        z = self.expand(self.temporal(fused)).add_(x)
         return (z, self.losses(fused)) if with_losses else z
 
     def fusion_norms(self) -> Tensor:
