@@ -117,5 +117,5 @@ def load_checkpoint(path: Path) -> tuple[nn.Module, CheckpointInfo, Config]:
         net = build_model(replace(config.model, pretrained=None))
         net.load_state_dict(tensors)
     except (OSError, KeyError, TypeError, json.JSONDecodeError, SafetensorError, RuntimeError) as error:
-        raise UserError(f"{folder}: damaged checkpoint: {error}") from error
+        raise UserError(f"{folder}: damaged checkpoint: {' '.join(str(error).split())}") from error
     return net.eval(), info, config

@@ -65,6 +65,8 @@ class OptimizerConfig:
     """The learning rate is scaled by train.batch_size over this; 0 leaves it as it is."""
     momentum: float = 0.9
     """Momentum."""
+    nesterov: bool = False
+    """Nesterov's form of momentum."""
     weight_decay: float = 5e-4
     """Weight decay of convolution and linear weights; biases and BatchNorm have none."""
     bias_learning_rate_factor: float = 2.0

@@ -9,11 +9,14 @@ from pathlib import Path
 
 # DeepSpeed builds its communication kernels at first use and finds the build tools of this environment on the PATH.
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-os.environ.setdefault("DS_ACCELERATOR_LOG_LEVEL", "ERROR")
 
-import deepspeed
 import numpy as np
 import torch
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # said, it is not guessed with a warning
+
+import deepspeed
 import torch.distributed as dist
 from torch import nn
 
@@ -65,10 +68,10 @@ def barrier() -> None:
     dist.barrier()
 
 
-def mean_over_ranks(values: torch.Tensor) -> torch.Tensor:
-    """The mean of `values` over all ranks, in place."""
+def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
+    """The sum of `values` over all ranks, in place."""
     dist.all_reduce(values)
-    return values / dist.get_world_size()
+    return values
 
 
 def deepspeed_options(config: Config, world_size: int) -> dict:
@@ -106,8 +109,13 @@ def build_engine(config: Config, net: nn.Module, options: dict, ranks: Ranks) ->
         parameter_groups(net, config.optimizer),
         lr=config.optimizer.scaled_learning_rate(config.train.batch_size),
         momentum=config.optimizer.momentum,
+        nesterov=config.optimizer.nesterov,
     )
-    engine, *_ = deepspeed.initialize(model=net.to(ranks.device), optimizer=optimizer, config=options)
+    # DeepSpeed shares parameters as flat memory and refuses channels-last ones; ZeRO 1 and 2 keep them flat for good.
+    net.to(ranks.device, memory_format=torch.contiguous_format)
+    engine, *_ = deepspeed.initialize(model=net, optimizer=optimizer, config=options)
+    if config.train.zero_stage == 0:
+        net.to(memory_format=torch.channels_last)
     return engine
 
 
@@ -133,9 +141,11 @@ def set_learning_rate(engine: Engine, learning_rate: float) -> None:
         group["lr"] = learning_rate * group["learning_rate_factor"]
 
 
-def seed_step(seed: int, micro_step: int, rank: int) -> None:
-    """Seeds dropout as a function of (seed, step, rank), so that a resumed run drops what an undisturbed one would."""
-    torch.manual_seed(int(np.random.SeedSequence([seed, micro_step, rank]).generate_state(1, np.uint64)[0]))
+def seed_step(engine: Engine, seed: int, rank: int) -> None:
+    """Seeds dropout by (seed, step, micro-batch, rank), so that a resumed run drops what an undisturbed one would."""
+    micro_batch = engine.micro_steps % engine.gradient_accumulation_steps()
+    entropy = np.random.SeedSequence([seed, engine.global_steps, micro_batch, rank])
+    torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
 
 
 def average_buffers(net: nn.Module, world_size: int) -> None:
@@ -144,8 +154,7 @@ def average_buffers(net: nn.Module, world_size: int) -> None:
         return
     for buffer in net.buffers():
         if buffer.is_floating_point():
-            dist.all_reduce(buffer)
-            buffer /= world_size
+            sum_over_ranks(buffer).div_(world_size)
 
 
 def save_engine(engine: Engine, folder: Path, name: str, state: dict) -> None:

@@ -9,7 +9,7 @@ import torch
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from launch.engine import Ranks, mean_over_ranks
+from launch.engine import Ranks, sum_over_ranks
 from pipeline.loader import VideoBatch, VideoLoader
 
 
@@ -56,7 +56,7 @@ class StepMeter:
     def take(self) -> dict[str, float]:
         """Means since the last call over all ranks, with their clips per second and the share of time spent waiting
         for data; waits for the device."""
-        means = mean_over_ranks(self._sums / self._batches).tolist()
+        means = (sum_over_ranks(self._sums) / (self._batches * self._ranks.world_size)).tolist()
         seconds = time.perf_counter() - self._began
         figures = dict(zip(self._names, means)) | {
             "clips_per_second": self._clips * self._ranks.world_size / seconds,

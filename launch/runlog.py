@@ -28,8 +28,9 @@ def start_logging(run_dir: Path, rank: int) -> None:
 class RunLog:
     """Figures of the first rank, in run_dir/metrics.jsonl and run_dir/tensorboard; silent on the others.
 
-    Each line has `kind` ("train" or "evaluation"), `step` (optimizer steps so far), `seconds` since the epoch (Unix),
-    and figures. Begun at `step`, it drops what an earlier process wrote beyond that step: it will come again.
+    Each line has `kind`, `step` (optimizer steps so far), `seconds` (Unix time) and figures. Kinds: "train" (means
+    over the steps since the last such line), "epoch" (how many different samples all ranks saw since it began, or was
+    resumed), "evaluation". Begun at `step`, it drops what an earlier process wrote beyond: it will come again.
     """
 
     def __init__(self, run_dir: Path, rank: int, step: int):

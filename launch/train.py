@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from launch.checkpoints import CheckpointInfo
 from launch.config import Config, parse_config
@@ -24,6 +25,7 @@ from launch.engine import (
     set_learning_rate,
     start_ranks,
     stop_ranks,
+    sum_over_ranks,
 )
 from launch.meter import StepMeter, describe_step
 from launch.metrics import Evaluation, evaluate
@@ -46,10 +48,13 @@ def main(arguments: list[str] | None = None) -> None:
     start_logging(run_dir, ranks.rank)
     try:
         Trainer(config, ranks, train_set, val_set).train()
+    except UserError:
+        raise
     except Exception:
         log.exception("rank %d failed", ranks.rank)
         raise
-    stop_ranks()
+    finally:
+        stop_ranks()
 
 
 def load_splits(config: Config) -> tuple[PackedDataset, PackedDataset | None]:
@@ -63,6 +68,15 @@ def load_splits(config: Config) -> tuple[PackedDataset, PackedDataset | None]:
             f"{config.data.val}: its classes are not those of {config.data.train}; pack both with one list of classes"
         )
     return train_set, val_set
+
+
+def build_network(config: Config) -> nn.Module:
+    """The network in its initial state."""
+    torch.manual_seed(config.train.seed)
+    try:
+        return build_model(config.model)
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 class Trainer:
@@ -79,8 +93,7 @@ class Trainer:
             train_set, config.data, training=True, batch_size=train.batch_size, seed=train.seed, **shared
         )
         self.val_loader = val_set and VideoLoader(val_set, config.data, training=False, **shared)
-        torch.manual_seed(train.seed)
-        self.engine = build_engine(config, build_model(config.model), options, ranks)
+        self.engine = build_engine(config, build_network(config), options, ranks)
         self.best = resume(self.run_dir, self.engine, self.loader) if config.resume == "auto" else None
         self.log = RunLog(self.run_dir, ranks.rank, self.step)
 
@@ -105,8 +118,10 @@ class Trainer:
         train = self.config.train
         self.engine.train()
         meter = StepMeter(self.ranks)
+        times_seen = torch.zeros(len(self.train_set), dtype=torch.int32, device=self.ranks.device)
         for batch in meter.timed(self.loader):
             meter.add(self.train_step(batch), len(batch.labels))
+            times_seen[batch.sample_ids] += 1
             if not batch.ends_step:
                 continue
             if self.step % train.log_every_steps == 0:
@@ -114,6 +129,10 @@ class Trainer:
             if train.save_every_steps and self.step % train.save_every_steps == 0 and self.loader.step > 0:
                 average_buffers(self.engine.module, self.ranks.world_size)
                 self.save()
+
+        sum_over_ranks(times_seen)
+        figures = {"samples_seen": int((times_seen > 0).sum()), "most_times_seen": int(times_seen.max())}
+        self.log.write("epoch", self.step, epoch=self.loader.epoch, **figures)
 
     def log_step(self, figures: dict[str, float]) -> None:
         steps = self.loader.steps_per_epoch
@@ -126,7 +145,7 @@ class Trainer:
     def train_step(self, batch: VideoBatch) -> dict[str, torch.Tensor]:
         """Forward, backward and, once the batch is complete, the optimizer's step; returns the losses."""
         engine, weights = self.engine, self.config.loss
-        seed_step(self.config.train.seed, engine.micro_steps, self.ranks.rank)
+        seed_step(engine, self.config.train.seed, self.ranks.rank)
         outputs = engine(batch.clips, with_losses=True)
         classification = F.cross_entropy(outputs.logits.float(), batch.labels)
         loss = (

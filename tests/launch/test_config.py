@@ -98,12 +98,12 @@ def test_deepspeed_section_adds_but_does_not_contradict():
     options = deepspeed_options(added, 1)
     assert options["zero_optimization"] == {"stage": 0, "overlap_comm": True}
     assert options["wall_clock_breakdown"] is True
-    with pytest.raises(UserError, match="deepspeed.zero_optimization.stage=2 contradicts 0"):
+    with pytest.raises(UserError, match=r"deepspeed\.zero_optimization\.stage=2 contradicts 0"):
         deepspeed_options(Config(deepspeed={"zero_optimization": {"stage": 2}}), 1)
 
 
 def test_ranks_must_share_the_batch():
-    with pytest.raises(UserError, match="train.batch_size=64 is not a multiple of 3"):
+    with pytest.raises(UserError, match=r"train\.batch_size=64 is not a multiple of 3"):
         deepspeed_options(Config(), world_size=3)
 
 
@@ -119,7 +119,7 @@ def test_cosine_with_warmup():
     assert factors[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
     assert factors[30] == pytest.approx(0.5)
     assert factors[49] < 0.01
-    assert all(a > b for a, b in zip(factors[10:], factors[11:]))
+    assert factors[10:] == sorted(factors[10:], reverse=True)
 
 
 def test_learning_rate_follows_the_batch_size():

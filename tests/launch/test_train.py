@@ -1,0 +1,114 @@
+"""Training for real: the launcher, DeepSpeed, real shards, processes killed for real."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from launch.checkpoints import find_checkpoint, load_checkpoint, pointed
+from launch.runlog import read_metrics
+from sharding.manifest import load_dataset
+from tests.conftest import ROOT
+from tests.launch.conftest import DEEPSPEED, train, train_alone
+
+
+def losses(run_dir: Path) -> dict[int, float]:
+    return {line["step"]: line["loss"] for line in read_metrics(run_dir) if line["kind"] == "train"}
+
+
+def seen(run_dir: Path) -> list[tuple[int, int]]:
+    """For each epoch, how many different samples its ranks saw, and how often the one seen most."""
+    lines = [line for line in read_metrics(run_dir) if line["kind"] == "epoch"]
+    return [(line["samples_seen"], line["most_times_seen"]) for line in lines]
+
+
+def weights(run_dir: Path) -> dict[str, torch.Tensor]:
+    folder = run_dir / "checkpoints"
+    return load_file(folder / pointed(folder, "last") / "model.safetensors")
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    a, b = weights(one), weights(other)
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_run_leaves_figures_and_checkpoints(trained, motion):
+    lines = read_metrics(trained)
+    assert [line["step"] for line in lines if line["kind"] == "train"] == list(range(1, 11))
+    evaluations = [line for line in lines if line["kind"] == "evaluation"]
+    assert [line["epoch"] for line in evaluations] == [1, 2]
+    assert all(line["samples"] == 5 for line in evaluations)
+    assert seen(trained) == [(20, 1), (20, 1)]
+    assert list((trained / "tensorboard").iterdir())
+    assert (trained / "logs" / "rank-0.log").read_text()
+    net, info, config = load_checkpoint(trained)
+    assert info.classes == load_dataset(motion / "train").manifest.classes == ("left", "right")
+    assert config.model.num_classes == 2
+    assert net(torch.zeros(1, 4, 3, 32, 32)).shape == (1, 2)
+    assert find_checkpoint(trained).name in ("step-00000005", "step-00000010")
+
+
+def test_killed_and_resumed_is_as_if_undisturbed(small_config, trained, tmp_path):
+    """kill -9 of all processes in the middle of an epoch, after a checkpoint within it."""
+    run_dir = tmp_path / "run"
+    options = ["--train.save_every_steps=2", "--train.keep_checkpoints=9"]
+    arguments = [f"--config={small_config}", f"--run_dir={run_dir}", *options]
+    command = [DEEPSPEED, "--num_gpus=1", "launch/train.py", *arguments]
+    process = subprocess.Popen(command, cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 120
+        while max(losses(run_dir), default=0) < 7:
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert pointed(run_dir / "checkpoints", "last") in ("step-00000006", "step-00000008")
+    done = train(small_config, run_dir, *options, "--resume")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "resumed from" in done.stdout
+    assert losses(run_dir) == losses(trained)
+    assert same_weights(run_dir, trained)
+
+
+@pytest.mark.parametrize("zero_stage", [0, pytest.param(1, marks=pytest.mark.slow), 2])
+def test_two_ranks_share_the_samples(small_config, trained, tmp_path, zero_stage):
+    run_dir = tmp_path / "run"
+    done = train(small_config, run_dir, "--train.epochs=1", f"--train.zero_stage={zero_stage}", num_ranks=2)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert seen(run_dir) == [(20, 1)]
+    assert [line["samples"] for line in read_metrics(run_dir) if line["kind"] == "evaluation"] == [5]
+    assert {path.name for path in (run_dir / "logs").iterdir()} == {"rank-0.log", "rank-1.log"}
+    load_checkpoint(run_dir)
+
+
+def test_a_second_run_in_the_folder_is_refused(small_config, trained):
+    done = train(small_config, trained)
+    assert done.returncode == 2
+    assert f"run_dir={trained} holds a run already; go on with --resume" in done.stderr
+    assert "Traceback" not in done.stderr
+    done = train_alone(small_config, trained, "--resume", "--optimizer.learning_rate=0.5")
+    assert done.returncode == 2
+    assert "holds a run with optimizer.learning_rate=0.01, not 0.5" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--data.train=nowhere"], "nowhere: no such folder"),
+        (["--data.val=null", "--train.batch_size=23"], "22 samples do not fill one batch of 23; lower the batch size"),
+        (["--model.pretrained=absent.pth"], "absent.pth"),
+        (["--data.decoder=nvdec"], "data.decoder=nvdec needs a GPU"),
+    ],
+)
+def test_mistakes_end_in_one_line(small_config, tmp_path, options, message):
+    done = train_alone(small_config, tmp_path / "run", *options)
+    assert done.returncode == 2
+    errors = [line for line in done.stderr.splitlines() if "error:" in line]
+    assert len(errors) == 1 and message in errors[0], done.stderr
+    assert "Traceback" not in done.stderr + done.stdout

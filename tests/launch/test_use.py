@@ -1,0 +1,137 @@
+"""What a trained checkpoint is for: evaluation, prediction, pictures."""
+
+import json
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from launch.checkpoints import find_checkpoint, load_checkpoint
+from launch.metrics import compute_logits, evaluate
+from launch.predict import predict
+from pipeline.loader import VideoLoader
+from sharding.commandline import UserError
+from sharding.manifest import load_dataset
+from tests.conftest import run_command
+from tests.launch.conftest import DEEPSPEED
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.fixture(scope="module")
+def evaluated(trained, motion, tmp_path_factory):
+    """The output folder of launch/evaluate.py on two ranks, which share five samples."""
+    out = tmp_path_factory.mktemp("evaluated")
+    arguments = [f"--checkpoint={trained}", f"--data={motion / 'val'}", f"--out={out}", "--batch_size=2"]
+    done = run_command([DEEPSPEED, "--num_gpus=2", "launch/evaluate.py", *arguments])
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out
+
+
+def test_evaluate_counts_each_sample_once(evaluated, trained, motion):
+    values = json.loads((evaluated / "evaluation.json").read_text())
+    confusion = np.array(values["confusion"])
+    dataset = load_dataset(motion / "val")
+    assert confusion.sum(1).tolist() == np.bincount(dataset.labels, minlength=2).tolist()
+    assert values["samples"] == values["samples_in_data"] == 5
+    assert values["top1"] == pytest.approx(confusion.trace() / 5)
+    assert values["fingerprint"] == dataset.fingerprint
+    assert (evaluated / "confusion.png").read_bytes().startswith(PNG)
+
+
+def test_evaluation_in_training_and_by_itself_agree(trained, motion):
+    net, info, config = load_checkpoint(trained)
+    loader = VideoLoader(load_dataset(motion / "val"), config.data, training=False, micro_batch_size=4)
+    assert evaluate(net, loader, 2, config.train.precision).top1 == info.metrics["top1"]
+
+
+def test_metrics_against_counting_by_hand():
+    logits = torch.tensor([[9.0, 1, 0], [0, 9, 1], [9, 0, 1], [0, 1, 9], [5, 4, 3]])
+    labels = torch.tensor([0, 1, 1, 2, 2])
+
+    class Fixed(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.parameter = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, clips):
+            return logits[clips[:, 0, 0, 0, 0].long()]
+
+    class Batch:
+        def __init__(self, ids):
+            self.clips = torch.tensor(ids).view(-1, 1, 1, 1, 1).float()
+            self.labels = labels[ids]
+
+    found = evaluate(Fixed(), [Batch([0, 1]), Batch([2, 3, 4])], 3, "fp32")
+    assert found.top1 == pytest.approx(3 / 5)
+    assert found.top5 == 1.0
+    assert found.mean_class == pytest.approx((1 + 1 / 2 + 1 / 2) / 3)
+    assert found.confusion.tolist() == [[1, 0, 0], [1, 1, 0], [1, 0, 1]]
+    assert found.samples == 5
+
+
+def test_predict_sees_what_evaluation_sees(trained, motion):
+    """The original files through predict, the packed ones through the evaluation loader: the same logits."""
+    net, info, config = load_checkpoint(trained)
+    dataset = load_dataset(motion / "val")
+    folder = motion / "videos" / "val"
+    videos = sorted(folder.rglob("*.mp4"))
+    keys = ["-".join(video.relative_to(folder).with_suffix("").parts) for video in videos]
+    results = dict(zip(keys, predict(net, info, config, videos)))
+    loader = VideoLoader(dataset, config.data, training=False, micro_batch_size=len(dataset))
+    for batch in loader:
+        logits = compute_logits(net, batch.clips, config.train.precision)
+        for sample_id, row in zip(batch.sample_ids.tolist(), logits):
+            assert torch.equal(row, results[dataset.key(sample_id)])
+
+
+def test_predict_command(trained, motion, tmp_path):
+    video = next((motion / "videos" / "val" / "left").glob("*.mp4"))
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(b"no video")
+    command = [sys.executable, "launch/predict.py", f"--checkpoint={trained}", "--json", str(video), str(bad)]
+    done = run_command(command)
+    assert done.returncode == 1
+    good, failed = json.loads(done.stdout)
+    assert {p["class"] for p in good["predictions"]} == {"left", "right"}
+    assert sum(p["probability"] for p in good["predictions"]) == pytest.approx(1, abs=1e-4)
+    assert failed["error"].startswith("open: ")
+    done = run_command([sys.executable, "launch/predict.py", f"--checkpoint={trained}", "absent.mp4"])
+    assert (done.returncode, done.stderr.strip()) == (2, "launch/predict.py: error: absent.mp4: no such file")
+
+
+def test_pictures(trained, evaluated):
+    (evaluated / "confusion.png").unlink()
+    for arguments, picture in (
+        (["curves", trained], trained / "curves.png"),
+        (["confusion", evaluated / "evaluation.json"], evaluated / "confusion.png"),
+    ):
+        done = run_command([sys.executable, "launch/visualize.py", *arguments])
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip() == str(picture)
+        assert picture.read_bytes().startswith(PNG)
+
+
+def test_checkpoints_that_are_none(trained, tmp_path):
+    with pytest.raises(UserError, match="no checkpoint there"):
+        find_checkpoint(tmp_path)
+    copy = tmp_path / "copy"
+    shutil.copytree(find_checkpoint(trained), copy)
+    tensors = load_file(copy / "model.safetensors")
+    tensors.pop("fc.bias")
+    save_file(tensors, copy / "model.safetensors")
+    with pytest.raises(UserError, match=r"damaged checkpoint.*fc\.bias"):
+        load_checkpoint(copy)
+    (copy / "model.safetensors").write_bytes(b"{}")
+    with pytest.raises(UserError, match="damaged checkpoint"):
+        load_checkpoint(copy)
+
+
+def test_other_classes_are_refused(trained, numbered):
+    command = [sys.executable, "launch/evaluate.py", f"--checkpoint={trained}", f"--data={numbered}"]
+    done = run_command(command)
+    assert done.returncode == 2
+    assert "its classes are not those that" in done.stderr
