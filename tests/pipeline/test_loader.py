@@ -1,0 +1,209 @@
+"""The loader end to end: real shards, real decoding, the real graph."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.config import DataConfig
+from pipeline.graph import PIXEL_MEAN, PIXEL_STD
+from pipeline.loader import VideoBatch, VideoLoader
+from pipeline.plan import plan_clip
+from pipeline.reading import SampleError
+from sharding.commandline import UserError
+from sharding.manifest import PackedDataset, load_dataset
+from tests.videos import read_number
+
+WHOLE_FRAME = DataConfig(num_segments=8, short_side=64, crop_size=64, flip=False)
+
+
+def load(dataset: PackedDataset, config: DataConfig = WHOLE_FRAME, **options) -> VideoLoader:
+    return VideoLoader(dataset, config, **({"training": True, "micro_batch_size": 3} | options))
+
+
+def pixels(clip: torch.Tensor) -> np.ndarray:
+    """The frames (T, H, W, 3) of a normalised clip (T, 3, H, W), in units of 0 to 255."""
+    return clip.permute(0, 2, 3, 1).numpy() * np.array(PIXEL_STD) + np.array(PIXEL_MEAN)
+
+
+def same(one: list[VideoBatch], other: list[VideoBatch]) -> bool:
+    return len(one) == len(other) and all(
+        torch.equal(a.clips, b.clips) and torch.equal(a.labels, b.labels) and torch.equal(a.sample_ids, b.sample_ids)
+        for a, b in zip(one, other)
+    )
+
+
+@pytest.fixture(scope="module")
+def dataset(numbered) -> PackedDataset:
+    return load_dataset(numbered)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("segments", [1, 3, 8])
+def test_frames_are_those_the_plan_names(dataset, training, segments, square):
+    """For videos of 1 frame, of fewer frames than segments, and of many."""
+    config = DataConfig(num_segments=segments, short_side=64, crop_size=64, flip=False)
+    loader = load(square, config, training=training, micro_batch_size=1, seed=5)
+    seen = 0
+    for epoch in range(2):
+        for batch in loader:
+            sample_id = int(batch.sample_ids)
+            plan = plan_clip(square, config, sample_id, training=training, seed=5, epoch=epoch)
+            shown = [read_number(frame) for frame in pixels(batch.clips[0])]
+            assert shown == plan.frames.tolist(), square.key(sample_id)
+            seen += 1
+    assert seen == 2 * len(square)
+
+
+@pytest.fixture(scope="module")
+def square(tmp_path_factory) -> PackedDataset:
+    """Like `dataset`, with square frames, so that a whole frame fits the crop."""
+    from tests.conftest import pack
+    from tests.videos import write_numbered_video
+
+    folder = tmp_path_factory.mktemp("square")
+    for num_frames in (1, 2, 3, 7, 8, 9, 40):
+        write_numbered_video(folder / "videos" / "class" / f"n{num_frames}.mp4", num_frames, size=(64, 64))
+    return load_dataset(pack(folder / "videos", folder / "packed"))
+
+
+def test_batches_and_length(dataset):
+    loader = load(dataset)
+    assert len(loader) == len(dataset) // 3
+    batches = list(loader)
+    assert len(batches) == len(loader)
+    ids = torch.cat([batch.sample_ids for batch in batches])
+    assert len(set(ids.tolist())) == len(ids)
+    for batch in batches:
+        assert batch.clips.shape == (3, 8, 3, 64, 64)
+        assert batch.clips.permute(0, 1, 3, 4, 2).is_contiguous()
+        assert batch.labels.tolist() == dataset.labels[batch.sample_ids.numpy()].tolist()
+        assert repr(batch).startswith("VideoBatch(clips=(3, 8, 3, 64, 64)")
+
+
+def test_epochs_differ_and_repeat(dataset):
+    loader, again = load(dataset, seed=1), load(dataset, seed=1)
+    first, second = list(loader), list(loader)
+    assert not same(first, second)
+    assert same(first, list(again))
+    assert same(second, list(again))
+    assert not same(first, list(load(dataset, seed=2)))
+
+
+@pytest.mark.parametrize("stop", [0, 1, 3, 4])
+def test_resumes_to_the_bit(dataset, stop):
+    config = DataConfig(num_segments=8, short_side=72, crop_size=64)
+    loader = load(dataset, config)
+    whole = list(loader) + list(loader)
+    stopped = load(dataset, config)
+    iterator = iter(stopped)
+    for _ in range(stop):
+        next(iterator)
+    state = stopped.state_dict()
+    assert (state["epoch"], state["step"]) == divmod(stop, 4)
+    resumed = load(dataset, config)
+    resumed.load_state_dict(state)
+    rest = list(resumed)
+    assert same(whole[stop : stop + len(rest)], rest)
+    assert (resumed.epoch, resumed.step) == (1 + stop // 4, 0)
+    # The loader that was left in the middle of an epoch takes up where it stopped, too.
+    assert same(rest, list(stopped))
+
+
+def test_ranks_and_accumulation_see_the_same_global_batches(dataset):
+    def epoch(world_size: int, micro: int) -> list[list[int]]:
+        """Sample ids of each optimizer step, over all ranks."""
+        loaders = [
+            load(dataset, rank=rank, world_size=world_size, micro_batch_size=micro, batch_size=4)
+            for rank in range(world_size)
+        ]
+        steps = [[] for _ in range(loaders[0].steps_per_epoch)]
+        for loader in loaders:
+            step = 0
+            for batch in loader:
+                steps[step] += batch.sample_ids.tolist()
+                step += batch.ends_step
+        return steps
+
+    expected = epoch(1, 4)
+    assert len(expected) == 3
+    assert epoch(1, 1) == expected
+    assert epoch(2, 2) == expected
+    assert epoch(2, 1) == expected
+    assert epoch(4, 1) == expected
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 5, 16])
+def test_evaluation_sees_each_sample_once(dataset, world_size):
+    ids = []
+    for rank in range(world_size):
+        loader = load(dataset, training=False, micro_batch_size=2, rank=rank, world_size=world_size)
+        batches = list(loader)
+        assert len(batches) == len(loader)
+        ids += [int(i) for batch in batches for i in batch.sample_ids]
+    assert ids == list(range(len(dataset)))
+
+
+def test_flip_mirrors_half_of_the_clips_whole(dataset):
+    config = DataConfig(num_segments=4, short_side=64, crop_size=64, flip=True)
+    plain = DataConfig(num_segments=4, short_side=64, crop_size=64, flip=False)
+    flipped = 0
+    loader, reference = load(dataset, config, seed=3), load(dataset, plain, seed=3)
+    for epoch in range(4):
+        for batch, still in zip(loader, reference):
+            for clip, other, sample_id in zip(batch.clips, still.clips, batch.sample_ids.tolist()):
+                plan = plan_clip(dataset, config, sample_id, training=True, seed=3, epoch=epoch)
+                assert torch.equal(clip, other.flip(-1) if plan.flip else other)
+                flipped += plan.flip
+    assert 12 <= flipped <= 36  # of 48
+
+
+def test_crops_without_scaling_are_the_stored_pixels(dataset):
+    """Frames stored at the target size are cropped, not resampled."""
+    from pipeline.reading import read_media
+    from sharding.media import decode_frames
+
+    config = DataConfig(num_segments=4, short_side=64, crop_size=48, flip=False)
+    batch = next(iter(load(dataset, config, seed=9)))
+    for clip, sample_id in zip(batch.clips, batch.sample_ids.tolist()):
+        plan = plan_clip(dataset, config, sample_id, training=True, seed=9)
+        top, left, bottom, right = plan.box.astype(int)
+        frames = decode_frames(read_media(dataset, sample_id), plan.frames)[:, top:bottom, left:right]
+        assert np.abs(pixels(clip) - frames).max() < 1e-3
+
+
+def test_a_state_of_another_dataset_or_seed_is_refused(dataset):
+    state = load(dataset).state_dict()
+    with pytest.raises(UserError, match="seed 0, this run has 1"):
+        load(dataset, seed=1).load_state_dict(state)
+    with pytest.raises(UserError, match="dataset"):
+        load(dataset).load_state_dict(state | {"dataset": "another"})
+
+
+def test_impossible_batches_are_refused(dataset):
+    with pytest.raises(UserError, match="13 samples do not fill one batch of 14"):
+        load(dataset, micro_batch_size=14)
+    with pytest.raises(UserError, match="batch size 4 cannot be shared"):
+        load(dataset, micro_batch_size=3, batch_size=4)
+    with pytest.raises(UserError, match="needs a GPU"):
+        load(dataset, DataConfig(decoder="nvdec"))
+
+
+def test_a_damaged_shard_names_sample_and_remedy(numbered, tmp_path):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(numbered, copy)
+    dataset = load_dataset(copy)
+    sample_id = 4
+    path: Path = dataset.shard_path(dataset.shards[sample_id])
+    with path.open("r+b") as file:
+        file.seek(int(dataset.media_offsets[sample_id]))
+        file.write(bytes(int(dataset.media_bytes[sample_id])))
+    with pytest.raises(SampleError) as caught:
+        list(load(dataset, training=False))
+    message = str(caught.value)
+    assert path.name in message
+    assert dataset.key(sample_id) in message
+    assert f"python -m sharding verify {copy} --decode" in message
