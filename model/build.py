@@ -8,12 +8,12 @@ from torch import nn
 
 from model import gst, p3d, receptive_field, stm, tea, tsm
 from model.config import ModelConfig
-from model.resnet import Place, VideoResNet
+from model.resnet import Block, Place, VideoResNet
 from model.synthesizer import Synthesizer
 from model.weights import load_pretrained
 
 # What an architecture's residual blocks are, where not those of the plain ResNet: (place, depth) -> block.
-BLOCKS: dict[str, Callable[[Place, int], nn.Module]] = {
+BLOCKS: dict[str, Callable[[Place, int], Block]] = {
     "tsm": tsm.block,
     "gst": lambda place, depth: gst.GSTBottleneck(place),
     "stm": lambda place, depth: stm.STMBottleneck(place),

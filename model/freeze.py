@@ -24,13 +24,18 @@ def freeze(net: VideoResNet) -> VideoResNet:
         if isinstance(module, Synthesizer):
             net.synthesizers[stage] = FrozenSynthesizer(module)
     for module in list(net.modules()):
-        names = dict(module.named_children())
-        for name in names:
-            bn = f"bn{name[4:]}" if name.startswith("conv") else str(int(name) + 1) if name.isdecimal() else ""
-            if isinstance(names[name], nn.Conv2d) and isinstance(names.get(bn), nn.BatchNorm2d):
-                setattr(module, name, _channels_last(fuse_conv_bn_eval(names[name], names[bn])))
-                setattr(module, bn, nn.Identity())
+        _fold_batch_norms(module)
     return net
+
+
+def _fold_batch_norms(module: nn.Module) -> None:
+    """Folds BN into the plain convolutions among the children: convX and bnX of a block, neighbours in a sequence."""
+    children = dict(module.named_children())
+    for name, child in children.items():
+        bn = str(int(name) + 1) if name.isdecimal() else name.replace("conv", "bn")
+        if isinstance(child, nn.Conv2d) and isinstance(children.get(bn), nn.BatchNorm2d):
+            setattr(module, name, _channels_last(fuse_conv_bn_eval(child, children[bn])))
+            setattr(module, bn, nn.Identity())
 
 
 class FrozenSynthesizer(nn.Module):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from model.resnet import Bottleneck, Place, conv
-from model.temporal import depth_as_frames, time_as_depth
+from model.temporal import fold_depth, time_as_depth
 
 
 class SplitConv(nn.Module):
@@ -28,7 +28,7 @@ class SplitConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         spatial, temporal = x[:, : self.half], x[:, self.half :]
-        temporal = depth_as_frames(self.temporal(time_as_depth(temporal, self.num_segments)))
+        temporal = fold_depth(self.temporal(time_as_depth(temporal, self.num_segments)))
         return torch.cat([self.spatial(spatial), temporal], dim=1)
 
     def adopt(self, state: dict[str, Tensor], prefix: str) -> None:

@@ -47,15 +47,23 @@ class Place(NamedTuple):
     """Among the blocks of the stage, from 0."""
     index: int
     """Among all blocks, from 0."""
-    stage_blocks: int
-    """Blocks in the stage."""
 
 
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut; baselines replace `enter`."""
+class Block(nn.Module):
+    """A residual block; baselines replace what its residual branch sees."""
 
     added: tuple[str, ...] = ()
     """Children that no two-dimensional ResNet has; pretrained weights may lack them."""
+
+    out_channels: int
+
+    def enter(self, x: Tensor) -> Tensor:
+        """What the residual branch sees of the block's input."""
+        return x
+
+
+class BasicBlock(Block):
+    """Two 3x3 convolutions and a shortcut."""
 
     def __init__(self, place: Place) -> None:
         super().__init__()
@@ -74,16 +82,9 @@ class BasicBlock(nn.Module):
         x = self.bn2(self.conv2(x))
         return self.relu(x.add_(shortcut))
 
-    def enter(self, x: Tensor) -> Tensor:
-        """What the residual branch sees of the block's input."""
-        return x
 
-
-class Bottleneck(nn.Module):
-    """1x1, 3x3 (carrying the stride) and 1x1 convolutions and a shortcut; baselines replace `enter` or `middle`."""
-
-    added: tuple[str, ...] = ()
-    """Children that no two-dimensional ResNet has; pretrained weights may lack them."""
+class Bottleneck(Block):
+    """1x1, 3x3 (carrying the stride) and 1x1 convolutions and a shortcut; baselines replace also its middle."""
 
     def __init__(self, place: Place) -> None:
         super().__init__()
@@ -104,10 +105,6 @@ class Bottleneck(nn.Module):
         x = self.bn3(self.conv3(self.middle(x)))
         return self.relu(x.add_(shortcut))
 
-    def enter(self, x: Tensor) -> Tensor:
-        """What the residual branch sees of the block's input."""
-        return x
-
     def middle(self, x: Tensor) -> Tensor:
         """Between the two 1x1 convolutions, ReLUs included."""
         return self.relu(self.bn2(self.conv2(x)))
@@ -127,7 +124,7 @@ class VideoResNet(nn.Module):
         num_classes: int,
         num_segments: int,
         dropout: float = 0.0,
-        block: Callable[[Place], nn.Module] | None = None,
+        block: Callable[[Place], Block] | None = None,
     ) -> None:
         super().__init__()
         self.num_segments = num_segments
@@ -143,7 +140,7 @@ class VideoResNet(nn.Module):
             blocks = nn.Sequential()
             for position in range(num_blocks):
                 stride = 2 if stage > 1 and position == 0 else 1
-                place = Place(channels, 32 * 2**stage, stride, num_segments, stage, position, index, num_blocks)
+                place = Place(channels, 32 * 2**stage, stride, num_segments, stage, position, index)
                 blocks.append(block(place))
                 channels = blocks[-1].out_channels
                 index += 1

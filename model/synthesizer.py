@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.config import SynthesizerConfig
-from model.temporal import rows_as_frames, temporal_conv, time_as_rows
+from model.temporal import fold_rows, temporal_conv, time_as_rows
 
 GROUPS = 4
 
@@ -105,7 +105,7 @@ class TemporalBag(nn.Module):
         """(B*T, w, H, W) -> the same shape"""
         identity, small, large, pool = time_as_rows(x, self.num_segments).chunk(GROUPS, dim=1)
         branches = [identity, self.small(small), self.large(large), pool_in_place(pool, self.pooling, (3, 1))]
-        return rows_as_frames(torch.cat(branches, dim=1), *x.shape[2:])
+        return fold_rows(torch.cat(branches, dim=1), *x.shape[2:])
 
 
 class FixedFusion(nn.Module):

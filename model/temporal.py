@@ -1,49 +1,57 @@
-"""Time in folded frames: views, shifts and channel-wise convolutions along it.
+"""Time in folded frames: views of it, shifts and kernels along it.
 
 A folded feature map (B*T, C, H, W) that is channels-last lies in memory as (B, T, H, W, C). Every view here keeps that
-memory.
+memory, and every operation gives it back.
 """
 
 import torch
 from torch import Tensor, nn
 
 
+def as_frames(x: Tensor, num_segments: int) -> Tensor:
+    """(B*T, C, H, W) -> (B, T, H, W, C), as it lies in memory."""
+    return x.permute(0, 2, 3, 1).unflatten(0, (-1, num_segments))
+
+
+def fold(frames: Tensor) -> Tensor:
+    """(B, T, H, W, C) -> (B*T, C, H, W), channels-last."""
+    return frames.flatten(0, 1).permute(0, 3, 1, 2)
+
+
 def time_as_rows(x: Tensor, num_segments: int) -> Tensor:
     """(B*T, C, H, W) -> (B, C, T, H*W), channels-last: an image whose rows are frames, for kernels (k, 1)."""
-    _, channels, height, width = x.shape
-    return x.permute(0, 2, 3, 1).reshape(-1, num_segments, height * width, channels).permute(0, 3, 1, 2)
+    return as_frames(x, num_segments).flatten(2, 3).permute(0, 3, 1, 2)
 
 
-def rows_as_frames(x: Tensor, height: int, width: int) -> Tensor:
-    """(B, C, T, H*W) -> (B*T, C, H, W), channels-last: undoes `time_as_rows`."""
-    return x.permute(0, 2, 3, 1).reshape(-1, height, width, x.shape[1]).permute(0, 3, 1, 2)
+def fold_rows(x: Tensor, height: int, width: int) -> Tensor:
+    """(B, C, T, H*W) -> (B*T, C, H, W), channels-last."""
+    return fold(x.permute(0, 2, 3, 1).unflatten(2, (height, width)))
 
 
 def time_as_depth(x: Tensor, num_segments: int) -> Tensor:
     """(B*T, C, H, W) -> (B, C, T, H, W), channels-last: a volume, for three-dimensional kernels."""
-    _, channels, height, width = x.shape
-    return x.permute(0, 2, 3, 1).reshape(-1, num_segments, height, width, channels).permute(0, 4, 1, 2, 3)
+    return as_frames(x, num_segments).permute(0, 4, 1, 2, 3)
 
 
-def depth_as_frames(x: Tensor) -> Tensor:
-    """(B, C, T, H, W) -> (B*T, C, H, W), channels-last: undoes `time_as_depth`."""
-    return x.permute(0, 2, 3, 4, 1).flatten(0, 1).permute(0, 3, 1, 2)
+def fold_depth(x: Tensor) -> Tensor:
+    """(B, C, T, H, W) -> (B*T, C, H, W), channels-last."""
+    return fold(x.permute(0, 2, 3, 4, 1))
 
 
-def next_frame(x: Tensor) -> Tensor:
+def next_frame(frames: Tensor) -> Tensor:
     """Of frames (B, T, ...) the one after each, zeros after the last."""
-    return torch.cat([x[:, 1:], torch.zeros_like(x[:, :1])], dim=1)
+    return torch.cat([frames[:, 1:], torch.zeros_like(frames[:, :1])], dim=1)
 
 
-def previous_frame(x: Tensor) -> Tensor:
+def previous_frame(frames: Tensor) -> Tensor:
     """Of frames (B, T, ...) the one before each, zeros before the first."""
-    return torch.cat([torch.zeros_like(x[:, :1]), x[:, :-1]], dim=1)
+    return torch.cat([torch.zeros_like(frames[:, :1]), frames[:, :-1]], dim=1)
 
 
 def next_minus_this(following: Tensor, x: Tensor, num_segments: int) -> Tensor:
     """following(t+1) - x(t) of folded frames (B*T, C, H, W); zero for the last frame, which has no next."""
-    following, x = following.unflatten(0, (-1, num_segments)), x.unflatten(0, (-1, num_segments))
-    return torch.cat([following[:, 1:] - x[:, :-1], torch.zeros_like(x[:, :1])], dim=1).flatten(0, 1)
+    following, this = as_frames(following, num_segments), as_frames(x, num_segments)
+    return fold(torch.cat([following[:, 1:] - this[:, :-1], torch.zeros_like(this[:, :1])], dim=1))
 
 
 def temporal_conv(channels: int, size: int, dilated: bool = False, groups: int = 1) -> nn.Conv2d:
@@ -64,7 +72,7 @@ class TemporalConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B*T, C, H, W) -> the same shape"""
-        return rows_as_frames(self.conv(time_as_rows(x, self.num_segments)), *x.shape[2:])
+        return fold_rows(self.conv(time_as_rows(x, self.num_segments)), *x.shape[2:])
 
 
 class ChannelwiseTemporalConv(TemporalConv):

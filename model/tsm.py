@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from model.resnet import BasicBlock, Bottleneck, Place
-from model.temporal import next_frame, previous_frame
+from model.temporal import as_frames, fold, next_frame, previous_frame
 
-SHARE = 8
+FRACTION = 8
 
 
 class _Shift:
@@ -19,10 +19,10 @@ class _Shift:
     def __init__(self, place: Place) -> None:
         super().__init__(place)
         self.num_segments = place.num_segments
-        self.fold = place.in_channels // SHARE
+        self.share = place.in_channels // FRACTION
 
     def enter(self, x: Tensor) -> Tensor:
-        return shift(x, self.num_segments, self.fold)
+        return shift(x, self.num_segments, self.share)
 
 
 class ShiftBasicBlock(_Shift, BasicBlock):
@@ -33,11 +33,10 @@ class ShiftBottleneck(_Shift, Bottleneck):
     """A bottleneck on shifted features."""
 
 
-def shift(x: Tensor, num_segments: int, fold: int) -> Tensor:
-    """Channels [0, fold) of frame t + 1, [fold, 2 fold) of t - 1, the rest of t, for folded frames (B*T, C, H, W)."""
-    frames = x.unflatten(0, (-1, num_segments))
-    ahead, behind, rest = frames.split([fold, fold, x.shape[1] - 2 * fold], dim=2)
-    return torch.cat([next_frame(ahead), previous_frame(behind), rest], dim=2).flatten(0, 1)
+def shift(x: Tensor, num_segments: int, share: int) -> Tensor:
+    """Channels [0, share) of frame t + 1, [share, 2 share) of t - 1, the rest of t; folded frames (B*T, C, H, W)."""
+    ahead, behind, rest = as_frames(x, num_segments).split([share, share, x.shape[1] - 2 * share], dim=-1)
+    return fold(torch.cat([next_frame(ahead), previous_frame(behind), rest], dim=-1))
 
 
 def block(place: Place, depth: int) -> BasicBlock | Bottleneck:

@@ -17,7 +17,7 @@ B, T, H, W = 2, 4, 6, 5
 
 
 def place(in_channels=64, width=64, stride=1, stage=1, position=0, index=0):
-    return Place(in_channels, width, stride, T, stage, position, index, stage_blocks=3)
+    return Place(in_channels, width, stride, T, stage, position, index)
 
 
 def frames(channels):
@@ -28,7 +28,7 @@ def frames(channels):
 
 def test_tsm_takes_the_first_channels_from_the_next_frame_and_the_second_from_the_previous():
     x, folded = frames(16)
-    shifted = shift(folded, T, fold=2).unflatten(0, (B, T))
+    shifted = shift(folded, T, share=2).unflatten(0, (B, T))
     for t in range(T):
         ahead = x[:, t + 1, :2] if t + 1 < T else torch.zeros(B, 2, H, W)
         behind = x[:, t - 1, 2:4] if t > 0 else torch.zeros(B, 2, H, W)
