@@ -11,7 +11,7 @@ import numpy as np
 from sharding.encode import EncodedVideo, FrameChoice, choose_frames, encode_h264, encode_jpegs, offsets_array
 from sharding.media import MediaError, VideoInfo
 from sharding.records import VideoRecord
-from sharding.source import FrameFolder, VideoFile, open_jpeg, open_source
+from sharding.source import FrameFolder, VideoFile, is_folder, open_jpeg, open_source
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def encode_dense_sample(path: Path, record: VideoRecord, settings: ProfileSettin
 def encode_jpeg_sample(path: Path, record: VideoRecord, settings: ProfileSettings, target: Path) -> EncodedSample:
     """The frames of h264 as a row of JPEGs. JPEG files small enough go in as they are."""
     choice = _choice(record, settings.max_frames, settings.short_side)
-    if path.is_dir():
+    if is_folder(path):
         sample = _join_jpegs(path, choice, settings.decode_check, target)
         if sample is not None:
             return sample
@@ -75,7 +75,7 @@ def copy_sample(path: Path, record: VideoRecord, settings: ProfileSettings, targ
 
     The reason is then given as `reencoded` in KEY.json. JPEG files are joined to a row.
     """
-    if path.is_dir():
+    if is_folder(path):
         sample = _join_jpegs(path, _choice(record, None, None), settings.decode_check, target)
         reason = "frames of several sizes or kinds" if sample is None else ""
     else:
@@ -143,11 +143,12 @@ def _join_jpegs(path: Path, choice: FrameChoice, decode_check: bool, target: Pat
 def _inspect(source: VideoFile, record: VideoRecord, decode_check: bool) -> tuple[str, int, tuple[int, int]]:
     """Why a file cannot be copied ("" if it can), its number of frames, and their (width, height)."""
     info = source.info
-    times = source.times()
+    source.check_whole()
+    num_packets = source.num_packets()
     reason = _why_not_copy(info, record)
     size = (info.width, info.height)
     if not decode_check:
-        return reason, len(times), size
+        return reason, num_packets, size
     num_frames = 0
     for time, frame in source.frames():
         num_frames += 1
@@ -159,8 +160,8 @@ def _inspect(source: VideoFile, record: VideoRecord, decode_check: bool) -> tupl
             reason = reason or "negative timestamps"
     if not num_frames:
         raise MediaError("decode", "not one frame in it")
-    if num_frames != len(times):
-        reason = reason or f"{len(times)} packets gave {num_frames} frames"
+    if num_frames != num_packets:
+        reason = reason or f"{num_packets} packets gave {num_frames} frames"
     return reason, num_frames, size
 
 

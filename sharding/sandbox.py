@@ -31,6 +31,7 @@ from sharding.profiles import EncodedSample, ProfileSettings, encode_sample
 from sharding.records import VideoRecord
 
 _PR_SET_PDEATHSIG = 1
+_LARGEST_PICTURE_BYTES = 32 << 20  # of 4000 x 4000 pixels and more; allocations that are likely to fail
 
 
 @dataclass(frozen=True)
@@ -70,32 +71,31 @@ class Sandbox:
         self.limits = limits
         self._process: subprocess.Popen | None = None
         self._received = b""
+        self._busy = False
+        """Whether a request was sent whose reply was not read."""
 
     def encode_all(self, requests: Iterable[Request]) -> Iterator[EncodedSample | MediaError]:
         """The outcome of each request, in order. While the caller works on one, the next is being encoded.
 
         Raises OSError if the disk is full.
         """
+        if self._busy:  # somebody did not want his last outcomes; they must not be taken for ours
+            self.close()
         waiting = None
-        try:
-            for request in requests:
-                outcome = self._receive(*waiting) if waiting else None
-                waiting = (request, self._send(request))
-                if outcome is not None:
-                    yield outcome
-            if waiting:
-                last, waiting = waiting, None
-                yield self._receive(*last)
-        finally:
-            if waiting:  # the caller gave up; what the process is doing is of no use any more
-                self.close()
+        for request in requests:
+            outcome = self._receive(*waiting) if waiting else None
+            waiting = (request, self._send(request))
+            if outcome is not None:
+                yield outcome
+        if waiting:
+            yield self._receive(*waiting)
 
     def close(self) -> None:
         """Ends the process."""
         if self._process is not None:
             self._process.kill()
             self._process.communicate()
-            self._process, self._received = None, b""
+            self._process, self._received, self._busy = None, b"", False
 
     def _send(self, request: Request) -> float:
         """Returns when the video must be done (time.monotonic)."""
@@ -106,6 +106,7 @@ class Sandbox:
             try:
                 self._process.stdin.write(request.to_json().encode() + b"\n")
                 self._process.stdin.flush()
+                self._busy = True
                 break
             except BrokenPipeError:  # it died after its last reply
                 self.close()
@@ -124,13 +125,14 @@ class Sandbox:
             self.close()
             name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
             return MediaError("decode", f"the process that decoded it crashed ({name})")
+        self._busy = False
         values = json.loads(reply)
         if "errno" in values:
             raise OSError(values["errno"], os.strerror(values["errno"]))
         if "memory" in values:
             self.close()
             limit = self.limits.memory_bytes / 2**30
-            return MediaError("decode", f"it needs more than the {limit:g} GB of --memory-limit")
+            return MediaError("decode", f"{values['memory']}: it came to the {limit:.3g} GB of --memory-limit")
         if "stage" in values:
             return MediaError(values["stage"], values["message"])
         sample = values["sample"]
@@ -183,8 +185,8 @@ def serve(memory_bytes: int) -> None:
     os.dup2(2, 1)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # a hanging decoder must not outlive its worker
-        used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-        resource.setrlimit(resource.RLIMIT_AS, (used + memory_bytes, used + memory_bytes))
+        limit = _memory("VmSize") + memory_bytes
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     for line in sys.stdin:
         replies.write(json.dumps(_answer(Request.from_json(line))) + "\n")
         replies.flush()
@@ -198,11 +200,11 @@ def _answer(request: Request) -> dict[str, Any]:
         for number in (errno.ENOSPC, errno.EDQUOT):  # a full disk is not the video's fault
             if number in numbers:
                 return {"errno": number}
-        if errno.ENOMEM in numbers:
-            return {"memory": True}
+        if errno.ENOMEM in numbers or _memory_is_short():
+            return {"memory": error.message}
         return {"stage": error.stage, "message": error.message}
     except MemoryError:
-        return {"memory": True}
+        return {"memory": "out of memory"}
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return {"errno": error.errno}
@@ -212,6 +214,20 @@ def _answer(request: Request) -> dict[str, Any]:
     offsets = None if sample.offsets is None else sample.offsets.tolist()
     values = {name: getattr(sample, name) for name in EncodedSample.__dataclass_fields__}
     return {"sample": values | {"media": str(sample.media), "offsets": offsets}}
+
+
+def _memory_is_short() -> bool:
+    """Whether this process came near its limit: many decoders call a picture damaged when they get no memory for it."""
+    if sys.platform != "linux":
+        return False
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return limit != resource.RLIM_INFINITY and _memory("VmPeak") > limit - _LARGEST_PICTURE_BYTES
+
+
+def _memory(name: str) -> int:
+    """Bytes of address space of this process: VmSize, now, or VmPeak, at most."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split(f"{name}:")[1].split()[0]) << 10
 
 
 def _error_numbers(error: BaseException) -> set[int]:

@@ -37,9 +37,7 @@ class VideoFile:
 
         Raises MediaError("decode") if the file is cut off.
         """
-        lacking = missing_bytes(self.path)
-        if lacking:
-            raise MediaError("decode", f"the file is cut off: it lacks {lacking} bytes by its own account")
+        self.check_whole()
         times: list[float] = []
         time_base = self._stream.time_base
         try:
@@ -57,6 +55,17 @@ class VideoFile:
         except LIBAV_ERRORS as error:
             raise MediaError("decode", reason(error)) from error
         return _between(np.sort(np.array(times, np.float64)), start, end)
+
+    def check_whole(self) -> None:
+        """Raises MediaError("decode") if the file is cut off."""
+        lacking = missing_bytes(self.path)
+        if lacking:
+            raise MediaError("decode", f"the file is cut off: it lacks {lacking} bytes by its own account")
+
+    def num_packets(self) -> int:
+        """How many packets of the stream the file holds: as its index says, if it has a whole one; else counted."""
+        indexed = len(self._stream.index_entries)
+        return indexed if indexed and indexed == self.info.num_frames_from_header else len(self.times())
 
     def frames(self, start: float | None = None, end: float | None = None) -> Iterator[tuple[float, Any]]:
         """(seconds, frame) of every frame of [start, end), decoded from the keyframe before it, in order."""
@@ -116,11 +125,19 @@ class FrameFolder:
 @contextmanager
 def open_source(path: Path) -> Iterator[VideoFile | FrameFolder]:
     """Raises MediaError("missing" or "open")."""
-    if path.is_dir():
+    if is_folder(path):
         yield FrameFolder(path)
         return
     with open_video(path) as (container, stream):
         yield VideoFile(container, stream, path)
+
+
+def is_folder(path: Path) -> bool:
+    """Raises MediaError("open") if that cannot be found out."""
+    try:
+        return path.is_dir()
+    except OSError as error:
+        raise MediaError("open", reason(error)) from error
 
 
 @contextmanager

@@ -4,7 +4,6 @@ USTAR with fixed owner, mode and time, so the bytes depend on the content alone.
 """
 
 import hashlib
-import os
 import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 INDEX_VERSION = "v1.2"
-_COPY_BYTES = 1 << 20
+_COPY_BYTES = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class TarWriter:
 
     def __enter__(self):
         self._hash = hashlib.sha256()
-        self._file = self.path.open("wb")
+        self._file = self.path.open("wb", buffering=0)
         return self
 
     def __exit__(self, kind, error, traceback) -> None:
@@ -99,8 +98,10 @@ class TarWriter:
             self._file.seek(self.size)
             self._file.truncate()
 
-    def _write(self, data: bytes) -> None:
-        self._file.write(data)
+    def _write(self, data: bytes | memoryview) -> None:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self._file.write(rest) :]
         self._hash.update(data)
         self.size += len(data)
 
@@ -121,13 +122,9 @@ def format_index(components: Iterable[Component]) -> str:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """The file has its whole content or does not exist, whatever happens."""
+    """The file has its whole content or does not exist, wherever the process dies."""
     partial = path.with_name(path.name + ".partial")
-    data = content.encode() if isinstance(content, str) else content
-    with partial.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    partial.write_bytes(content.encode() if isinstance(content, str) else content)
     partial.replace(path)
 
 
@@ -138,13 +135,15 @@ def _whole(path: Path) -> FileRange:
         raise UnreadableError(error.strerror) from error
 
 
-def _chunks(content: FileRange) -> Iterator[bytes]:
+def _chunks(content: FileRange) -> Iterator[memoryview]:
+    """The buffer is used again: small enough to stay in the cache between reading, hashing and writing."""
     try:
         with content.path.open("rb", buffering=0) as file:
             file.seek(content.offset)
+            buffer = memoryview(bytearray(min(_COPY_BYTES, content.size)))
             left = content.size
-            while chunk := file.read(min(left, _COPY_BYTES)):
-                left -= len(chunk)
-                yield chunk
+            while left and (count := file.readinto(buffer[:left])):
+                left -= count
+                yield buffer[:count]
     except OSError as error:
         raise UnreadableError(error.strerror) from error

@@ -76,7 +76,11 @@ def test_files_are_streamed_and_equal_to_bytes(tmp_path):
 
 
 def test_a_crash_leaves_no_file_under_the_final_name(tmp_path, monkeypatch):
-    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    def full(path: Path, content: bytes) -> None:
+        path.touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="No space"):
         write_atomically(tmp_path / "manifest.json", "{}")
     assert not (tmp_path / "manifest.json").exists()

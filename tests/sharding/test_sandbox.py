@@ -1,0 +1,150 @@
+"""A decoder that crashes, hangs or wants all memory costs one video; the next ones are encoded as if nothing was."""
+
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sharding.media import MediaError, decode_frames
+from sharding.profiles import EncodedSample, ProfileSettings
+from sharding.records import VideoRecord
+from sharding.sandbox import Limits, Request, Sandbox
+from tests.videos import read_number, write_numbered_video
+
+
+@pytest.fixture
+def requests(tmp_path) -> list[Request]:
+    for number in range(4):
+        write_numbered_video(tmp_path / f"v{number}.mp4", 5, first_number=10 * number)
+    records = [VideoRecord(f"k{number}", f"v{number}.mp4", "a") for number in range(4)]
+    return [Request(tmp_path, record, ProfileSettings(), tmp_path / f"out-{record.key}") for record in records]
+
+
+@pytest.fixture
+def sandbox():
+    box = Sandbox(Limits(seconds=20))
+    yield box
+    box.close()
+
+
+def first_number(outcome: EncodedSample) -> int:
+    return read_number(decode_frames(outcome.media, np.array([0]))[0])
+
+
+def test_one_process_encodes_many_videos(sandbox, requests):
+    processes = set()
+    outcomes = []
+    for outcome in sandbox.encode_all(requests):
+        outcomes.append(first_number(outcome))
+        processes.add(sandbox._process.pid)
+    assert outcomes == [0, 10, 20, 30]
+    assert len(processes) == 1
+
+
+def test_errors_come_back_as_they_were(sandbox, requests):
+    (requests[1].videos / "v1.mp4").write_bytes(b"nothing")
+    (requests[2].videos / "v2.mp4").unlink()
+    outcomes = list(sandbox.encode_all(requests))
+    assert [getattr(outcome, "stage", "well") for outcome in outcomes] == ["well", "open", "missing", "well"]
+
+
+def kill_when_busy(sandbox: Sandbox, how: signal.Signals) -> None:
+    os.kill(sandbox._process.pid, how)
+
+
+@pytest.mark.parametrize("how", [signal.SIGSEGV, signal.SIGKILL])
+def test_a_crash_costs_one_video(sandbox, requests, how):
+    outcomes = sandbox.encode_all(requests)
+    assert first_number(next(outcomes)) == 0
+    while not sandbox._received:  # until it has answered for the second video, and waits
+        sandbox._received += os.read(sandbox._process.stdout.fileno(), 1 << 16)
+    kill_when_busy(sandbox, how)
+    sandbox._process.wait()
+    assert [first_number(outcome) for outcome in outcomes] == [10, 20, 30]
+
+    sandbox._send = lambda request, send=sandbox._send: (send(request), kill_when_busy(sandbox, how))[0]
+    failed = list(sandbox.encode_all(requests[:1]))
+    assert isinstance(failed[0], MediaError)
+    assert f"crashed ({how.name})" in failed[0].message
+    del sandbox._send
+    assert [first_number(outcome) for outcome in sandbox.encode_all(requests)] == [0, 10, 20, 30]
+
+
+def test_a_hang_costs_one_video(requests):
+    sandbox = Sandbox(Limits(seconds=1))
+    sandbox._send = lambda request, send=sandbox._send: (send(request), kill_when_busy(sandbox, signal.SIGSTOP))[0]
+    [outcome] = sandbox.encode_all(requests[:1])
+    assert isinstance(outcome, MediaError)
+    assert "stopped after 1 s, the limit for it (--time-limit" in outcome.message
+    del sandbox._send
+    sandbox.limits = Limits()
+    assert [first_number(outcome) for outcome in sandbox.encode_all(requests)] == [0, 10, 20, 30]
+    sandbox.close()
+
+
+def test_outcomes_that_nobody_took_are_not_mistaken(sandbox, requests):
+    outcomes = sandbox.encode_all(requests)
+    assert first_number(next(outcomes)) == 0
+    assert [first_number(outcome) for outcome in sandbox.encode_all(requests[2:])] == [20, 30]
+
+
+def test_a_video_that_wants_much_memory_fails_alone(tmp_path):
+    write_numbered_video(tmp_path / "big.mp4", 4, size=(4000, 4000), options={"preset": "ultrafast"})
+    write_numbered_video(tmp_path / "small.mp4", 4)
+    settings = ProfileSettings()
+    requests = [
+        Request(tmp_path, VideoRecord(name, f"{name}.mp4", "a"), settings, tmp_path / name)
+        for name in ("small", "big", "small")
+    ]
+    sandbox = Sandbox(Limits(memory_bytes=60 << 20))
+    outcomes = list(sandbox.encode_all(requests))
+    sandbox.close()
+    assert isinstance(outcomes[0], EncodedSample)
+    assert isinstance(outcomes[2], EncodedSample)
+    assert isinstance(outcomes[1], MediaError)
+    assert "GB of --memory-limit" in outcomes[1].message
+
+
+def test_too_many_pixels_are_refused_before_decoding(tmp_path):
+    path = write_numbered_video(tmp_path / "huge.avi", 3, codec="mjpeg", pix_fmt="yuvj420p")
+    data = bytearray(path.read_bytes())
+    place = data.index(b"strf") + 8 + 4  # width and height of the BITMAPINFOHEADER
+    data[place : place + 8] = struct.pack("<ii", 60_000, 60_000)
+    path.write_bytes(data)
+    sandbox = Sandbox(Limits())
+    [outcome] = sandbox.encode_all(
+        [Request(tmp_path, VideoRecord("k", "huge.avi", "a"), ProfileSettings(), tmp_path / "out")]
+    )
+    sandbox.close()
+    assert isinstance(outcome, MediaError) or outcome.width <= 96
+
+
+def test_no_process_outlives_its_worker(requests):
+    code = (
+        "import sys, time; from sharding.sandbox import *\n"
+        "box = Sandbox(Limits()); next(box.encode_all([Request.from_json(sys.argv[1])]))\n"
+        "print(box._process.pid, flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", code, requests[0].to_json()]
+    worker = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    child = int(worker.stdout.readline())
+    assert Path(f"/proc/{child}").exists()
+    worker.kill()
+    worker.communicate()
+    deadline = time.monotonic() + 10
+    while _alive(child):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def _alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().split(") ")[1][0] != "Z"
+    except FileNotFoundError:
+        return False
