@@ -2,7 +2,8 @@
 
 The shallowest network of each architecture runs always, the deeper ones with `-m slow`. Compilation and export trace
 every block anew: there the quick runs take networks of two blocks in the first stage and one in the others, and stop at
-the traced graph.
+the traced graph. What must be equal is compared in float64, for deep networks with random weights multiply every
+rounding.
 """
 
 import copy
@@ -56,15 +57,15 @@ def test_every_parameter_gets_a_gradient(arch, depth):
 
 @pytest.mark.parametrize(("arch", "depth"), ALL)
 def test_a_clip_stands_for_itself(arch, depth):
-    net = build(arch, depth).eval()
-    clips = clips_of(batch=3)
+    net = build(arch, depth).double().eval()
+    clips = clips_of(batch=3).double()
     others = clips.clone()
     others[[0, 2]] = torch.randn_like(others[[0, 2]])
     with torch.no_grad():
         logits = net(clips)
         torch.testing.assert_close(net(clips), logits, rtol=0, atol=0)
-        torch.testing.assert_close(net(others)[1], logits[1], rtol=1e-5, atol=1e-5)
-        torch.testing.assert_close(net(clips[1:2])[0], logits[1], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(net(others)[1], logits[1])
+        torch.testing.assert_close(net(clips[1:2])[0], logits[1])
         spread = (logits - logits.mean(0)).abs().max()
         turned = (net(clips.flip(1)) - logits).abs().max() / spread
     # The order of the frames is nothing to TSN, and something to every other network.
@@ -87,7 +88,8 @@ def test_bf16_autocast_is_close_to_float32(arch, depth):
         with torch.autocast("cpu", torch.bfloat16):
             rounded = net(clips)
     assert rounded.dtype == torch.bfloat16
-    assert (rounded.float() - exact).norm() < 0.05 * exact.norm()
+    allowed = {18: 0.05, 34: 0.1, 50: 0.15, 101: 0.25}[depth]
+    assert (rounded.float() - exact).norm() < allowed * exact.norm()
 
 
 @pytest.mark.parametrize(("arch", "depth"), ALL)
@@ -139,7 +141,8 @@ def test_short_networks_compiled_to_machine_code_equal_eager(arch, depth, monkey
 
 def check_compiled(net, backend):
     """Losses and gradients of a training step, and logits, without a break in the graph."""
-    reference, clips, target = copy.deepcopy(net), clips_of(), torch.tensor([0, 1])
+    net, clips, target = net.double(), clips_of().double(), torch.tensor([0, 1])
+    reference = copy.deepcopy(net)
     torch.compiler.reset()
     compiled = torch.compile(net, backend=backend, fullgraph=True)
     for module, call in ((reference, reference), (net, compiled)):
@@ -149,17 +152,16 @@ def check_compiled(net, backend):
         ).backward()
         module.outputs = outputs
     for actual, expected in zip(net.outputs, reference.outputs):
-        torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-6)
     for (name, actual), expected in zip(net.named_parameters(), reference.parameters()):
         error = (actual.grad - expected.grad).norm() / expected.grad.norm().clamp(min=1e-6)
-        assert error < 1e-2, name
+        assert error < 1e-4, name
     with torch.no_grad():
-        torch.testing.assert_close(compiled.eval()(clips), reference.eval()(clips), rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(compiled.eval()(clips), reference.eval()(clips), rtol=1e-5, atol=1e-6)
 
 
 def check_exported(net):
-    net.eval()
-    clips = clips_of()
+    net, clips = net.double().eval(), clips_of().double()
     exported = torch.export.export(net, (clips,)).module()
     with torch.no_grad():
-        torch.testing.assert_close(exported(clips), net(clips), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(exported(clips), net(clips))
