@@ -75,12 +75,23 @@ def _run_verify(values: dict[str, Any]) -> int:
 
 def _add_stats_options(parser: CommandLine) -> None:
     parser.add_argument("directory", type=Path, metavar="DIR", help="Folder of a packed split.")
+    parser.add_argument("--json", action="store_true", help="Print JSON instead of text.")
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="Also write a page with plots and thumbnails of every class."
+    )
+    parser.add_argument("--thumbnails", type=int, default=4, help="Samples shown of each class in the page.")
 
 
 def _run_stats(values: dict[str, Any]) -> None:
     from sharding.stats import measure, to_text
+    from sharding.tar import write_atomically
 
-    print(to_text(measure(values["directory"])))
+    stats, dataset = measure(values["directory"])
+    print(stats.to_json() if values["json"] else to_text(stats))
+    if values["html"]:
+        from sharding.stats_page import to_page
+
+        write_atomically(values["html"], to_page(stats, dataset, values["thumbnails"]))
 
 
 def _add_motion_options(parser: CommandLine) -> None:

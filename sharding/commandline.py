@@ -1,6 +1,7 @@
 """The command-line parser every command of the project uses: one clear line and exit code 2 for a user's mistake."""
 
 import difflib
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -40,6 +41,9 @@ def run_command(main: Callable[[list[str] | None], int | None], prog: str) -> No
     except UserError as error:
         print(f"{prog}: error: {error}", file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:  # whoever read the output, such as head, has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except KeyboardInterrupt:
         print(f"{prog}: interrupted", file=sys.stderr)
         sys.exit(130)

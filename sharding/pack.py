@@ -228,7 +228,7 @@ def _backend(config: PackConfig) -> Iterator[None]:
     except ImportError:
         raise UserError("--backend dask: not installed; run pip install 'vpsn[dask]'") from None
     try:
-        client = Client(config.scheduler, timeout=10)
+        client = Client(config.scheduler, timeout=5)
     except (OSError, ValueError) as error:
         raise UserError(f"--scheduler {config.scheduler}: no Dask scheduler answers there ({error})") from error
     with client, joblib.parallel_config(backend="dask", client=client, wait_for_workers_timeout=60):

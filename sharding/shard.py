@@ -210,7 +210,8 @@ def _range(name: str, component: Component | None) -> dict[str, int]:
 
 def _failure(record: VideoRecord, error: MediaError | UnreadableError) -> dict[str, str]:
     stage, message = (error.stage, error.message) if isinstance(error, MediaError) else ("open", str(error))
-    return {"key": record.key, "source": printable(record.source), "stage": stage, "error": printable(message)}
+    source, message = printable(record.source), printable(message)
+    return {"key": record.key, "label": record.label, "source": source, "stage": stage, "error": message}
 
 
 def printable(text: str) -> str:

@@ -1,11 +1,13 @@
-"""The passport of a packed split: what is in it, how much, and what is lacking."""
+"""The passport of a packed split: what is in it, how much, what is lacking. As text, JSON, or a page (stats_page)."""
 
+import json
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from sharding.manifest import FAILURES, load_dataset, read_json_lines
+from sharding.manifest import FAILURES, PackedDataset, load_dataset, read_json_lines
 
 
 @dataclass(frozen=True)
@@ -24,19 +26,32 @@ class Quantiles:
         return cls(float(values.min()), float(np.median(values)), float(values.max()), float(values.mean()))
 
     def __str__(self) -> str:
-        return f"{self.minimum:g} to {self.maximum:g}, median {self.median:g}, mean {self.mean:.4g}"
+        return f"{self.minimum:.6g} to {self.maximum:.6g}, median {self.median:.6g}, mean {self.mean:.4g}"
+
+
+@dataclass(frozen=True)
+class ClassStats:
+    """One class: its label id and name, and how many of its listed videos are packed, missing, or failed otherwise."""
+
+    label: int
+    name: str
+    samples: int
+    missing: int
+    failed: int
 
 
 @dataclass(frozen=True)
 class Stats:
-    """All figures of `stats`, as they also appear in its JSON."""
+    """All figures of a split."""
 
     dataset: str
     split: str
     profile: str
     fingerprint: str
-    samples: int
+    settings: dict
     listed: int
+    """Videos in the annotations."""
+    samples: int
     quarantined: int
     failures: dict[str, int]
     """Stage -> videos that failed in it; `missing` are listed but not there."""
@@ -44,68 +59,88 @@ class Stats:
     bytes: int
     shards: int
     num_frames: Quantiles
+    seconds: Quantiles
     fps: Quantiles
+    media_bytes: Quantiles
     sizes: dict[str, int]
     """"width x height" -> samples, the most frequent first."""
-    media_bytes: Quantiles
-    classes: dict[str, int]
-    """Class name -> samples, in the order of the label ids."""
+    classes: tuple[ClassStats, ...]
+    """In the order of the label ids."""
 
-    def to_dict(self) -> dict:
-        return asdict(self)
+    @property
+    def samples_a_class(self) -> np.ndarray:
+        return np.array([c.samples for c in self.classes])
+
+    @property
+    def empty_classes(self) -> list[str]:
+        return [c.name for c in self.classes if not c.samples]
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=1)
 
 
-def measure(directory: Path) -> Stats:
+def measure(directory: Path) -> tuple[Stats, PackedDataset]:
     """Raises UserError if the split cannot be opened."""
     dataset = load_dataset(directory)
     manifest = dataset.manifest
-    failures: dict[str, int] = {}
-    for line in read_json_lines(directory / FAILURES):
-        stage = line.get("stage", "unknown")
-        failures[stage] = failures.get(stage, 0) + 1
+    failures = read_json_lines(directory / FAILURES)
+    missing = Counter(line.get("label") for line in failures if line.get("stage") == "missing")
+    failed = Counter(line.get("label") for line in failures if line.get("stage") != "missing")
     counts = np.bincount(dataset.labels, minlength=len(manifest.classes))
-    sizes, size_counts = np.unique(np.stack([dataset.widths, dataset.heights], 1), axis=0, return_counts=True)
-    by_count = np.argsort(-size_counts, kind="stable")
-    return Stats(
+    seconds = dataset.num_frames / np.maximum(dataset.fps, 1e-6)
+    sizes = Counter(zip(dataset.widths.tolist(), dataset.heights.tolist()))
+    stats = Stats(
         dataset=manifest.dataset,
         split=manifest.split,
         profile=manifest.profile,
         fingerprint=manifest.fingerprint,
+        settings=dict(manifest.settings),
+        listed=len(dataset) + len(failures),
         samples=len(dataset),
-        listed=len(dataset) + sum(failures.values()),
         quarantined=len(dataset.quarantined),
-        failures=failures,
-        hours=float((dataset.num_frames / np.maximum(dataset.fps, 1e-6)).sum() / 3600),
+        failures=dict(sorted(Counter(line.get("stage", "unknown") for line in failures).items())),
+        hours=float(seconds.sum() / 3600),
         bytes=manifest.bytes,
         shards=len(manifest.shards),
         num_frames=Quantiles.of(dataset.num_frames),
+        seconds=Quantiles.of(seconds),
         fps=Quantiles.of(dataset.fps),
-        sizes={f"{sizes[i][0]} x {sizes[i][1]}": int(size_counts[i]) for i in by_count},
         media_bytes=Quantiles.of(dataset.media_bytes),
-        classes={name: int(count) for name, count in zip(manifest.classes, counts)},
+        sizes={f"{width} x {height}": count for (width, height), count in sizes.most_common()},
+        classes=tuple(
+            ClassStats(label, name, int(counts[label]), missing[name], failed[name])
+            for label, name in enumerate(manifest.classes)
+        ),
     )
+    return stats, dataset
+
+
+def passport(stats: Stats) -> list[tuple[str, str]]:
+    """The figures of the whole split, as (name, value) lines for people."""
+    failed = ", ".join(f"{count} {stage}" for stage, count in stats.failures.items()) or "none"
+    sizes = list(stats.sizes.items())[:5]
+    more = f", and {len(stats.sizes) - len(sizes)} more" if len(stats.sizes) > len(sizes) else ""
+    fewest = sorted((c.samples, c.name) for c in stats.classes if c.samples)[:5]
+    listed = f"{stats.samples:,} of {stats.listed:,} listed; failed: {failed}; quarantined: {stats.quarantined}"
+    lines = [
+        ("fingerprint", stats.fingerprint),
+        ("packed with", ", ".join(f"{name} {value}" for name, value in stats.settings.items())),
+        ("samples", listed),
+        ("length", f"{stats.hours:.4g} hours; seconds a sample: {stats.seconds}"),
+        ("bytes", f"{stats.bytes:,} in {stats.shards:,} shards; a sample: {stats.media_bytes}"),
+        ("frames", f"a sample: {stats.num_frames}"),
+        ("frame rate", f"{stats.fps} a second"),
+        ("sizes", ", ".join(f"{size} ({count:,})" for size, count in sizes) + more),
+        ("classes", f"{len(stats.classes):,}; samples a class: {Quantiles.of(stats.samples_a_class)}"),
+        ("fewest", ", ".join(f"{name} ({count})" for count, name in fewest) or "none"),
+    ]
+    empty = stats.empty_classes
+    if empty:
+        names = ", ".join(empty[:20]) + (", ..." if len(empty) > 20 else "")
+        lines.append(("without any", f"{len(empty)} classes: {names}"))
+    return lines
 
 
 def to_text(stats: Stats) -> str:
-    """A page of plain text."""
-    failed = ", ".join(f"{count} {stage}" for stage, count in sorted(stats.failures.items())) or "none"
-    empty = [name for name, count in stats.classes.items() if not count]
-    counts = Quantiles.of(np.array(list(stats.classes.values())))
-    few = sorted((count, name) for name, count in stats.classes.items() if count)[:5]
-    sizes = list(stats.sizes.items())[:5]
-    lines = [
-        f"{stats.dataset} {stats.split}, profile {stats.profile}",
-        f"fingerprint   {stats.fingerprint}",
-        f"samples       {stats.samples} of {stats.listed} listed; failed: {failed}; quarantined: {stats.quarantined}",
-        f"length        {stats.hours:.4g} hours of video",
-        f"bytes         {stats.bytes:,} in {stats.shards} shards; media {stats.media_bytes} a sample",
-        f"frames        {stats.num_frames} a sample",
-        f"frame rate    {stats.fps} a second",
-        f"sizes         {', '.join(f'{size} ({count})' for size, count in sizes)}"
-        + (f", and {len(stats.sizes) - len(sizes)} more" if len(stats.sizes) > len(sizes) else ""),
-        f"classes       {len(stats.classes)}; samples a class {counts}",
-        f"fewest        {', '.join(f'{name} ({count})' for count, name in few)}",
-    ]
-    if empty:
-        lines.append(f"without any   {len(empty)}: {', '.join(empty[:20])}{', ...' if len(empty) > 20 else ''}")
-    return "\n".join(lines)
+    head = f"{stats.dataset} {stats.split}, profile {stats.profile}"
+    return "\n".join([head, *(f"{name:<12} {value}" for name, value in passport(stats))])

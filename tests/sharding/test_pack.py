@@ -74,7 +74,7 @@ def test_every_video_is_packed_or_accounted_for(videos, packed):
         "b-cut": "open",
     }
     assert failed["b-empty"]["error"] == "the file is empty"
-    assert all(set(line) == {"key", "source", "stage", "error"} for line in failed.values())
+    assert all(set(line) == {"key", "label", "source", "stage", "error"} for line in failed.values())
     assert sorted([*dataset.keys, *failed]) == sorted(f"{path.parent.name}-{path.stem}" for path in videos.glob("*/*"))
     assert dataset.manifest.failures == 3
     assert not list(packed.glob("*.partial"))
@@ -219,6 +219,7 @@ def test_kinetics_mini(shared_videos, tmp_path):
     assert list(failures(tmp_path / "train").values()) == [
         {
             "key": "notdownloaded_000010_000012",
+            "label": "arm wrestling",
             "source": "arm wrestling/notdownloaded_000010_000012.mp4",
             "stage": "missing",
             "error": "no such file",
