@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Decoder = Literal["auto", "pyav", "nvdec"]
+Decoder = Literal["auto", "pyav", "nvdec", "jpeg"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class DataConfig:
     flip: bool = True
     """In training mirror half of the clips; labels listed as flip pairs in the manifest change sides with them."""
     decoder: Decoder = "auto"
-    """Decode node: pyav (CPU, in the reading threads), nvdec (GPU), or auto: nvdec where there is a GPU, else pyav."""
+    """Decode node: jpeg for shards of the jpeg profile; for the others pyav (CPU, in the reading threads) or nvdec
+    (GPU); auto takes the one that fits, and nvdec where there is a GPU."""
     reading_threads: int = 0
     """Threads per process that read and, with pyav, decode; 0 takes one per CPU core."""
     read_ahead: int = 4

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from pipeline.config import DataConfig
-from pipeline.graph import ClipGraph
-from pipeline.plan import ClipPlan, plan_clip, plan_order, plan_rank_batches, plan_rank_evaluation
-from pipeline.reading import ReadAhead, SampleError, read_media
+from pipeline.graph import INPUTS, ClipGraph
+from pipeline.plan import ClipPlan, crop_window, plan_clip, plan_order, plan_rank_batches, plan_rank_evaluation
+from pipeline.reading import ReadAhead, SampleError, read_jpegs, read_media
 from sharding.commandline import UserError
 from sharding.manifest import PackedDataset
 from sharding.media import MediaError, decode_frames
@@ -82,7 +82,7 @@ class VideoLoader:
         self.micro_batch_size, self.seed, self.rank, self.world_size = micro_batch_size, seed, rank, world_size
         self.batch_size = batch_size or micro_batch_size * world_size
         self.device = torch.device(device)
-        self.decoder = choose_decoder(config.decoder, self.device)
+        self.decoder = choose_decoder(config.decoder, dataset, self.device)
         self.epoch = self.step = 0
         self._sample_ids = np.setdiff1d(np.arange(len(dataset)), dataset.quarantined)
         self._check()
@@ -127,8 +127,9 @@ class VideoLoader:
         self._start_feed()
         epoch, first, end = self.epoch, self.step * self._micro_batches_per_step, len(self)
         for index in range(first, end):
-            clips = graph.run()
+            frames = graph.run()
             plans = self._in_flight.popleft()
+            clips = frames.view(len(plans), -1, *frames.shape[-3:]).permute(0, 1, 4, 2, 3)
             labels = torch.tensor([plan.label for plan in plans], device=self.device)
             sample_ids = torch.tensor([plan.sample_id for plan in plans], device=self.device)
             self.step, rest = divmod(index + 1, self._micro_batches_per_step)
@@ -192,7 +193,7 @@ class VideoLoader:
         return graph or ClipGraph(
             self._next_inputs,
             self.decoder,
-            self.micro_batch_size,
+            self.micro_batch_size * (self.config.num_segments if self.decoder == "jpeg" else 1),
             self.config.crop_size,
             self.device,
             self._num_threads,
@@ -206,19 +207,28 @@ class VideoLoader:
         self._feed = ReadAhead(self._pool, self._read, self._plans_from(self.step), self.config.read_ahead)
 
     def _next_inputs(self) -> tuple[list, ...]:
-        """The graph's source: the next batch that the threads have read, as one list per input."""
+        """The graph's source: the next batch that the threads have read, as one list for each of its inputs."""
         plans, media = self._feed()
         self._in_flight.append(plans)
-        inputs = (
-            media,
-            [plan.box[:2] for plan in plans],
-            [plan.box[2:] for plan in plans],
-            [np.int32(plan.flip) for plan in plans],
-        )
-        return inputs + ([plan.frames for plan in plans],) if self.decoder == "nvdec" else inputs
+        items = [item for plan, read in zip(plans, media) for item in self._items(plan, read)]
+        return tuple([item[name] for item in items] for name in INPUTS[self.decoder])
 
-    def _read(self, plan: ClipPlan) -> np.ndarray:
-        """Bytes for NVDEC, or with pyav the planned frames (S, H, W, 3)."""
+    def _items(self, plan: ClipPlan, media: np.ndarray | list[np.ndarray]) -> list[dict[str, np.ndarray]]:
+        """What the graph is fed for one clip: one item, or under jpeg one for each frame."""
+        shared = {"start": plan.box[:2], "end": plan.box[2:], "flip": np.int32(plan.flip), "frames": plan.frames}
+        if self.decoder != "jpeg":
+            return [shared | {"media": media}]
+        size = int(self.dataset.heights[plan.sample_id]), int(self.dataset.widths[plan.sample_id])
+        window = crop_window(plan.box, *size, self.config.crop_size)
+        origin = window[:2].astype(np.float32)
+        shared |= {"start": plan.box[:2] - origin, "end": plan.box[2:] - origin}
+        shared |= {"window_start": window[:2], "window_shape": window[2:] - window[:2]}
+        return [shared | {"media": jpeg} for jpeg in media]
+
+    def _read(self, plan: ClipPlan) -> np.ndarray | list[np.ndarray]:
+        """Bytes of a video for NVDEC, of each frame for the JPEG decoder; with pyav the planned frames (S, H, W, 3)."""
+        if self.decoder == "jpeg":
+            return read_jpegs(self.dataset, plan.sample_id, plan.frames)
         data = read_media(self.dataset, plan.sample_id)
         if self.decoder == "nvdec":
             return np.frombuffer(data, np.uint8)
@@ -228,14 +238,20 @@ class VideoLoader:
             raise SampleError(self.dataset, plan.sample_id, error) from error
 
 
-def choose_decoder(decoder: str, device: torch.device) -> str:
-    """The decode node that `decoder` means on `device`.
+def choose_decoder(decoder: str, dataset: PackedDataset, device: torch.device) -> str:
+    """The decode node that `decoder` means for a dataset on a device.
 
     Raises:
-        UserError: nvdec without a GPU.
+        UserError: a node that cannot decode what the dataset stores, or nvdec without a GPU.
     """
+    stores_jpegs = {suffix == "jpgs" for suffix in dataset.suffixes}
+    if len(stores_jpegs) > 1:
+        raise UserError(f"{dataset.directory}: stores both videos and JPEGs; pack them as two datasets")
     if decoder == "auto":
-        return "nvdec" if device.type == "cuda" else "pyav"
+        return "jpeg" if stores_jpegs == {True} else "nvdec" if device.type == "cuda" else "pyav"
+    if (decoder == "jpeg") is not (stores_jpegs == {True}):
+        stored, fitting = ("JPEGs", "jpeg") if stores_jpegs == {True} else ("videos", "pyav or nvdec")
+        raise UserError(f"data.decoder={decoder}: {dataset.directory} stores {stored}; use auto or {fitting}")
     if decoder == "nvdec" and device.type != "cuda":
         raise UserError("data.decoder=nvdec needs a GPU, and this run has none; use data.decoder=pyav")
     return decoder

@@ -12,6 +12,7 @@ An epoch is cut into global batches, one per optimizer step; rank r of W takes t
 Evaluation keeps the stored order, cuts it into one run per rank and leaves nothing out.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -132,6 +133,22 @@ def crop_box(height: int, width: int, config: DataConfig, vertical: float, horiz
     left = int(horizontal * (width * config.short_side // short - config.crop_size + 1))
     box = np.array([top, left, top + config.crop_size, left + config.crop_size])
     return (box * short / config.short_side).astype(np.float32)
+
+
+def crop_window(box: np.ndarray, height: int, width: int, crop_size: int) -> np.ndarray:
+    """The whole pixels (4,) int32 [top, left, bottom, right) that scaling `box` to the crop looks at.
+
+    Scaling reaches over the edge of the box by the width of its filter: nothing when nothing is scaled.
+
+    >>> crop_window(np.array([16.0, 58.5, 240.0, 282.5]), 256, 340, 112)
+    array([ 13,  55, 243, 286], dtype=int32)
+    """
+    side = float(box[2] - box[0])
+    whole = side == crop_size and np.array_equal(box, np.floor(box))
+    margin = 0 if whole else math.ceil(max(1.0, side / crop_size)) + 1
+    start = np.maximum(np.floor(box[:2]).astype(int) - margin, 0)
+    end = np.minimum(np.ceil(box[2:]).astype(int) + margin, [height, width])
+    return np.concatenate([start, end]).astype(np.int32)
 
 
 def _generator(seed: int, stream: int, epoch: int, sample_id: int = 0) -> np.random.Generator:

@@ -4,8 +4,10 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Generic, TypeVar
+
+import numpy as np
 
 from sharding.manifest import PackedDataset
 
@@ -26,36 +28,64 @@ class SampleError(RuntimeError):
 def read_media(dataset: PackedDataset, sample_id: int) -> bytes:
     """The stored video of one sample, straight out of its shard.
 
-    The shard is opened anew each time: that costs some ten microseconds, and however many shards a dataset has, no
-    limit on open files is ever met.
-
     Raises:
         SampleError: the shard cannot be read or is shorter than its table says.
     """
-    path = dataset.shard_path(dataset.shards[sample_id])
+    with _shard_of(dataset, sample_id) as shard:
+        return read_range(shard, int(dataset.media_offsets[sample_id]), int(dataset.media_bytes[sample_id]))
+
+
+def read_jpegs(dataset: PackedDataset, sample_id: int, frames: np.ndarray) -> list[np.ndarray]:
+    """The JPEGs of the given frames (S,) of one sample, each (N,) uint8; of the rest only the index is read.
+
+    Raises:
+        SampleError: the shard cannot be read, or is shorter than, or not as, its table says.
+    """
+    with _shard_of(dataset, sample_id) as shard:
+        index = read_range(shard, int(dataset.index_offsets[sample_id]), int(dataset.index_bytes[sample_id]))
+        offsets = np.frombuffer(index, "<i4")
+        if len(offsets) != dataset.num_frames[sample_id] + 1 or offsets[-1] != dataset.media_bytes[sample_id]:
+            raise OSError("the index of frames does not fit the table")
+        media = int(dataset.media_offsets[sample_id])
+        jpegs = {
+            frame: np.frombuffer(
+                read_range(shard, media + int(offsets[frame]), int(offsets[frame + 1] - offsets[frame])), np.uint8
+            )
+            for frame in sorted(set(frames.tolist()))
+        }
+    return [jpegs[frame] for frame in frames.tolist()]
+
+
+@contextmanager
+def _shard_of(dataset: PackedDataset, sample_id: int) -> Iterator[int]:
+    """The open shard of a sample.
+
+    Shards are opened anew for each sample: that costs some ten microseconds, and however many shards a dataset has, no
+    limit on open files is ever met.
+    """
     try:
-        return read_range(path, int(dataset.media_offsets[sample_id]), int(dataset.media_bytes[sample_id]))
+        shard = os.open(dataset.shard_path(dataset.shards[sample_id]), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            yield shard
+        finally:
+            os.close(shard)
     except OSError as error:
         raise SampleError(dataset, sample_id, error) from error
 
 
-def read_range(path: Path, offset: int, length: int) -> bytes:
-    """Bytes [offset, offset + length) of a file.
+def read_range(file: int, offset: int, length: int) -> bytes:
+    """Bytes [offset, offset + length) of an open file.
 
     Raises:
-        OSError: the file cannot be read or ends before.
+        OSError: the file ends before.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        data = os.pread(descriptor, length, offset)
-        while len(data) < length:  # one call returns at most 2 GiB
-            more = os.pread(descriptor, length - len(data), offset + len(data))
-            if not more:
-                raise OSError(f"the file ends at byte {offset + len(data)}, {length - len(data)} bytes early")
-            data += more
-        return data
-    finally:
-        os.close(descriptor)
+    data = os.pread(file, length, offset)
+    while len(data) < length:  # one call returns at most 2 GiB
+        more = os.pread(file, length - len(data), offset + len(data))
+        if not more:
+            raise OSError(f"the file ends at byte {offset + len(data)}, {length - len(data)} bytes early")
+        data += more
+    return data
 
 
 class ReadAhead(Generic[Item]):

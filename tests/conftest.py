@@ -37,11 +37,25 @@ def shared_videos() -> Path:
     return SHARED_VIDEOS
 
 
+NUMBERED_FRAMES = (1, 2, 3, 5, 8, 9, 12, 16, 20, 25, 30, 33, 40)
+
+
 @pytest.fixture(scope="session")
-def numbered(tmp_path_factory) -> Path:
-    """A packed split of 13 videos of 1 to 40 frames in two classes; frame i of a video shows the number i."""
-    folder = tmp_path_factory.mktemp("numbered")
-    for index, num_frames in enumerate((1, 2, 3, 5, 8, 9, 12, 16, 20, 25, 30, 33, 40)):
-        name = f"video{index:02d}_{num_frames}.mp4"
-        write_numbered_video(folder / "videos" / ("even", "odd")[index % 2] / name, num_frames)
-    return pack(folder / "videos", folder / "packed")
+def numbered_videos(tmp_path_factory) -> Path:
+    """Class folders of 13 videos of 1 to 40 frames; frame i of a video shows the number i."""
+    folder = tmp_path_factory.mktemp("numbered_videos")
+    for index, num_frames in enumerate(NUMBERED_FRAMES):
+        write_numbered_video(folder / ("even", "odd")[index % 2] / f"video{index:02d}_{num_frames}.mp4", num_frames)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def numbered(numbered_videos, tmp_path_factory) -> Path:
+    """The numbered videos packed under the h264 profile."""
+    return pack(numbered_videos, tmp_path_factory.mktemp("numbered"))
+
+
+@pytest.fixture(scope="session")
+def numbered_jpeg(numbered_videos, tmp_path_factory) -> Path:
+    """The numbered videos packed under the jpeg profile."""
+    return pack(numbered_videos, tmp_path_factory.mktemp("numbered_jpeg"), profile="jpeg")
