@@ -1,4 +1,13 @@
-"""The networks: clips (B, T, 3, H, W) -> logits (B, num_classes)."""
+"""The networks: clips (B, T, 3, H, W) -> logits (B, num_classes).
+
+    net = build_model(ModelConfig(arch="vpsn", depth=50, num_classes=174, num_segments=8))
+    logits = net(clips)
+    outputs = net(clips, with_losses=True)     # Outputs: logits and the synthesizers' losses
+    net = freeze(net)                          # after training: the produced filters, for prediction and export
+
+Data flows through `config` -> `build` (the register of architectures) -> `resnet` (the network all of them are) ->
+`synthesizer`, or one file per baseline. `weights` reads pretrained ones, `ledger` counts what a network costs.
+"""
 
 from model.build import build_model
 from model.config import ModelConfig, SynthesizerConfig

@@ -70,7 +70,8 @@ class Synthesizer(nn.Module):
         else:
             interaction = -mean_gate
         means = fused.mean((2, 3), dtype=torch.float32).unflatten(0, (-1, self.num_segments)).mean(1)
-        directions = F.normalize(means.unflatten(1, (GROUPS, -1)), dim=2)
+        # The eps bounds the gradient of a group that a clip leaves all but silent.
+        directions = F.normalize(means.unflatten(1, (GROUPS, -1)), dim=2, eps=1e-6)
         capacity = directions.sum(1).square().sum(1).mean() / GROUPS**2
         return SynthesizerLosses(interaction, capacity, mean_gate)
 

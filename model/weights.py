@@ -30,21 +30,17 @@ def load_pretrained(net: nn.Module, source: str, depth: int) -> None:
         if hasattr(module, "adopt"):
             module.adopt(state, f"{prefix}.")
     own = net.state_dict()
+    # Files written before BatchNorm counted its batches lack the counters; nothing here reads them.
+    fresh = {name for name in own if name.endswith("num_batches_tracked")}
     if all(name in state and state[name].shape != own[name].shape for name in CLASSIFIER):
-        logger.info(
-            "%s: classifier of %d classes replaced by one of %d, newly initialised",
-            source, len(state["fc.bias"]), len(own["fc.bias"]),
-        )  # fmt: skip
+        old, new = (len(tensors["fc.bias"]) for tensors in (state, own))
+        logger.info("%s: classifier of %d classes replaced by one of %d, newly initialised", source, old, new)
         state = {name: value for name, value in state.items() if name not in CLASSIFIER}
-        fresh = set(CLASSIFIER)
-    else:
-        fresh = set()
+        fresh |= set(CLASSIFIER)
     added = added_names(net)
     if added and not added & state.keys():
         logger.info("%s: has none of %d added tensors; they start from their initialisation", source, len(added))
         fresh |= added
-    # Files written before BatchNorm counted its batches lack the counters; nothing here reads them.
-    fresh |= {name for name in own if name.endswith("num_batches_tracked")}
     _check_keys(source, state, own, fresh)
     net.load_state_dict(state, strict=False)
 
@@ -105,14 +101,21 @@ def _download_imagenet(depth: int) -> dict[str, Tensor]:
 
 
 def _check_keys(source: str, state: Mapping[str, Tensor], own: Mapping[str, Tensor], fresh: set[str]) -> None:
-    problems = []
-    if missing := sorted(own.keys() - state.keys() - fresh):
-        problems.append(f"missing keys: {', '.join(missing)}")
-    if unknown := sorted(state.keys() - own.keys()):
-        problems.append(f"unknown keys: {', '.join(unknown)}")
-    wrong = [name for name in own if name in state and state[name].shape != own[name].shape]
-    if wrong:
-        shapes = (f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}" for name in wrong)
-        problems.append(f"wrong shapes: {', '.join(shapes)}")
-    if problems:
-        raise ValueError(f"model.pretrained={source!r}: {'; '.join(problems)}")
+    problems = {
+        "missing keys": sorted(own.keys() - state.keys() - fresh),
+        "unknown keys": sorted(state.keys() - own.keys()),
+        "wrong shapes": [
+            f"{name} {tuple(state[name].shape)} instead of {tuple(value.shape)}"
+            for name, value in own.items()
+            if name in state and state[name].shape != value.shape
+        ],
+    }
+    found = [f"{problem}: {_listed(names)}" for problem, names in problems.items() if names]
+    if found:
+        raise ValueError(f"model.pretrained={source!r}: {'; '.join(found)}")
+
+
+def _listed(names: list[str], most: int = 20) -> str:
+    """The names, or the first of them and how many more there are: weights of another depth lack hundreds."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -74,6 +74,19 @@ def test_keys_that_do_not_fit_are_listed(state, tmp_path, change, message):
         build(tmp_path / "resnet18.pth")
 
 
+def test_weights_of_another_depth_do_not_fill_the_screen(tmp_path):
+    torch.save(torchvision.models.resnet50(num_classes=5).state_dict(), tmp_path / "resnet50.pth")
+    with pytest.raises(ValueError, match=r"unknown keys: .* and \d+ more; wrong shapes") as caught:
+        build(tmp_path / "resnet50.pth")
+    assert len(str(caught.value)) < 4000
+
+
+def test_files_without_batch_counters_enter(state, tmp_path):
+    state = {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
+    torch.save(state, tmp_path / "old.pth")
+    assert torch.equal(build(tmp_path / "old.pth").conv1.weight, state["conv1.weight"])
+
+
 def test_some_synthesizers_missing_is_an_error(tmp_path):
     state = build_model(ModelConfig(depth=18, num_classes=5, num_segments=2)).state_dict()
     del state["synthesizers.stem.expand.weight"]
