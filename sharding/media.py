@@ -24,6 +24,7 @@ MAX_HELD_BYTES = 1 << 28  # of compressed packets held while frames are picked; 
 
 # Containers that give every packet its time of showing. AVI and raw streams only have an order of decoding.
 _TIMED_CONTAINERS = {"mov", "matroska", "mpegts", "flv", "nut", "ogg"}
+_HEADER_ONLY = [{"skip_frame": "all"}]  # spares decoding a frame on opening, a tenth of the time to pick eight of 64
 LIBAV_ERRORS = (av.FFmpegError, OSError, ValueError, IndexError, MemoryError)
 
 
@@ -73,7 +74,7 @@ def decode_frames(media: Media, indices: np.ndarray) -> np.ndarray:
     wanted = np.asarray(indices)
     if wanted.ndim != 1 or not len(wanted) or wanted[0] < 0 or np.any(np.diff(wanted) < 0):
         raise ValueError(f"indices {wanted}: one or more sorted frame numbers, 0 or greater")
-    with open_video(media) as (container, stream):
+    with open_video(media, size_only=True) as (container, stream):
         picker = _Picker(stream, wanted)
         packets = _hold_packets(container, stream)
         positions = _packet_of_frame(container, packets) if packets is not None else None
@@ -127,19 +128,16 @@ def rgb_settings(frame) -> dict[str, Any]:
 
 
 @contextmanager
-def open_video(media: Media) -> Iterator[tuple[Any, Any]]:
+def open_video(media: Media, size_only: bool = False) -> Iterator[tuple[Any, Any]]:
     """Opens a file, or the bytes of one, and yields its container and the video stream to use.
 
     Of several streams: not an attached picture; then the one marked as default; then the one with most pixels.
+    With `size_only`, no frame is decoded to find out more of a stream than its size, if the header tells that.
     """
-    try:
-        if isinstance(media, Path):
-            _check_file(media)
-            container = av.open(str(media), metadata_errors="replace")
-        else:
-            container = av.open(io.BytesIO(media), metadata_errors="replace")
-    except LIBAV_ERRORS as error:
-        raise MediaError("open", reason(error)) from error
+    container = _open_container(media, _HEADER_ONLY if size_only else None)
+    if size_only and not any(map(_num_pixels, container.streams.video)):
+        container.close()
+        container = _open_container(media, None)
     with container:
         Disposition = av.stream.Disposition
         streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
@@ -155,6 +153,16 @@ def open_video(media: Media) -> Iterator[tuple[Any, Any]]:
         stream.codec_context.thread_count = 1
         stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
         yield container, stream
+
+
+def _open_container(media: Media, stream_options: list[dict[str, str]] | None):
+    try:
+        if isinstance(media, Path):
+            _check_file(media)
+        file = str(media) if isinstance(media, Path) else io.BytesIO(media)
+        return av.open(file, stream_options=stream_options, metadata_errors="replace")
+    except LIBAV_ERRORS as error:
+        raise MediaError("open", reason(error)) from error
 
 
 def video_info(container, stream) -> VideoInfo:
@@ -254,7 +262,7 @@ def _packet_of_frame(container, packets: list) -> np.ndarray | None:
     shown = [packet.pts for packet in packets]
     if not packets or not packets[0].is_keyframe or None in shown:
         return None
-    if not has_frame_times(container) and shown != [packet.dts for packet in packets]:
+    if not has_frame_times(container) and not all(packet.is_keyframe for packet in packets):
         return None
     times = np.array(shown)
     positions = np.argsort(times, kind="stable")
