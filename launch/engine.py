@@ -52,6 +52,9 @@ def start_ranks() -> Ranks:
         torch.cuda.set_device(device)
     else:
         device = torch.device("cpu")
+        if "OMP_NUM_THREADS" not in os.environ:  # ranks on one machine share its cores
+            ranks_here = int(os.environ.get("LOCAL_SIZE", "1"))
+            torch.set_num_threads(max(1, (os.cpu_count() or 1) // ranks_here))
     if not dist.is_initialized():
         deepspeed.init_distributed("nccl" if device.type == "cuda" else "gloo", verbose=False)
     return Ranks(dist.get_rank(), dist.get_world_size(), device)

@@ -7,12 +7,9 @@ The files go through exactly what the training data went through: they are packe
 into a temporary folder, and read from there by the loader that evaluation uses.
 """
 
-import contextlib
-import io
 import json
-import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,10 +18,10 @@ import torch
 from launch.checkpoints import CheckpointInfo, load_checkpoint
 from launch.config import Config
 from launch.metrics import compute_logits
+from launch.packing import file_number, pack_files
 from pipeline.loader import VideoLoader
 from sharding.commandline import CommandLine, UserError, run_command
-from sharding.manifest import FAILURES, PackedDataset, load_dataset, read_json_lines
-from sharding.pack import PackConfig, pack
+from sharding.manifest import load_dataset
 
 BATCH_SIZE = 8
 
@@ -59,53 +56,22 @@ def predict(
     net: torch.nn.Module, info: CheckpointInfo, config: Config, videos: Sequence[Path]
 ) -> list[torch.Tensor | str]:
     """For each file its logits (num_classes,) float32, or in words why it has none."""
-    with _packed(videos, info.packing) as (dataset, failures):
-        results: list[torch.Tensor | str] = [failures.get(index, "not packed") for index in range(len(videos))]
-        if dataset is None:
+    settings = {name: info.packing[name] for name in ("profile", "max_frames", "short_side", "quality")}
+    with tempfile.TemporaryDirectory(prefix="vpsn-predict-") as folder:
+        packed, failures = pack_files(videos, Path(folder), **settings)
+        results: list[torch.Tensor | str] = [failures.get(index, "") for index in range(len(videos))]
+        if len(failures) == len(videos):
             return results
+        dataset = load_dataset(packed)
         device = next(net.parameters()).device
         data = replace(config.data, decoder="auto")
         loader = VideoLoader(dataset, data, training=False, micro_batch_size=BATCH_SIZE, device=device)
         for batch in loader:
             logits = compute_logits(net, batch.clips, config.train.precision).cpu()
             for sample_id, row in zip(batch.sample_ids.tolist(), logits):
-                results[_index(dataset.key(sample_id))] = row
+                results[file_number(dataset.key(sample_id))] = row
         loader.close()
     return results
-
-
-@contextlib.contextmanager
-def _packed(videos: Sequence[Path], packing: dict) -> Iterator[tuple[PackedDataset | None, dict[int, str]]]:
-    """The files as a packed split, in a temporary folder, and why those that are not in it failed."""
-    with tempfile.TemporaryDirectory(prefix="vpsn-predict-") as folder:
-        links = Path(folder) / "videos"
-        links.mkdir()
-        for index, video in enumerate(videos):
-            (links / f"{index:06d}{video.suffix}").symlink_to(video.resolve())
-        listing = Path(folder) / "list.txt"
-        listing.write_text("".join(f"{path.name} video\n" for path in sorted(links.iterdir())))
-        names = ("profile", "max_frames", "short_side", "quality")
-        config = PackConfig(
-            dataset="list",
-            videos=links,
-            annotations=(listing,),
-            out=Path(folder),
-            split="packed",
-            max_failures=1.0,
-            workers=min(len(videos), os.cpu_count() or 1),
-            **{name: packing[name] for name in names},
-        )
-        with contextlib.redirect_stdout(io.StringIO()):
-            pack(config)
-        failures = {
-            _index(line["key"]): f"{line['stage']}: {line['error']}"
-            for line in read_json_lines(config.directory / FAILURES)
-        }
-        yield (None if len(failures) == len(videos) else load_dataset(config.directory)), failures
-
-
-def _index(key: str) -> int:
-    return int(key.split("-")[0])
 
 
 def _describe(row: dict) -> str:

@@ -1,0 +1,212 @@
+"""Measurements, each with its conditions beside it.
+
+    python launch/benchmark.py advise --videos DIR      # which profile to pack these videos under
+    python launch/benchmark.py pack   --videos DIR      # packing against ffmpeg and tar
+    python launch/benchmark.py loader --data DIR        # clips per second of packed shards
+    python launch/benchmark.py step                     # training steps of the architectures, against plain TSN
+
+Figures hold for this machine at this moment; compare those of one run.
+"""
+
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from launch.advise import HEADROOM, choose_sample, measure_candidates, recommend
+from launch.loader_speed import measure_loader
+from launch.pack_speed import measure_pack
+from launch.packing import find_videos
+from launch.step_speed import measure_steps
+from model import ModelConfig, build_model
+from pipeline.config import DataConfig
+from sharding.commandline import CommandLine, UserError, run_command
+from sharding.manifest import load_dataset
+
+
+def conditions() -> str:
+    """The machine and the versions, in a line."""
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ", no GPU"
+    names = ("torch", "av", "deepspeed")
+    versions = ", ".join(f"{name} {version(name)}" for name in names)
+    return f"{os.cpu_count()} cores{gpu}; python {platform.python_version()}, {versions}; load {os.getloadavg()[0]:.1f}"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Columns, the first to the left and the others to the right."""
+    lines = [[str(cell) for cell in row] for row in (head, *rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    aligned = [
+        [cell.rjust(width) if column else cell.ljust(width) for column, (cell, width) in enumerate(zip(line, widths))]
+        for line in lines
+    ]
+    return "\n".join("  ".join(line) for line in aligned)
+
+
+def advise(
+    videos: Path,
+    sample: int = 24,
+    workers: int = os.cpu_count() or 1,
+    num_segments: int = 8,
+    crop_size: int = 224,
+    seconds: float = 10.0,
+    batch_size: int = 8,
+    clips_per_second: float | None = None,
+) -> None:
+    """Packs a sample of your videos under every profile, loads it as training does, and recommends a profile.
+
+    Args:
+        videos: Folder that holds the videos, at any depth.
+        sample: How many of them to try, chosen at random.
+        workers: Processes that pack.
+        num_segments: Frames per clip.
+        crop_size: Side of the crop in pixels.
+        seconds: How long to load each.
+        batch_size: Clips per batch.
+        clips_per_second: What the network takes in training; by default VPSN-50 is measured on this device.
+    """
+    found = find_videos(videos) if videos.is_dir() else []
+    if not found:
+        raise UserError(f"--videos {videos}: no video files in it")
+    chosen = choose_sample(found, sample)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    shape = (batch_size if device.type == "cuda" else 1, num_segments, 3, crop_size, crop_size)
+    if clips_per_second is None:
+        config = ModelConfig(num_segments=num_segments)
+        clips_per_second = measure_steps({"vpsn": lambda: build_model(config)}, shape, device)["vpsn"].clips_per_second
+    data = DataConfig(num_segments=num_segments, crop_size=crop_size, short_side=max(256, crop_size))
+    candidates = measure_candidates(chosen, len(found), data, workers, seconds, batch_size)
+    rows = [
+        (
+            candidate.profile,
+            f"{candidate.bytes_per_video / 1e3:.0f}",
+            f"{candidate.total_bytes / 1e9:.2f}",
+            f"{candidate.packing_hours:.2f}",
+            f"{candidate.clips_per_second:.1f}",
+        )
+        for candidate in candidates
+    ]
+    print(f"{len(chosen)} of {len(found)} videos; {conditions()}")
+    print(table(("profile", "kB/video", "GB in all", f"hours to pack, {workers} workers", "clips/s loaded"), rows))
+    best = recommend(candidates, clips_per_second)
+    keeps_up = best.clips_per_second >= HEADROOM * clips_per_second
+    reason = f"the smallest that loads {HEADROOM} times as fast" if keeps_up else "none keeps up, and it is the fastest"
+    print(f"training takes {clips_per_second:.1f} clips/s; recommended: --profile {best.profile} ({reason})")
+
+
+def pack(videos: Path, workers: int = os.cpu_count() or 1, copies: int = 1, rounds: int = 3) -> None:
+    """Packs videos, and lets ffmpeg and tar do the same work, in turns.
+
+    Args:
+        videos: Folder that holds the videos, at any depth.
+        workers: Processes, ours and ffmpeg's.
+        copies: Take each video so many times.
+        rounds: How often to measure each.
+    """
+    found = (find_videos(videos) if videos.is_dir() else []) * copies
+    if not found:
+        raise UserError(f"--videos {videos}: no video files in it")
+    rows = [
+        (
+            f"{speed.profile} / {speed.other}",
+            f"{speed.source_frames / speed.ours_seconds:.0f}",
+            f"{speed.source_bytes / speed.ours_seconds / 1e6:.1f}",
+            f"{speed.ours_seconds:.2f} / {speed.others_seconds:.2f}",
+            f"{speed.ratio:.2f}",
+            f"{speed.spread:.2f}",
+        )
+        for speed in measure_pack(found, workers, rounds)
+    ]
+    print(f"{len(found)} videos, {workers} processes, {rounds} rounds; {conditions()}")
+    print(table(("", "source frames/s", "MB/s", "seconds", "ratio", "spread"), rows))
+
+
+def loader(
+    data: Path,
+    num_segments: int = 8,
+    crop_size: int = 224,
+    batch_size: int = 8,
+    seconds: float = 20.0,
+    threads: int = 0,
+) -> None:
+    """Loads a packed split as training does.
+
+    Args:
+        data: Folder of the packed split.
+        num_segments: Frames per clip.
+        crop_size: Side of the crop in pixels.
+        batch_size: Clips per batch.
+        seconds: How long to load.
+        threads: Reading threads; 0 takes one per core.
+    """
+    dataset = load_dataset(data)
+    config = DataConfig(
+        num_segments=num_segments, crop_size=crop_size, short_side=max(256, crop_size), reading_threads=threads
+    )
+    speed = measure_loader(dataset, config, batch_size, seconds)
+    print(f"{dataset}; {conditions()}")
+    print(f"{speed.clips_per_second:.1f} clips/s, {speed.megabytes_per_second:.1f} MB/s over {speed.seconds:.0f} s")
+
+
+def step(
+    archs: tuple[str, ...] = ("tsn", "vpsn"),
+    depth: int = 50,
+    num_segments: int = 8,
+    size: int = 224,
+    batch_size: int = 2,
+    precision: str = "bf16",
+    rounds: int = 5,
+) -> None:
+    """Times training steps on random clips, of several architectures in turns; the first is the measure of the others.
+
+    Args:
+        archs: Architectures.
+        depth: Layers of the ResNet.
+        num_segments: Frames per clip.
+        size: Side of the frames in pixels.
+        batch_size: Clips per step.
+        precision: bf16, fp16 or fp32.
+        rounds: Measured steps of each.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    base = ModelConfig(depth=depth, num_segments=num_segments)
+    nets = {arch: (lambda arch=arch: build_model(replace(base, arch=arch))) for arch in archs}
+    speeds = measure_steps(nets, (batch_size, num_segments, 3, size, size), device, precision, rounds)
+    first = next(iter(speeds.values()))
+    rows = [
+        (
+            f"{arch}-{depth}",
+            f"{speed.seconds * 1e3:.0f}",
+            f"{speed.spread:.0%}",
+            f"{speed.clips_per_second:.2f}",
+            f"{speed.seconds / first.seconds:.3f}",
+            "-" if speed.peak_bytes is None else f"{speed.peak_bytes / first.peak_bytes:.3f}",
+        )
+        for arch, speed in speeds.items()
+    ]
+    print(f"{batch_size} x {num_segments} x {size} x {size}, {precision}, {rounds} steps each; {conditions()}")
+    print(table(("", "ms/step", "spread", "clips/s", f"time / {archs[0]}", f"memory / {archs[0]}"), rows))
+
+
+COMMANDS = {"advise": advise, "pack": pack, "loader": loader, "step": step}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = CommandLine(prog="launch/benchmark.py", description=__doc__.splitlines()[0])
+    commands = parser.add_subcommands(required=True, dest="command")
+    for name, function in COMMANDS.items():
+        summary = function.__doc__.splitlines()[0]
+        subparser = CommandLine(description=summary)
+        subparser.add_function_arguments(function, as_group=False)
+        commands.add_subcommand(name, subparser, help=summary)
+    options = parser.parse_args(arguments)
+    values = options[options.command].as_dict()
+    COMMANDS[options.command](**values)
+
+
+if __name__ == "__main__":
+    run_command(main, "launch/benchmark.py")

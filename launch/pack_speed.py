@@ -1,0 +1,125 @@
+"""How fast packing is, beside the programs that do the same work: ffmpeg for `h264`, tar for `copy`."""
+
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from sharding.commandline import UserError
+from sharding.manifest import PackedDataset, load_dataset
+
+
+@dataclass(frozen=True)
+class PackSpeed:
+    """One profile against another program on the same files, each run in turn."""
+
+    profile: str
+    other: str
+    ours_seconds: float
+    """Median."""
+    others_seconds: float
+    ratio: float
+    """Median over the rounds of their seconds over ours: above 1, packing is faster."""
+    spread: float
+    """(largest - smallest) of those ratios."""
+    source_frames: int
+    source_bytes: int
+
+
+def measure_pack(videos: Sequence[Path], workers: int, rounds: int) -> list[PackSpeed]:
+    """Packs files as `h264` and as `copy` without check, and lets ffmpeg and tar do the same, in turns.
+
+    Raises:
+        UserError: ffmpeg or tar is not installed, or a file cannot be packed.
+    """
+    for program in ("ffmpeg", "tar"):
+        if shutil.which(program) is None:
+            raise UserError(f"{program} is not installed; it is what packing is compared with")
+    with tempfile.TemporaryDirectory(prefix="vpsn-benchmark-") as scratch:
+        folder = Path(scratch)
+        for index, video in enumerate(videos):
+            target = folder / "videos" / "class" / f"{index:06d}{video.suffix}"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(video, target)
+        _pack(folder, workers, "h264")
+        commands = [_ffmpeg(folder, sample) for sample in _samples(load_dataset(folder / "packed"))]
+        tar = [["tar", "-cf", str(folder / "all.tar"), "-C", str(folder), "videos"]]
+        pairs = [
+            ("h264", "ffmpeg", lambda: _pack(folder, workers, "h264"), lambda: _run_all(commands, workers)),
+            ("copy", "tar", lambda: _pack(folder, workers, "copy", "--no-decode-check"), lambda: _run_all(tar, 1)),
+        ]
+        frames = sum(sample["source_num_frames_decoded"] for sample in _samples(load_dataset(folder / "packed")))
+        size = sum(video.stat().st_size for video in videos)
+        return [_compare(*pair, rounds, frames, size) for pair in pairs]
+
+
+def _compare(
+    profile: str, other: str, ours: Callable[[], None], theirs: Callable[[], None], rounds: int, frames: int, size: int
+) -> PackSpeed:
+    times = [(_seconds(ours), _seconds(theirs)) for _ in range(rounds)]
+    ratios = [their / our for our, their in times]
+    return PackSpeed(
+        profile,
+        other,
+        statistics.median(our for our, _ in times),
+        statistics.median(their for _, their in times),
+        statistics.median(ratios),
+        max(ratios) - min(ratios),
+        frames,
+        size,
+    )
+
+
+def _seconds(work: Callable[[], None]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def _pack(folder: Path, workers: int, profile: str, *options: str) -> None:
+    shutil.rmtree(folder / "packed", ignore_errors=True)
+    command = [sys.executable, "-m", "sharding", "pack", "--dataset=folder", f"--videos={folder / 'videos'}"]
+    command += [f"--out={folder}", "--split=packed", f"--profile={profile}", f"--workers={workers}", *options]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"packing failed: {done.stderr.strip().splitlines()[-1]}")
+
+
+def _samples(dataset: PackedDataset) -> list[dict]:
+    """KEY.json of every sample."""
+    offsets, sizes, samples = dataset.column("json_offset"), dataset.column("json_bytes"), []
+    for index in range(len(dataset)):
+        with dataset.shard_path(dataset.shards[index]).open("rb") as shard:
+            shard.seek(int(offsets[index]))
+            samples.append(json.loads(shard.read(int(sizes[index]))))
+    return samples
+
+
+def _ffmpeg(folder: Path, sample: dict) -> list[str]:
+    """The command that makes of one file what the h264 profile makes: the same frames, size and encoder options."""
+    count, kept = sample["source_num_frames_decoded"], sample["num_frames"]
+    # Frame n is the middle of one of `kept` equal parts.
+    choice = f"gt(floor((n+1)*{kept}/{count}-0.5)\\,floor(n*{kept}/{count}-0.5))"
+    filters = f"select='{choice}',scale={sample['width']}:{sample['height']}:flags=bicubic,setsar=1"
+    target = folder / f"{sample['key']}.mp4"
+    return [
+        *("ffmpeg", "-v", "error", "-nostdin", "-y", "-threads", "1", "-i", str(folder / "videos" / sample["source"])),
+        *("-vf", filters, "-filter_threads", "1", "-fps_mode", "passthrough", "-an", "-c:v", "libx264"),
+        *("-preset", "veryfast", "-tune", "fastdecode", "-crf", "23", "-g", "1", "-bf", "0", "-pix_fmt", "yuv420p"),
+        *("-threads", "1", "-movflags", "+faststart", str(target)),
+    ]
+
+
+def _run_all(commands: Sequence[list[str]], processes: int) -> None:
+    """Runs commands, at most so many at a time."""
+    with ThreadPoolExecutor(processes) as pool:
+        for done in pool.map(lambda command: subprocess.run(command, capture_output=True, text=True), commands):
+            if done.returncode:
+                raise UserError(f"{done.args[0]} failed: {done.stderr.strip()}")

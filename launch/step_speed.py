@@ -1,0 +1,88 @@
+"""How fast networks train: seconds and memory of whole steps, on random clips that are already on the device."""
+
+import resource
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from launch.config import AUTOCAST_DTYPES
+
+
+@dataclass(frozen=True)
+class StepSpeed:
+    """Of one network."""
+
+    seconds: float
+    """Median over the measured steps."""
+    spread: float
+    """(slowest - fastest) / median of them."""
+    clips_per_second: float
+    peak_bytes: int | None
+    """Most device memory allocated; None on the CPU, where it cannot be told apart."""
+
+
+def measure_steps(
+    nets: dict[str, Callable[[], nn.Module]],
+    shape: Sequence[int],
+    device: torch.device,
+    precision: str = "bf16",
+    rounds: int = 5,
+) -> dict[str, StepSpeed]:
+    """Times forward, losses, backward and SGD of several networks, in turns, so that a busy moment hits all alike.
+
+    Args:
+        nets: names and makers of networks with the interface of `model`.
+        shape: (B, T, 3, H, W) of the clips.
+        rounds: measured steps of each, after two that are not measured.
+    """
+    times: dict[str, list[float]] = {name: [] for name in nets}
+    peaks: dict[str, int | None] = {}
+    steps = {name: _stepper(make(), shape, device, precision) for name, make in nets.items()}
+    for round_number in range(-2, rounds):
+        for name, step in steps.items():
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(device)
+                torch.cuda.synchronize(device)
+            began = time.perf_counter()
+            step()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+                peaks[name] = torch.cuda.max_memory_allocated(device)
+            if round_number >= 0:
+                times[name].append(time.perf_counter() - began)
+    results = {}
+    for name, seconds in times.items():
+        median = statistics.median(seconds)
+        spread = (max(seconds) - min(seconds)) / median
+        results[name] = StepSpeed(median, spread, shape[0] / median, peaks.get(name))
+    return results
+
+
+def _stepper(net: nn.Module, shape: Sequence[int], device: torch.device, precision: str) -> Callable[[], None]:
+    """A function that takes one training step."""
+    net = net.to(device, memory_format=torch.channels_last).train()
+    batch, frames, channels, height, width = shape
+    clips = torch.randn(batch, frames, height, width, channels, device=device).permute(0, 1, 4, 2, 3)
+    labels = torch.zeros(batch, dtype=torch.int64, device=device)
+    optimizer = torch.optim.SGD(net.parameters(), lr=1e-4, momentum=0.9)
+    dtype = AUTOCAST_DTYPES.get(precision)
+
+    def step() -> None:
+        with torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
+            outputs = net(clips, with_losses=True)
+        loss = F.cross_entropy(outputs.logits.float(), labels)
+        (loss + 0.01 * outputs.interaction_loss + 0.001 * outputs.capacity_loss).backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
+def peak_memory_of_process() -> int:
+    """Most memory this process has held, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
