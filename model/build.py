@@ -55,16 +55,7 @@ def build_model(config: ModelConfig) -> VideoResNet:
         _insert(net, config, INSERTED[config.arch])
     if config.pretrained is not None:
         load_pretrained(net, config.pretrained, config.depth)
-    _make_channels_last(net)
-    return net
-
-
-def _make_channels_last(net: nn.Module) -> None:
-    """Lays out every kernel as the feature maps are; `Module.to` refuses networks with three-dimensional kernels."""
-    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
-    for parameter in net.parameters():
-        if parameter.ndim in formats:
-            parameter.data = parameter.data.contiguous(memory_format=formats[parameter.ndim])
+    return net.to(memory_format=torch.channels_last)
 
 
 def _insert(net: VideoResNet, config: ModelConfig, build: Callable[..., nn.Module]) -> None:

@@ -8,11 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from model.resnet import Bottleneck, Place, conv
-from model.temporal import fold_depth, time_as_depth
+from model.temporal import as_frames, fold, next_frame, previous_frame
 
 
 class SplitConv(nn.Module):
-    """Takes the place of a 3x3 convolution of `width` channels."""
+    """Takes the place of a 3x3 convolution of `width` channels.
+
+    The 3x3x3 kernel is one two-dimensional convolution to three times its outputs (what each frame gives to the next,
+    to itself and to the previous one) and their sum.
+    """
 
     added = ("temporal",)
 
@@ -21,14 +25,12 @@ class SplitConv(nn.Module):
         self.num_segments = num_segments
         self.half, quarter = width // 2, width // 4
         self.spatial = conv(self.half, width - quarter, 3, stride)
-        self.temporal = nn.Conv3d(
-            width - self.half, quarter, 3, stride=(1, stride, stride), padding=1, bias=False
-        )  # fmt: skip
-        nn.init.kaiming_normal_(self.temporal.weight, mode="fan_out", nonlinearity="relu")
+        self.temporal = conv(width - self.half, 3 * quarter, 3, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         spatial, temporal = x[:, : self.half], x[:, self.half :]
-        temporal = fold_depth(self.temporal(time_as_depth(temporal, self.num_segments)))
+        to_next, to_this, to_previous = as_frames(self.temporal(temporal), self.num_segments).chunk(3, dim=-1)
+        temporal = fold(previous_frame(to_next) + to_this + next_frame(to_previous))
         return torch.cat([self.spatial(spatial), temporal], dim=1)
 
     def adopt(self, state: dict[str, Tensor], prefix: str) -> None:

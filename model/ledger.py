@@ -48,7 +48,7 @@ def measure(config: ModelConfig, size: int = 224) -> Cost:
     counts = {"multiply_adds": 0, "bn": 0}
 
     def count(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
-        if isinstance(module, (nn.Conv2d, nn.Conv3d, nn.Linear)):
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
             counts["multiply_adds"] += output.numel() * module.weight[0].numel()
         elif isinstance(module, nn.BatchNorm2d):
             counts["bn"] += 2 * output.numel()

@@ -28,16 +28,6 @@ def fold_rows(x: Tensor, height: int, width: int) -> Tensor:
     return fold(x.permute(0, 2, 3, 1).unflatten(2, (height, width)))
 
 
-def time_as_depth(x: Tensor, num_segments: int) -> Tensor:
-    """(B*T, C, H, W) -> (B, C, T, H, W), channels-last: a volume, for three-dimensional kernels."""
-    return as_frames(x, num_segments).permute(0, 4, 1, 2, 3)
-
-
-def fold_depth(x: Tensor) -> Tensor:
-    """(B, C, T, H, W) -> (B*T, C, H, W), channels-last."""
-    return fold(x.permute(0, 2, 3, 4, 1))
-
-
 def next_frame(frames: Tensor) -> Tensor:
     """Of frames (B, T, ...) the one after each, zeros after the last."""
     return torch.cat([frames[:, 1:], torch.zeros_like(frames[:, :1])], dim=1)

@@ -52,7 +52,10 @@ def test_gst_splits_the_3x3_in_a_spatial_and_a_spatio_temporal_half(stride):
     assert actual.shape[2] == 16
     for t in range(T):
         torch.testing.assert_close(actual[:, t, :12], module.spatial(x[:, t, :8]), rtol=1e-4, atol=1e-5)
-    expected = nn.functional.conv3d(volume[:, 8:], module.temporal.weight, stride=(1, stride, stride), padding=1)
+    weight = (
+        module.temporal.weight.unflatten(0, (3, 4)).transpose(0, 1).transpose(1, 2)
+    )  # (outputs, inputs, time, 3, 3)
+    expected = nn.functional.conv3d(volume[:, 8:], weight, stride=(1, stride, stride), padding=1)
     torch.testing.assert_close(actual[:, :, 12:].transpose(1, 2), expected, rtol=1e-4, atol=1e-5)
 
 

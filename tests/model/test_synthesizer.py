@@ -135,7 +135,7 @@ def test_the_block_is_equation_1(options):
 
 
 @pytest.mark.parametrize("receptive_field", ["5x5x5", "5x5x7"])
-def test_the_block_synthesizes_sixteen_kernels_of_different_shapes(receptive_field):
+def test_a_linear_block_is_one_convolution_with_the_sum_of_sixteen_kernels(receptive_field):
     """Without ReLU and with average pooling all is linear: V is one convolution with the sum of G x G kernels."""
     block = make(inter_relu=False, pooling="avg", receptive_field=receptive_field)
     bn = block.spatial.bn
