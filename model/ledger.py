@@ -4,6 +4,7 @@ Multiply-adds are counted twice: convolutions and the classifier alone, and with
 (ResNet-50 on 8 frames of 224 x 224: 32.88 G). A clip is one view.
 """
 
+import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -169,8 +170,11 @@ ROWS = (
     Row("4, 5", "Ours, 16 frames", _vpsn(16, receptive_field="5x5x7"), multiply_adds=72.38, note="A, BN counted"),
 )
 
-_HEADER = ("table", "row", "parameters", "published", "difference", "fusion", "G conv+fc", "G with BN", "published")
-_HEADER += ("difference", "shapes", "ir", "i != j", "published", "dropped", "note")
+_HEADER = (
+    *("table", "row", "parameters", "published", "difference", "fusion", "published"),
+    *("G conv+fc", "G with BN", "published", "difference"),
+    *("shapes", "ir", "i != j", "published", "dropped", "note"),
+)
 
 
 def format_rows(rows: tuple[Row, ...] = ROWS) -> Iterator[str]:
@@ -185,6 +189,7 @@ def format_rows(rows: tuple[Row, ...] = ROWS) -> Iterator[str]:
                 f"{cost.parameters:,}",
                 *_beside(cost.parameters / 1e6, row.parameters, "M"),
                 f"{cost.fusion_parameters:,}",
+                "" if row.fusion_parameters is None else f"{row.fusion_parameters:g} M",
                 f"{cost.multiply_adds / 1e9:.2f}",
                 f"{cost.multiply_adds_with_bn / 1e9:.2f}",
                 *_beside(cost.multiply_adds_with_bn / 1e9, row.multiply_adds, "G"),
@@ -207,5 +212,6 @@ def _beside(ours: float, published: float | None, unit: str) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser("python -m model.ledger", description=__doc__).parse_args()
     for line in format_rows():
         print(line)

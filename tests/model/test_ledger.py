@@ -69,6 +69,7 @@ def test_the_ledger_shows_every_row_and_explains_or_says_so():
         assert f"{cost.parameters:,}" in line
         same_routes = row.ir_interactions in (None, cost.ir_interactions, cost.irregular_interactions)
         is_explained = rounds_to(cost.parameters / 1e6, row.parameters)
+        is_explained &= rounds_to(cost.fusion_parameters / 1e6, row.fusion_parameters)
         is_explained &= rounds_to(cost.multiply_adds_with_bn / 1e9, row.multiply_adds)
         assert (is_explained and same_routes) or row.note, line
 
