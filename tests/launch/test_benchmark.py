@@ -1,0 +1,67 @@
+"""The measurements run and print what they say they do; what the figures are is no matter here."""
+
+import re
+import shutil
+import sys
+
+import pytest
+
+from launch.advise import Candidate, choose_sample, recommend
+from tests.conftest import run_command
+
+
+def benchmark(*arguments: object) -> str:
+    done = run_command([sys.executable, "launch/benchmark.py", *arguments])
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def rows(output: str) -> dict[str, list[str]]:
+    """The lines of a table by their first word."""
+    return {line.split()[0]: line.split()[1:] for line in output.splitlines() if line.split()}
+
+
+def test_loader(numbered):
+    output = benchmark("loader", f"--data={numbered}", "--seconds=0.3", "--num_segments=2", "--crop_size=32")
+    assert float(re.search(r"([\d.]+) clips/s", output)[1]) > 0
+
+
+def test_step():
+    output = benchmark("step", "--depth=18", "--size=32", "--num_segments=2", "--rounds=1", "--batch_size=1")
+    found = rows(output)
+    assert found["tsn-18"][3] == "1.000"
+    assert float(found["vpsn-18"][3]) > 0
+
+
+def test_advise(numbered_videos):
+    sizes = ["--sample=3", "--seconds=0.2", "--num_segments=2", "--crop_size=32", "--batch_size=2", "--workers=1"]
+    output = benchmark("advise", f"--videos={numbered_videos}", "--clips_per_second=0.001", *sizes)
+    assert "3 of 13 videos" in output
+    found = rows(output)
+    measured = {profile: float(found[profile][0]) for profile in ("h264", "jpeg", "dense", "copy")}
+    smallest = min(measured.values())
+    advised = re.search(r"recommended: --profile (\w+)", output)[1]
+    assert measured[advised] == smallest  # every profile is fast enough for next to nothing
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="the ffmpeg program is not installed")
+def test_pack(numbered_videos):
+    output = benchmark("pack", f"--videos={numbered_videos}", "--rounds=1", "--workers=1")
+    assert "h264 / ffmpeg" in output
+    assert "copy / tar" in output
+
+
+def test_recommendation():
+    small = Candidate("small", 1, 100, 1, clips_per_second=50)
+    large = Candidate("large", 3, 300, 1, clips_per_second=200)
+    assert recommend([small, large], 40) is small
+    assert recommend([small, large], 45) is large  # 50 is less than 1.2 * 45
+    assert recommend([small, large], 1000) is large
+
+
+def test_samples_are_different_and_repeatable():
+    videos = list(range(100))
+    chosen = choose_sample(videos, 10)
+    assert len(set(chosen)) == 10
+    assert chosen == choose_sample(videos, 10)
+    assert choose_sample(videos, 1000) == videos
