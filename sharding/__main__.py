@@ -10,6 +10,11 @@ _DESCRIPTION = """\
 Packs video datasets into tar shards, once, for training. pack makes them, verify checks them, stats tells what is in
 them, motion writes a synthetic dataset to try everything on. Each command has its own --help."""
 
+_PACK_EXAMPLE = (
+    "python -m sharding pack --dataset kinetics --videos k400/videos --annotations train.csv val.csv --split train "
+    "--out data/k400"
+)
+
 
 def main(arguments: list[str] | None = None) -> int:
     parser = CommandLine(prog="python -m sharding", description=_DESCRIPTION)
@@ -25,9 +30,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _add_pack_options(parser: CommandLine) -> None:
+    from sharding.datasets import DATASETS
     from sharding.pack import PackConfig
 
+    parser.description += " Run again after any stop, it goes on where it was. For example: " + _PACK_EXAMPLE
     parser.add_class_arguments(PackConfig, skip={"annotations", "decode_check", "retry_failed"})
+    known = ", ".join(sorted(DATASETS))
+    next(action for action in parser._actions if action.dest == "dataset").help += f" One of {known}."
     parser.add_argument(
         "--annotations",
         nargs="+",

@@ -8,6 +8,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ _MEASURED_VIDEOS = 32  # for --shard-bytes
 
 @dataclass(frozen=True)
 class PackConfig:
-    """Packs one split of a dataset into tar shards. Run again after any stop, it goes on where it was."""
+    """What to pack, in what form, and by whom."""
 
     dataset: str
     """Kind of dataset, that is how videos and annotations are laid out."""
@@ -151,6 +152,9 @@ def pack(config: PackConfig) -> int:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             _complain(f"no space left for {config.directory}; free some and run it again: it goes on from here")
+            return 1
+        except BrokenProcessPool:
+            _complain("a worker process was killed, perhaps for want of memory; run it again, with fewer --workers")
             return 1
     print(
         f"{config.directory}: {manifest.samples} samples in {len(manifest.shards)} shards, {manifest.bytes:,} bytes, "

@@ -1,5 +1,7 @@
 """Encoding: the right frames, upright, with square pixels, in the right colours, whatever the source is like."""
 
+import shutil
+import subprocess
 from contextlib import ExitStack
 from fractions import Fraction
 
@@ -10,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sharding.encode import FrameChoice, choose_frames, encode_h264, output_size
-from sharding.media import MediaError, decode_frames, open_video
+from sharding.media import MediaError, decode_all, decode_frames, open_video
 from tests.videos import read_number, rotate_mp4, write_numbered_video
 
 ALL = FrameChoice(None, None)
@@ -204,3 +206,19 @@ def test_a_file_cut_off_is_refused(tmp_path, suffix, fraction):
         encode_h264(cut, tmp_path / "out.mp4", FrameChoice())
     assert caught.value.stage in ("open", "decode")
     assert caught.value.message
+
+
+def test_a_clip_cut_without_encoding(tmp_path):
+    """Such clips begin with frames that are decoded but, by the file's edit list, not shown."""
+    if not shutil.which("ffmpeg"):
+        pytest.skip("no ffmpeg program here to cut a clip with")
+    whole = write_numbered_video(tmp_path / "whole.mp4", 60, gop=8, b_frames=2)
+    clip = tmp_path / "clip.mp4"
+    command = ["ffmpeg", "-v", "error", "-ss", "0.5", "-i", whole, "-t", "1", "-c", "copy", clip]
+    subprocess.run(command, check=True)
+    with open_video(clip) as (container, stream):
+        shown = [read_number(frame.to_ndarray(format="rgb24")) for frame in decode_all(container, stream)]
+    assert shown[0] >= 12
+    assert numbers(clip, len(shown)) == shown
+    video = encode_h264(clip, tmp_path / "out.mp4", ALL)
+    assert numbers(tmp_path / "out.mp4", video.num_frames) == shown

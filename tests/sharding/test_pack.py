@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -205,6 +206,26 @@ def test_killed_and_run_again_gives_the_same_bytes(videos, packed, tmp_path):
         process.wait()
     result = run_command(command(videos, tmp_path))
     assert result.returncode == 0, result.stderr
+    assert hashes(split) == hashes(packed)
+
+
+def test_a_killed_worker_is_told_and_the_work_goes_on(videos, packed, tmp_path):
+    split = tmp_path / "train"
+    process = subprocess.Popen(command(videos, tmp_path), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    deadline = time.monotonic() + 120
+    while not list(split.glob(".parts/work-*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    workers = [int(child) for child in children if b"LokyProcess" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    os.kill(workers[0], signal.SIGKILL)
+    _, errors = process.communicate(timeout=120)
+    print(f"exit code {process.returncode}: {errors}")
+    if process.returncode:  # else it was between two shards, and another took its place
+        assert process.returncode == 1
+        assert "a worker process was killed" in errors
+        assert "Traceback (most" not in errors
+    assert run_command(command(videos, tmp_path)).returncode == 0
     assert hashes(split) == hashes(packed)
 
 
