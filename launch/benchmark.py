@@ -19,7 +19,7 @@ import torch
 
 from launch.advise import HEADROOM, choose_sample, measure_candidates, recommend
 from launch.loader_speed import measure_loader
-from launch.pack_speed import measure_pack
+from launch.pack_speed import measure_memory, measure_pack, measure_planning
 from launch.packing import find_videos
 from launch.step_speed import measure_steps
 from model import ModelConfig, build_model
@@ -98,16 +98,19 @@ def advise(
     print(f"training takes {clips_per_second:.1f} clips/s; recommended: --profile {best.profile} ({reason})")
 
 
-def pack(videos: Path, workers: int = os.cpu_count() or 1, copies: int = 1, rounds: int = 3) -> None:
-    """Packs videos, and lets ffmpeg and tar do the same work, in turns.
+def pack(
+    videos: Path, workers: int = os.cpu_count() or 1, copies: int = 1, rounds: int = 3, records: int = 1_000_000
+) -> None:
+    """Packs videos, and lets ffmpeg and tar do the same work, in turns; also planning, and memory.
 
     Args:
         videos: Folder that holds the videos, at any depth.
         workers: Processes, ours and ffmpeg's.
         copies: Take each video so many times.
         rounds: How often to measure each.
+        records: Videos in the list whose planning is measured.
     """
-    found = (find_videos(videos) if videos.is_dir() else []) * copies
+    found = find_videos(videos) if videos.is_dir() else []
     if not found:
         raise UserError(f"--videos {videos}: no video files in it")
     rows = [
@@ -119,10 +122,17 @@ def pack(videos: Path, workers: int = os.cpu_count() or 1, copies: int = 1, roun
             f"{speed.ratio:.2f}",
             f"{speed.spread:.2f}",
         )
-        for speed in measure_pack(found, workers, rounds)
+        for speed in measure_pack(found * copies, workers, rounds)
     ]
-    print(f"{len(found)} videos, {workers} processes, {rounds} rounds; {conditions()}")
+    print(f"{len(found) * copies} videos, {workers} processes, {rounds} rounds; {conditions()}")
     print(table(("", "source frames/s", "MB/s", "seconds", "ratio", "spread"), rows))
+    few, many = measure_memory(found, (1, 5))
+    print(
+        f"peak memory of a process, one worker: {few.peak_bytes / 1e6:.0f} MB for {len(found)} videos, "
+        f"{many.peak_bytes / 1e6:.0f} MB for {5 * len(found)}"
+    )
+    cost = measure_planning(records)
+    print(f"planning {records:,} records: {cost.seconds:.1f} s, {cost.peak_bytes / 1e9:.2f} GB")
 
 
 def loader(

@@ -1,6 +1,8 @@
 """How fast packing is, beside the programs that do the same work: ffmpeg for `h264`, tar for `copy`."""
 
 import json
+import multiprocessing
+import resource
 import shutil
 import statistics
 import subprocess
@@ -8,12 +10,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from launch.packing import pack_files
 from sharding.commandline import UserError
 from sharding.manifest import PackedDataset, load_dataset
+from sharding.pack import PackConfig, make_plan, read_annotations
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,49 @@ def measure_pack(videos: Sequence[Path], workers: int, rounds: int) -> list[Pack
         frames = sum(sample["source_num_frames_decoded"] for sample in _samples(load_dataset(folder / "packed")))
         size = sum(video.stat().st_size for video in videos)
         return [_compare(*pair, rounds, frames, size) for pair in pairs]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of some work done in a process of its own."""
+
+    seconds: float
+    peak_bytes: int
+    """Most memory that it, or any one of the processes it started, held."""
+
+
+def measure_planning(num_records: int) -> Cost:
+    """Reads a list of that many videos and plans their shards."""
+    with tempfile.TemporaryDirectory(prefix="vpsn-benchmark-") as scratch:
+        listing = Path(scratch) / "list.txt"
+        with listing.open("w") as file:
+            file.writelines(f"class{i % 400:03d}/video_{i:08d}.mp4 class{i % 400:03d}\n" for i in range(num_records))
+        return _in_own_process(_plan, listing)
+
+
+def measure_memory(videos: Sequence[Path], copies: Sequence[int]) -> list[Cost]:
+    """Packs the videos so many times over, as `h264` with one worker."""
+    costs = []
+    for count in copies:
+        with tempfile.TemporaryDirectory(prefix="vpsn-benchmark-") as scratch:
+            costs.append(_in_own_process(pack_files, list(videos) * count, Path(scratch), workers=1))
+    return costs
+
+
+def _in_own_process(work: Callable, *arguments, **options) -> Cost:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_cost, work, arguments, options).result()
+
+
+def _cost(work: Callable, arguments: tuple, options: dict) -> Cost:
+    seconds = _seconds(lambda: work(*arguments, **options))
+    peaks = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return Cost(seconds, max(peaks) * 1024)
+
+
+def _plan(listing: Path) -> None:
+    config = PackConfig(dataset="list", videos=listing.parent, annotations=(listing,), out=listing.parent / "out")
+    make_plan(config, read_annotations(config))
 
 
 def _compare(

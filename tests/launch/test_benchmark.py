@@ -46,7 +46,8 @@ def test_advise(numbered_videos):
 
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="the ffmpeg program is not installed")
 def test_pack(numbered_videos):
-    output = benchmark("pack", f"--videos={numbered_videos}", "--rounds=1", "--workers=1")
+    output = benchmark("pack", f"--videos={numbered_videos}", "--rounds=1", "--workers=1", "--records=1000")
+    assert "planning 1,000 records" in output
     assert "h264 / ffmpeg" in output
     assert "copy / tar" in output
 
