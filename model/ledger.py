@@ -7,6 +7,7 @@ Multiply-adds are counted twice: convolutions and the classifier alone, and with
 import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -37,6 +38,7 @@ class Cost(NamedTuple):
     """Share of the spatial channels that reach no temporal group."""
 
 
+@cache
 def measure(config: ModelConfig, size: int = 224) -> Cost:
     """The cost of one clip of `size` x `size` frames; nothing is computed.
 

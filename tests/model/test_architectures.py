@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from model import ModelConfig, build_model, resnet
+from model import resnet
 from model.config import DEPTHS
 
 FRAMES, SIZE, CLASSES = 4, 32, 5
@@ -30,27 +30,12 @@ ALL = [network(arch, depth) for arch, depths in DEPTHS.items() for depth in dept
 SHALLOWEST = [network(arch, depths[0]) for arch, depths in DEPTHS.items()]
 
 
-def build(arch, depth, num_segments=FRAMES, calibrate=True):
-    """A network with its zeros and identities disturbed, so that they hide nothing, and BN statistics of such clips."""
-    net = build_model(ModelConfig(arch, depth, CLASSES, num_segments, dropout=0.0))
-    with torch.no_grad():
-        for parameter in net.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter) * parameter.std().nan_to_num(1.0).clamp(min=0.1))
-        net.fc.weight.mul_(100)
-        for module in net.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.momentum = 1.0
-        if calibrate:
-            net(clips_of(batch=8, frames=num_segments))
-    return net
-
-
 def clips_of(batch=2, frames=FRAMES):
     return torch.randn(batch, frames, SIZE, SIZE, 3).permute(0, 1, 4, 2, 3)
 
 
 @pytest.mark.parametrize(("arch", "depth"), ALL)
-def test_every_parameter_gets_a_gradient(arch, depth):
+def test_every_parameter_gets_a_gradient(build, arch, depth):
     net = build(arch, depth, calibrate=False)
     outputs = net(clips_of(), with_losses=True)
     assert outputs.logits.shape == (2, CLASSES)
@@ -62,7 +47,7 @@ def test_every_parameter_gets_a_gradient(arch, depth):
 
 
 @pytest.mark.parametrize(("arch", "depth"), ALL)
-def test_a_clip_stands_for_itself(arch, depth):
+def test_a_clip_stands_for_itself(build, arch, depth):
     net = build(arch, depth).double().eval()
     clips = clips_of(batch=3).double()
     others = clips.clone()
@@ -79,7 +64,7 @@ def test_a_clip_stands_for_itself(arch, depth):
 
 
 @pytest.mark.parametrize(("arch", "depth"), ALL)
-def test_bf16_autocast_is_close_to_float32(arch, depth):
+def test_bf16_autocast_is_close_to_float32(build, arch, depth):
     net = build(arch, depth, calibrate=False)
     clips = clips_of(batch=8)
     last_bn = ".bn3.weight" if depth >= 50 else ".bn2.weight"
@@ -99,7 +84,7 @@ def test_bf16_autocast_is_close_to_float32(arch, depth):
 
 
 @pytest.mark.parametrize(("arch", "depth"), ALL)
-def test_the_state_makes_a_round_trip(arch, depth):
+def test_the_state_makes_a_round_trip(build, arch, depth):
     net, again = build(arch, depth).eval(), build(arch, depth).eval()
     clips = clips_of()
     file = io.BytesIO()
@@ -114,33 +99,33 @@ def test_the_state_makes_a_round_trip(arch, depth):
 
 @pytest.mark.parametrize(("arch", "depth"), SHALLOWEST)
 @pytest.mark.parametrize("frames", [1, 8, 16])
-def test_clips_of_other_lengths(arch, depth, frames):
+def test_clips_of_other_lengths(build, arch, depth, frames):
     net = build(arch, depth, frames, calibrate=False)
     assert net(clips_of(frames=frames)).isfinite().all()
 
 
 @pytest.mark.parametrize(("arch", "depth"), SHALLOWEST)
-def test_short_compiled_networks_equal_eager(arch, depth, monkeypatch):
+def test_short_compiled_networks_equal_eager(build, arch, depth, monkeypatch):
     monkeypatch.setitem(resnet.LAYERS, depth, (2, 1, 1, 1))
     check_compiled(build(arch, depth), backend="eager")
 
 
 @pytest.mark.parametrize("arch", ["tsn", "vpsn", "tsm"])
-def test_short_exported_networks_equal_eager(arch, monkeypatch):
+def test_short_exported_networks_equal_eager(build, arch, monkeypatch):
     monkeypatch.setitem(resnet.LAYERS, 18, (2, 1, 1, 1))
     check_exported(build(arch, 18))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("arch", "depth"), SHALLOWEST)
-def test_whole_compiled_and_exported_networks_equal_eager(arch, depth):
+def test_whole_compiled_and_exported_networks_equal_eager(build, arch, depth):
     check_compiled(build(arch, depth), backend="aot_eager")
     check_exported(build(arch, depth))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("arch", "depth"), SHALLOWEST)
-def test_short_networks_compiled_to_machine_code_equal_eager(arch, depth, monkeypatch):
+def test_short_networks_compiled_to_machine_code_equal_eager(build, arch, depth, monkeypatch):
     monkeypatch.setitem(resnet.LAYERS, depth, (2, 1, 1, 1))
     check_compiled(build(arch, depth), backend="inductor")
 

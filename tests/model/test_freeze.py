@@ -4,7 +4,6 @@ import itertools
 
 import pytest
 import torch
-from test_architectures import build
 from torch import nn
 
 from model import ModelConfig, SynthesizerConfig, build_model, freeze
@@ -23,7 +22,7 @@ OPTIONS += [
 
 
 @pytest.mark.parametrize("arch", DEPTHS)
-def test_freezing_any_network_keeps_its_logits(arch):
+def test_freezing_any_network_keeps_its_logits(build, arch):
     # In float64: a deep network with random weights multiplies the order of additions by more than 1e-5.
     net = build(arch, DEPTHS[arch][0]).double()
     frozen = freeze(net)
@@ -34,7 +33,7 @@ def test_freezing_any_network_keeps_its_logits(arch):
     torch.testing.assert_close(actual, net.eval()(clips).detach())
 
 
-def test_freezing_keeps_logits_to_1e_5_in_float32():
+def test_freezing_keeps_logits_to_1e_5_in_float32(build):
     net = build("vpsn", 18)
     clips = torch.randn(CLIPS)
     actual, expected = freeze(net)(clips), net.eval()(clips).detach()
@@ -73,7 +72,7 @@ def test_a_dropping_fusion_is_not_computed():
     )
 
 
-def test_frozen_networks_export():
+def test_frozen_networks_export(build):
     net = freeze(build("vpsn", 18))
     clips = torch.randn(CLIPS)
     exported = torch.export.export(net, (clips,)).module()
