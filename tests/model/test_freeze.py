@@ -21,7 +21,7 @@ OPTIONS += [
 ]
 
 
-@pytest.mark.parametrize("arch", DEPTHS)
+@pytest.mark.parametrize("arch", [arch for arch in DEPTHS if not arch.startswith("p3d_")])
 def test_freezing_any_network_keeps_its_logits(build, arch):
     # In float64: a deep network with random weights multiplies the order of additions by more than 1e-5.
     net = build(arch, DEPTHS[arch][0]).double()
