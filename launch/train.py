@@ -180,8 +180,8 @@ class Trainer:
         return evaluation
 
     def save(self, evaluation: Evaluation | None = None) -> None:
-        """A checkpoint of this moment; the best one if its top-1 accuracy is the highest so far."""
-        is_best = evaluation is not None and (self.best is None or evaluation.top1 > self.best)
+        """A checkpoint of this moment; the best one if no other has a higher top-1 accuracy."""
+        is_best = evaluation is not None and (self.best is None or evaluation.top1 >= self.best)
         if is_best:
             self.best = evaluation.top1
         info = CheckpointInfo(
