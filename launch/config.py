@@ -37,7 +37,8 @@ class TrainConfig:
     seed: int = 0
     """Seed of initial weights, order, frames, crops and dropout."""
     log_every_steps: int = 10
-    """Optimizer steps between two lines of the log; the device is waited for only then."""
+    """Optimizer steps between two lines of the log, besides one at the end of each epoch; only then the device is
+    waited for."""
     save_every_steps: int = 0
     """Optimizer steps between checkpoints within an epoch; 0 saves only at the end of each epoch."""
     keep_checkpoints: int = 2

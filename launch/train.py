@@ -92,7 +92,9 @@ class Trainer:
         self.loader = VideoLoader(
             train_set, config.data, training=True, batch_size=train.batch_size, seed=train.seed, **shared
         )
-        self.val_loader = val_set and VideoLoader(val_set, config.data, training=False, **shared)
+        self.val_loader = None
+        if val_set is not None:
+            self.val_loader = VideoLoader(val_set, config.data, training=False, **shared)
         self.engine = build_engine(config, build_network(config), options, ranks)
         self.best = resume(self.run_dir, self.engine, self.loader) if config.resume == "auto" else None
         self.log = RunLog(self.run_dir, ranks.rank, self.step)
@@ -103,15 +105,25 @@ class Trainer:
         return self.loader.epoch * self.loader.steps_per_epoch + self.loader.step
 
     def train(self) -> None:
-        config, epochs = self.config, self.config.train.epochs
-        log.info("%s", config.to_yaml())
-        log.info("%d samples, %d steps an epoch", len(self.train_set), self.loader.steps_per_epoch)
+        epochs = self.config.train.epochs
+        log.info("%s", self.describe())
         while self.loader.epoch < epochs:
             self.train_epoch()
             average_buffers(self.engine.module, self.ranks.world_size)
             self.save(self.evaluate())
         self.log.close()
         log.info("finished %d epochs in %s", epochs, self.run_dir)
+
+    def describe(self) -> str:
+        """What is about to be trained, in a line; all of it is in config.yaml."""
+        model, train = self.config.model, self.config.train
+        parameters = sum(parameter.numel() for parameter in self.engine.module.parameters())
+        return (
+            f"{model.arch}-{model.depth}, {parameters / 1e6:.2f} M parameters, {model.num_classes} classes; "
+            f"{len(self.train_set)} samples, {self.loader.steps_per_epoch} steps of {train.batch_size} clips an epoch; "
+            f"{self.ranks.world_size} rank(s), {self.ranks.device.type}, {train.precision}; learning rate "
+            f"{self.config.optimizer.scaled_learning_rate(train.batch_size):g}"
+        )
 
     def train_epoch(self) -> None:
         """What is left of the loader's epoch."""
@@ -124,12 +136,11 @@ class Trainer:
             times_seen[batch.sample_ids] += 1
             if not batch.ends_step:
                 continue
-            if self.step % train.log_every_steps == 0:
+            if self.step % train.log_every_steps == 0 or self.loader.step == 0:
                 self.log_step(meter.take())
             if train.save_every_steps and self.step % train.save_every_steps == 0 and self.loader.step > 0:
                 average_buffers(self.engine.module, self.ranks.world_size)
                 self.save()
-
         sum_over_ranks(times_seen)
         figures = {"samples_seen": int((times_seen > 0).sum()), "most_times_seen": int(times_seen.max())}
         self.log.write("epoch", self.step, epoch=self.loader.epoch, **figures)
