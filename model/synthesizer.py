@@ -69,11 +69,29 @@ class Synthesizer(nn.Module):
             interaction = -(norms / (fused.shape[1] // GROUPS)).sigmoid().mean()
         else:
             interaction = -mean_gate
-        means = fused.mean((2, 3), dtype=torch.float32).unflatten(0, (-1, self.num_segments)).mean(1)
+        means = _SpatialMean.apply(fused).unflatten(0, (-1, self.num_segments)).mean(1)
         # The eps bounds the gradient of a group that a clip leaves all but silent.
         directions = F.normalize(means.unflatten(1, (GROUPS, -1)), dim=2, eps=1e-6)
         capacity = directions.sum(1).square().sum(1).mean() / GROUPS**2
         return SynthesizerLosses(interaction, capacity, mean_gate)
+
+
+class _SpatialMean(torch.autograd.Function):
+    """Mean over space, (N, C, H, W) -> (N, C), in float32.
+
+    Its gradient, the same everywhere in space, stays a view of N x C numbers until it is added to the others;
+    autograd's own would write the whole map twice, once in float32.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        ctx.shape, ctx.dtype = x.shape, x.dtype
+        return x.mean((2, 3), dtype=torch.float32)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        each = gradient / (ctx.shape[2] * ctx.shape[3])
+        return each.to(ctx.dtype)[:, :, None, None].expand(ctx.shape)
 
 
 class SpatialBag(nn.Module):

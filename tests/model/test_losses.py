@@ -45,6 +45,16 @@ def test_losses_of_one_synthesizer_are_the_equations(norm):
     torch.testing.assert_close(losses.mean_gate.double(), gate.detach(), rtol=1e-5, atol=0, check_dtype=False)
 
 
+def test_the_gradient_of_the_capacity_loss_is_that_of_the_equation():
+    block = Synthesizer(64, FRAMES, SynthesizerConfig()).double()
+    y = torch.randn(2 * FRAMES, 16, 7, 6, dtype=torch.float64, requires_grad=True)
+    (actual,) = torch.autograd.grad(block.losses(y).capacity, y)
+    means = y.unflatten(0, (-1, FRAMES)).mean((1, 3, 4)).unflatten(1, (GROUPS, -1))
+    cosines = torch.nn.functional.cosine_similarity(means[:, :, None], means[:, None], dim=3)
+    (expected,) = torch.autograd.grad(cosines.mean(), y)
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-9)
+
+
 def test_a_network_averages_its_synthesizers():
     net = make(interaction_norm="mean")
     outputs = net(clips(), with_losses=True)
