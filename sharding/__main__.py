@@ -1,5 +1,6 @@
 """python -m sharding {pack,verify,stats,motion}: makes packed datasets, checks them, and tells what is in them."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,9 @@ def _add_verify_options(parser: CommandLine) -> None:
         action="store_true",
         help="Add bad samples to quarantine.jsonl, which training and evaluation leave out; no shard is changed.",
     )
-    parser.add_argument("--workers", type=int, default=1, help="Processes that check shards at the same time.")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="Processes that check shards at the same time."
+    )
 
 
 def _run_verify(values: dict[str, Any]) -> int:

@@ -19,12 +19,12 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from sharding.manifest import QUARANTINE, TABLE, PackedDataset, Shard, load_dataset, read_json_lines
-from sharding.media import MediaError, decode_frames
+from sharding.media import MediaError, decode_all, decode_frames, open_video
 from sharding.shard import file_sha256
 from sharding.source import open_jpeg
 from sharding.tar import Component, format_index
 
-_DECODE_AT_A_TIME = 64
+_FRAMES_BY_NUMBER = 8
 
 
 @dataclass(frozen=True)
@@ -161,18 +161,25 @@ def _check_decoding(file, row: dict) -> str | None:
         if row["suffix"] == "jpgs":
             offsets = np.frombuffer(_read(file, row["index_offset"], row["index_bytes"]), "<i4")
             return _check_jpegs(media, offsets, num_frames, size)
-        for start in range(0, num_frames, _DECODE_AT_A_TIME):
-            stop = min(start + _DECODE_AT_A_TIME, num_frames)
-            frames = decode_frames(media, np.arange(start, stop))
-            if frames.shape != (stop - start, size[1], size[0], 3):
-                return f"frames of {frames.shape[2]} x {frames.shape[1]} pixels, not as the table says"
+        return _check_video(media, num_frames, size)
     except MediaError as error:
         return f"does not decode: {error.message}"
-    try:
-        decode_frames(media, np.array([num_frames]))
-    except MediaError:
-        return None
-    return f"has more than the {num_frames} frames of the table"
+
+
+def _check_video(media: bytes, num_frames: int, size: tuple[int, int]) -> str | None:
+    """Decodes every frame in order, and then some by number, as training does."""
+    with open_video(media) as (container, stream):
+        num_decoded = 0
+        for frame in decode_all(container, stream):
+            num_decoded += 1
+            if (frame.width, frame.height) != size:
+                return f"frames of {frame.width} x {frame.height} pixels, not as the table says"
+    if num_decoded != num_frames:
+        return f"{num_decoded} frames, but {num_frames} in the table"
+    some = np.linspace(0, num_frames - 1, _FRAMES_BY_NUMBER).round().astype(int)
+    shape = decode_frames(media, some).shape
+    expected = (len(some), size[1], size[0], 3)
+    return None if shape == expected else f"frames of shape {shape} come out, not {expected}"
 
 
 def _check_jpegs(media: bytes, offsets: np.ndarray, num_frames: int, size: tuple[int, int]) -> str | None:

@@ -124,7 +124,9 @@ def test_what_only_decoding_can_tell(split, capsys, change):
     replace_media(split, change)
     assert verify(split) == 0
     assert verify(split, decode=True) == 1
-    assert f"sample {load_dataset(split).key(6)}: does not decode" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert f"sample {load_dataset(split).key(6)}: " in output
+    assert "does not decode" in output or " frames, but " in output
 
 
 @pytest.mark.parametrize("num_frames", [1, 100])
@@ -132,8 +134,7 @@ def test_a_wrong_number_of_frames(split, capsys, num_frames):
     row = int(np.flatnonzero(load_dataset(split).num_frames == 20)[0])
     rewrite(split, num_frames=(row, num_frames))
     assert verify(split, decode=True) == 1
-    output = capsys.readouterr().out
-    assert "has more than the 1 frames" in output or "the video has 20 frames" in output or "differ in" in output
+    assert "its .json and the table differ in num_frames" in capsys.readouterr().out
 
 
 def test_the_command(split):
