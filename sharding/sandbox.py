@@ -188,8 +188,11 @@ def serve(memory_bytes: int) -> None:
         limit = _memory("VmSize") + memory_bytes
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     for line in sys.stdin:
-        replies.write(json.dumps(_answer(Request.from_json(line))) + "\n")
-        replies.flush()
+        try:
+            replies.write(json.dumps(_answer(Request.from_json(line))) + "\n")
+            replies.flush()
+        except BrokenPipeError:  # the worker was killed; nobody waits for the reply
+            os._exit(1)
 
 
 def _answer(request: Request) -> dict[str, Any]:
