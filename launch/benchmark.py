@@ -55,6 +55,7 @@ def advise(
     crop_size: int = 224,
     seconds: float = 10.0,
     batch_size: int = 8,
+    num_videos: int | None = None,
     clips_per_second: float | None = None,
 ) -> None:
     """Packs a sample of your videos under every profile, loads it as training does, and recommends a profile.
@@ -67,6 +68,7 @@ def advise(
         crop_size: Side of the crop in pixels.
         seconds: How long to load each.
         batch_size: Clips per batch.
+        num_videos: Videos in the whole dataset; by default as many as are found.
         clips_per_second: What the network takes in training; by default VPSN-50 is measured on this device.
     """
     found = find_videos(videos) if videos.is_dir() else []
@@ -79,7 +81,7 @@ def advise(
         config = ModelConfig(num_segments=num_segments)
         clips_per_second = measure_steps({"vpsn": lambda: build_model(config)}, shape, device)["vpsn"].clips_per_second
     data = DataConfig(num_segments=num_segments, crop_size=crop_size, short_side=max(256, crop_size))
-    candidates = measure_candidates(chosen, len(found), data, workers, seconds, batch_size)
+    candidates = measure_candidates(chosen, num_videos or len(found), data, workers, seconds, batch_size)
     rows = [
         (
             candidate.profile,
@@ -90,7 +92,7 @@ def advise(
         )
         for candidate in candidates
     ]
-    print(f"{len(chosen)} of {len(found)} videos; {conditions()}")
+    print(f"{len(chosen)} of {len(found)} videos, for {num_videos or len(found):,}; {conditions()}")
     print(table(("profile", "kB/video", "GB in all", f"hours to pack, {workers} workers", "clips/s loaded"), rows))
     best = recommend(candidates, clips_per_second)
     keeps_up = best.clips_per_second >= HEADROOM * clips_per_second

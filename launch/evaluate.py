@@ -14,6 +14,7 @@ from launch.checkpoints import find_checkpoint, load_checkpoint
 from launch.engine import start_ranks, stop_ranks
 from launch.metrics import Evaluation, evaluate
 from launch.visualize import draw_confusion
+from model import freeze
 from pipeline.config import Decoder
 from pipeline.loader import VideoLoader
 from sharding.commandline import CommandLine, UserError, run_command
@@ -37,7 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
         world_size=ranks.world_size,
         device=ranks.device,
     )
-    evaluation = evaluate(net.to(ranks.device), loader, len(info.classes), config.train.precision)
+    evaluation = evaluate(freeze(net).to(ranks.device), loader, len(info.classes), config.train.precision)
     if ranks.is_first:
         out = options.out or checkpoint / f"evaluation-{dataset.manifest.split}"
         write_evaluation(evaluation, dataset, checkpoint, out)

@@ -19,6 +19,7 @@ from launch.checkpoints import CheckpointInfo, load_checkpoint
 from launch.config import Config
 from launch.metrics import compute_logits
 from launch.packing import file_number, pack_files
+from model import freeze
 from pipeline.loader import VideoLoader
 from sharding.commandline import CommandLine, UserError, run_command
 from sharding.manifest import load_dataset
@@ -32,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     if missing:
         raise UserError(f"{missing[0]}: no such file")
     net, info, config = load_checkpoint(options.checkpoint)
-    net.to("cuda" if torch.cuda.is_available() else "cpu")
+    net = freeze(net).to("cuda" if torch.cuda.is_available() else "cpu")
     results = predict(net, info, config, options.videos)
     top = min(options.top, len(info.classes))
     failed = False

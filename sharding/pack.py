@@ -34,7 +34,8 @@ class PackConfig:
     """What to pack, in what form, and by whom."""
 
     dataset: str
-    """Kind of dataset, that is how videos and annotations are laid out."""
+    """How videos and annotations are laid out: folder (a folder for each class), list (lines of `path label`),
+    kinetics, something-v1, something-v2, diving48, ucf101, hmdb51, finegym."""
     videos: Path
     """Folder that holds the videos."""
     out: Path

@@ -36,7 +36,7 @@ def test_step():
 def test_advise(numbered_videos):
     sizes = ["--sample=3", "--seconds=0.2", "--num_segments=2", "--crop_size=32", "--batch_size=2", "--workers=1"]
     output = benchmark("advise", f"--videos={numbered_videos}", "--clips_per_second=0.001", *sizes)
-    assert "3 of 13 videos" in output
+    assert "3 of 13 videos, for 13" in output
     found = rows(output)
     measured = {profile: float(found[profile][0]) for profile in ("h264", "jpeg", "dense", "copy")}
     smallest = min(measured.values())

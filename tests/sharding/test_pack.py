@@ -20,9 +20,11 @@ import sharding.shard
 from sharding import commandline
 from sharding.__main__ import main
 from sharding.commandline import UserError
+from sharding.datasets import DATASETS
 from sharding.manifest import load_dataset
 from sharding.media import decode_frames
 from sharding.pack import PackConfig, pack
+from sharding.profiles import PROFILES
 from sharding.verify import verify
 from tests.conftest import run_command
 from tests.videos import read_number, rotate_mp4, write_numbered_video
@@ -306,3 +308,8 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(videos, tmp_path, capsys, o
     assert message in error
     assert len(error.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_help_names_every_dataset_and_profile():
+    text = run_command([sys.executable, "-m", "sharding", "pack", "--help"]).stdout
+    assert all(name in text for name in (*DATASETS, *PROFILES))
