@@ -1,8 +1,7 @@
 """How fast packing is, beside the programs that do the same work: ffmpeg for `h264`, tar for `copy`."""
 
 import json
-import multiprocessing
-import resource
+import os
 import shutil
 import statistics
 import subprocess
@@ -10,11 +9,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from launch.packing import pack_files
 from sharding.commandline import UserError
 from sharding.manifest import PackedDataset, load_dataset
 from sharding.pack import PackConfig, make_plan, read_annotations
@@ -48,10 +46,7 @@ def measure_pack(videos: Sequence[Path], workers: int, rounds: int) -> list[Pack
             raise UserError(f"{program} is not installed; it is what packing is compared with")
     with tempfile.TemporaryDirectory(prefix="vpsn-benchmark-") as scratch:
         folder = Path(scratch)
-        for index, video in enumerate(videos):
-            target = folder / "videos" / "class" / f"{index:06d}{video.suffix}"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(video, target)
+        _copy_videos(videos, folder)
         _pack(folder, workers, "h264")
         commands = [_ffmpeg(folder, sample) for sample in _samples(load_dataset(folder / "packed"))]
         tar = [["tar", "-cf", str(folder / "all.tar"), "-C", str(folder), "videos"]]
@@ -79,7 +74,7 @@ def measure_planning(num_records: int) -> Cost:
         listing = Path(scratch) / "list.txt"
         with listing.open("w") as file:
             file.writelines(f"class{i % 400:03d}/video_{i:08d}.mp4 class{i % 400:03d}\n" for i in range(num_records))
-        return _in_own_process(_plan, listing)
+        return _cost([sys.executable, "-m", "launch.pack_speed", str(listing)])
 
 
 def measure_memory(videos: Sequence[Path], copies: Sequence[int]) -> list[Cost]:
@@ -87,19 +82,19 @@ def measure_memory(videos: Sequence[Path], copies: Sequence[int]) -> list[Cost]:
     costs = []
     for count in copies:
         with tempfile.TemporaryDirectory(prefix="vpsn-benchmark-") as scratch:
-            costs.append(_in_own_process(pack_files, list(videos) * count, Path(scratch), workers=1))
+            _copy_videos(list(videos) * count, Path(scratch))
+            costs.append(_cost(_pack_command(Path(scratch), 1, "h264")))
     return costs
 
 
-def _in_own_process(work: Callable, *arguments, **options) -> Cost:
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_cost, work, arguments, options).result()
-
-
-def _cost(work: Callable, arguments: tuple, options: dict) -> Cost:
-    seconds = _seconds(lambda: work(*arguments, **options))
-    peaks = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return Cost(seconds, max(peaks) * 1024)
+def _cost(command: list[str]) -> Cost:
+    began = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise UserError(f"{' '.join(command)}: exit code {process.returncode}")
+    return Cost(time.perf_counter() - began, usage.ru_maxrss * 1024)
 
 
 def _plan(listing: Path) -> None:
@@ -130,13 +125,23 @@ def _seconds(work: Callable[[], None]) -> float:
     return time.perf_counter() - began
 
 
+def _copy_videos(videos: Sequence[Path], folder: Path) -> None:
+    for index, video in enumerate(videos):
+        target = folder / "videos" / "class" / f"{index:06d}{video.suffix}"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(video, target)
+
+
 def _pack(folder: Path, workers: int, profile: str, *options: str) -> None:
     shutil.rmtree(folder / "packed", ignore_errors=True)
-    command = [sys.executable, "-m", "sharding", "pack", "--dataset=folder", f"--videos={folder / 'videos'}"]
-    command += [f"--out={folder}", "--split=packed", f"--profile={profile}", f"--workers={workers}", *options]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(_pack_command(folder, workers, profile, *options), capture_output=True, text=True)
     if done.returncode:
         raise UserError(f"packing failed: {done.stderr.strip().splitlines()[-1]}")
+
+
+def _pack_command(folder: Path, workers: int, profile: str, *options: str) -> list[str]:
+    command = [sys.executable, "-m", "sharding", "pack", "--dataset=folder", f"--videos={folder / 'videos'}"]
+    return [*command, f"--out={folder}", "--split=packed", f"--profile={profile}", f"--workers={workers}", *options]
 
 
 def _samples(dataset: PackedDataset) -> list[dict]:
@@ -170,3 +175,7 @@ def _run_all(commands: Sequence[list[str]], processes: int) -> None:
         for done in pool.map(lambda command: subprocess.run(command, capture_output=True, text=True), commands):
             if done.returncode:
                 raise UserError(f"{done.args[0]} failed: {done.stderr.strip()}")
+
+
+if __name__ == "__main__":
+    _plan(Path(sys.argv[1]))

@@ -1,6 +1,5 @@
 """How fast networks train: seconds and memory of whole steps, on random clips that are already on the device."""
 
-import resource
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -81,8 +80,3 @@ def _stepper(net: nn.Module, shape: Sequence[int], device: torch.device, precisi
         optimizer.zero_grad(set_to_none=True)
 
     return step
-
-
-def peak_memory_of_process() -> int:
-    """Most memory this process has held, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
