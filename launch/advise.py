@@ -1,5 +1,6 @@
 """Which profile to pack a dataset under: measured on a sample of the user's own videos, with the real loader."""
 
+import math
 import random
 import tempfile
 import time
@@ -14,6 +15,8 @@ from sharding.commandline import UserError
 from sharding.manifest import load_dataset
 
 CANDIDATES = ("h264", "jpeg", "dense", "copy")
+LEAST_VIDEOS = 24
+"""With fewer, each is packed several times over, so that there is something to measure."""
 HEADROOM = 1.2
 """A loader is fast enough if it gives so many times what the network takes: machines have busy moments."""
 
@@ -38,23 +41,30 @@ def measure_candidates(
     Raises:
         UserError: none of the videos can be packed.
     """
+    videos = list(videos) * math.ceil(LEAST_VIDEOS / len(videos))
     candidates = []
     for profile in CANDIDATES:
+        # What one video takes is mostly the start of the processes; in a large dataset that is nothing.
         with tempfile.TemporaryDirectory(prefix="vpsn-advise-") as folder:
-            began = time.perf_counter()
-            packed, failures = pack_files(videos, Path(folder), profile=profile, workers=workers)
-            elapsed = time.perf_counter() - began
+            startup, *_ = _timed_pack(videos[:1], Path(folder), profile, workers)
+        with tempfile.TemporaryDirectory(prefix="vpsn-advise-") as folder:
+            elapsed, packed, failures = _timed_pack(videos, Path(folder), profile, workers)
             if len(failures) == len(videos):
                 raise UserError(f"none of {len(videos)} videos can be packed; the first: {failures[0]}")
             dataset = load_dataset(packed)
             size = dataset.manifest.bytes / len(dataset)
             speed = measure_loader(dataset, config, batch_size, seconds)
-        candidates.append(
-            Candidate(
-                profile, size, size * num_videos, elapsed / len(videos) * num_videos / 3600, speed.clips_per_second
-            )
-        )
+        hours = max(0.0, elapsed - startup) / (len(videos) - 1) * num_videos / 3600
+        candidates.append(Candidate(profile, size, size * num_videos, hours, speed.clips_per_second))
     return candidates
+
+
+def _timed_pack(
+    videos: Sequence[Path], folder: Path, profile: str, workers: int
+) -> tuple[float, Path, dict[int, str]]:
+    began = time.perf_counter()
+    packed, failures = pack_files(videos, folder, profile=profile, workers=workers, samples_per_shard=1)
+    return time.perf_counter() - began, packed, failures
 
 
 def recommend(candidates: Sequence[Candidate], needed_clips_per_second: float) -> Candidate:
