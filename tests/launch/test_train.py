@@ -87,6 +87,16 @@ def test_two_ranks_share_the_samples(small_config, trained, tmp_path, zero_stage
     load_checkpoint(run_dir)
 
 
+def test_accumulation_equals_ranks(small_config, tmp_path):
+    """Two ranks without accumulation and one rank with two micro-batches a step: the same losses, up to rounding."""
+    same = ["--train.micro_batch_size=2", "--train.precision=fp32", "--model.dropout=0", "--train.epochs=1"]
+    for name, num_ranks in (("one", 1), ("two", 2)):
+        done = train(small_config, tmp_path / name, *same, num_ranks=num_ranks)
+        assert done.returncode == 0, done.stdout + done.stderr
+    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert one == pytest.approx(two, rel=1e-4)
+
+
 def test_a_second_run_in_the_folder_is_refused(small_config, trained):
     done = train(small_config, trained)
     assert done.returncode == 2
