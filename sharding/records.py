@@ -79,7 +79,7 @@ def key_from_path(path: str) -> str:
     text = f"{folder}/{stem}" if folder else stem
     key = re.sub(r"[^A-Za-z0-9_-]", "_", text.replace("/", "-"))
     if re.search(r"[^A-Za-z0-9_/ -]", text) or len(key) > MAX_KEY_LENGTH:
-        digest = hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+        digest = hashlib.sha256(path.encode("utf-8", "surrogatepass")).hexdigest()[:8]
         key = f"{key[: MAX_KEY_LENGTH - 9]}-{digest}"
     return key
 

@@ -60,7 +60,7 @@ class PackPlan:
         digest = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
         for r in a.records:
             line = f"{r.key}\0{r.source}\0{r.label}\0{r.start_seconds}\0{r.end_seconds}\0{r.level_labels}\n"
-            digest.update(line.encode("utf-8", "surrogateescape"))
+            digest.update(line.encode("utf-8", "surrogatepass"))
         return digest.hexdigest()
 
 

@@ -165,7 +165,7 @@ def test_channel_wise_weights_are_a_special_case():
     """W and W' of Eq. 1 weigh channels: T_ij = diag(W_i(j)) and W'(i) in the expansion."""
     block = make(channels=16, proportion=1.0, inter_relu=False, pooling="none")
     block.spatial.bn.reset_parameters()
-    block.spatial.bn.eps = 0.0
+    block.spatial.bn.eps = 1e-30
     w, w_out = torch.randn(GROUPS, GROUPS, 4).double(), torch.randn(GROUPS, 4).double()
     with torch.no_grad():
         block.compress.weight.copy_(torch.eye(16)[:, :, None, None])
