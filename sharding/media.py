@@ -175,7 +175,7 @@ def video_info(container, stream) -> VideoInfo:
     return VideoInfo(
         container=container.format.name.split(",")[0],
         codec=context.name,
-        pixel_format=context.pix_fmt or "",
+        pixel_format=context.format.name if context.format else "",
         width=context.width,
         height=context.height,
         pixel_aspect=stream.sample_aspect_ratio or context.sample_aspect_ratio or Fraction(1),
