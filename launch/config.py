@@ -171,9 +171,12 @@ def load_config(path: Path) -> Config:
     parser = CommandLine(prog=str(path), exit_on_error=False)
     parser.add_class_arguments(Config)
     try:
-        return _instantiate(parser, parser.parse_object(yaml.safe_load(path.read_text())))
+        values = yaml.safe_load(path.read_text())
+        if not isinstance(values, dict):
+            raise ValueError("no sections in it")
+        return _instantiate(parser, parser.parse_object(values))
     except (OSError, yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{path}: not a resolved configuration: {error}") from error
+        raise UserError(f"{path}: not a resolved configuration: {' '.join(str(error).split())}") from error
 
 
 def _instantiate(parser: CommandLine, namespace) -> Config:

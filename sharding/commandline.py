@@ -27,6 +27,8 @@ class CommandLine(ArgumentParser):
         line = " ".join(message.split())
         nearest = _nearest_option(line, [name for action in self._actions for name in _names(action)])
         hint = f"; did you mean {nearest}?" if nearest else f"; see {self.prog} --help"
+        if not self.exit_on_error:
+            raise UserError(line + hint)
         print(f"{self.prog}: error: {line}{hint}", file=sys.stderr)
         sys.exit(2)
 

@@ -125,3 +125,12 @@ def test_cosine_with_warmup():
 def test_learning_rate_follows_the_batch_size():
     assert OptimizerConfig(learning_rate=0.01).scaled_learning_rate(128) == pytest.approx(0.02)
     assert OptimizerConfig(learning_rate=0.01, reference_batch_size=0).scaled_learning_rate(128) == 0.01
+
+
+@pytest.mark.parametrize("text", ["train: {epochz: 3}", "train: [1", "[1, 2]", "train: {epochs: 0}"])
+def test_a_damaged_resolved_configuration_is_one_line(tmp_path, text):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match="not a resolved configuration") as caught:
+        load_config(path)
+    assert "\n" not in str(caught.value)
