@@ -1,9 +1,12 @@
-"""What a run reads and how: the dataset folders, the sampling of frames, the crop, the decode node."""
+"""What a run reads and how: the dataset folders, the sampling of frames, the crops, the decode node."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 Decoder = Literal["auto", "pyav", "nvdec", "jpeg"]
+
+# What may differ between a run and its continuation: it changes where the data lies and how fast it comes, not the clips.
+_FREE = {"train", "val", "decoder", "reading_threads", "read_ahead", "test_clips", "test_crops"}
 
 
 @dataclass(frozen=True)
@@ -15,29 +18,82 @@ class DataConfig:
     val: str | None = None
     """Folder of the packed validation split; its classes must be those of the training split."""
     num_segments: int = 8
-    """Frames per clip: the video is cut into this many equal segments and one frame is taken from each."""
+    """Frames per clip."""
+    sampling: Literal["segments", "dense"] = "segments"
+    """segments: the video is cut into num_segments equal parts and one frame is taken from each; dense: frames that lie
+    frame_stride apart, from one start; beyond the end the video begins anew."""
+    frame_stride: int = 8
+    """Frames of the stored video from one frame of a dense clip to the next."""
+    min_frames: int = 1
+    """Refuse a dataset in which a video has fewer frames than this."""
     short_side: int = 256
     """Short side in pixels to which frames are scaled before cropping."""
     crop_size: int = 224
-    """Side in pixels of the square crop, random in training and central in evaluation; at most short_side."""
+    """Side in pixels of the square that the network sees; at most short_side."""
+    crop: Literal["random", "multi_scale", "random_resized", "center"] = "random"
+    """Crop in training. random: a square of crop_size anywhere; multi_scale: as TSN, height and width 1, 0.875, 0.75 or
+    0.66 of the short side, at most one step apart, at one of 13 places; random_resized: 8 to 100 % of the area,
+    3:4 to 4:3; center. The latter three are scaled to crop_size."""
     flip: bool = True
     """In training mirror half of the clips; labels listed as flip pairs in the manifest change sides with them."""
+    color_jitter: float = 0.0
+    """In training multiply brightness, contrast and saturation of a clip by factors from [1 - x, 1 + x]."""
+    hue_jitter: float = 0.0
+    """In training turn the hue of a clip by up to this many degrees."""
+    grayscale: float = 0.0
+    """In training the share of clips that lose their colour."""
+    test_clips: int = 1
+    """Clips of each video in evaluation, evenly shifted in time."""
+    test_crops: Literal[1, 3, 10] = 1
+    """Crops of each clip in evaluation. 1: the centre; 3: both ends and the middle of the longer side; 10: the corners
+    and the centre, and the same mirrored. The mean of the scores of all views counts."""
+    shuffle: Literal["global", "block"] = "global"
+    """global: an epoch is a permutation of all samples; block: samples are shuffled within blocks of a few shards, in a
+    new order of the shards each epoch, so that slow or remote disks are read nearly in sequence."""
+    shuffle_block_shards: int = 4
+    """Shards in a block."""
+    shuffle_streams: int = 8
+    """Blocks that a batch is mixed from; each rank reads from its share of them. Fewer if the batch size asks for it."""
+    on_bad_sample: Literal["raise", "quarantine"] = "raise"
+    """A sample that cannot be read or decoded in training. raise: end with its shard and key; quarantine: all ranks leave
+    it out from there on."""
+    max_bad_samples: int = 100
+    """With quarantine: end when more samples than this had to be left out."""
     decoder: Decoder = "auto"
     """Decode node: jpeg for shards of the jpeg profile; for the others pyav (CPU, in the reading threads) or nvdec
-    (GPU); auto takes the one that fits, and nvdec where there is a GPU."""
+    (GPU); auto takes the one that fits, and of two the one that `benchmark.py loader` found faster, else nvdec."""
     reading_threads: int = 0
     """Threads per process that read and, with pyav, decode; 0 takes one per CPU core."""
     read_ahead: int = 4
     """Batches that the reading threads may be ahead of the network."""
 
     def __post_init__(self) -> None:
-        for name in ("num_segments", "short_side", "crop_size", "read_ahead"):
+        counts = ("num_segments", "frame_stride", "min_frames", "short_side", "crop_size", "test_clips", "read_ahead")
+        for name in (*counts, "shuffle_block_shards", "shuffle_streams"):
             if getattr(self, name) < 1:
                 raise ValueError(f"data.{name}={getattr(self, name)}: use 1 or more")
+        for name in ("reading_threads", "max_bad_samples"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"data.{name}={getattr(self, name)}: use 0 or more")
+        for name, largest in (("color_jitter", 1), ("hue_jitter", 180), ("grayscale", 1)):
+            if not 0 <= getattr(self, name) <= largest:
+                raise ValueError(f"data.{name}={getattr(self, name)}: use 0 to {largest}")
         if self.crop_size > self.short_side:
             raise ValueError(
                 f"data.crop_size={self.crop_size} is larger than data.short_side={self.short_side}: "
                 "lower the one or raise the other"
             )
-        if self.reading_threads < 0:
-            raise ValueError(f"data.reading_threads={self.reading_threads}: use 0 (one per core) or more")
+
+    @property
+    def num_views(self) -> int:
+        """Views of a video in evaluation: clips times crops."""
+        return self.test_clips * self.test_crops
+
+    @property
+    def changes_color(self) -> bool:
+        """Whether training clips are changed in colour."""
+        return bool(self.color_jitter or self.hue_jitter or self.grayscale)
+
+    def shaping(self) -> dict[str, object]:
+        """The settings that shape training clips: what two runs must share for their batches to be the same."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _FREE}

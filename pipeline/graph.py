@@ -1,87 +1,100 @@
-"""The DALI graph: frames (or encoded ones) and boxes in, normalised clips out. The one module that imports DALI.
+"""The DALI graph: frames (or encoded ones) and boxes in, normalised crops out. The one module that imports DALI.
 
-    pyav    external_source: frames, decoded by the reading threads ----------\
-    nvdec   external_source: bytes of a video -> decoders.video (NVDEC) -------+-> crop and scale -> mirror, normalise
-    jpeg    external_source: bytes of a frame -> decoders.image_slice ---------/
-            (libjpeg-turbo on the CPU, nvJPEG on a GPU; only the cropped part is decoded)
+    pyav    external_source: windows of frames, decoded by the reading threads -\
+    nvdec   external_source: bytes of a video -> decoders.video (NVDEC) ---------+-> colour -> for each crop: scale, if
+    jpeg    external_source: bytes of a frame -> decoders.image_slice -----------/   it is, -> crop, mirror, normalise
+            (libjpeg-turbo on the CPU, nvJPEG on a GPU; only the window is decoded)
 
-All after the decode node is the same operators in the same order. Under jpeg the graph sees B * S single frames where
-it otherwise sees B clips of S; either way they leave as (B, S, H, W, C) float32.
-The GPU paths need a CUDA driver even to be built.
+All after the decode node is the same operators in the same order. A window is the part of a frame in which all crops
+lie, so frames are decoded once however many crops there are. Under jpeg the graph sees single frames where it otherwise
+sees clips of them. The GPU paths need a CUDA driver even to be built.
 """
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
-from nvidia.dali import Pipeline, fn, types
+from nvidia.dali import fn, pipeline_def, types
 from nvidia.dali.data_node import DataNode
 
 # ImageNet statistics in units of 8-bit pixels, as the pretrained ResNets expect.
 PIXEL_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 PIXEL_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 
-Source = Callable[[], tuple[list, ...]]
-"""Gives the next batch as one list of arrays for each of INPUTS, or raises StopIteration."""
+Inputs = dict[str, list[np.ndarray] | np.ndarray]
+"""What the graph is fed for N items, clips or under jpeg frames: an entry of length N for each of `input_types`."""
 
-_BOX = {"start": (types.FLOAT, 1), "end": (types.FLOAT, 1), "flip": (types.INT32, 0)}
 
-INPUTS = {
-    "pyav": {"media": (types.UINT8, 4), **_BOX},
-    "nvdec": {"media": (types.UINT8, 1), **_BOX, "frames": (types.INT32, 1)},
-    "jpeg": {"media": (types.UINT8, 1), **_BOX, "window_start": (types.INT32, 1), "window_shape": (types.INT32, 1)},
-}
-"""What each decode node is fed, with type and number of dimensions.
+def input_types(decoder: str, num_crops: int, changes_color: bool) -> dict[str, tuple[types.DALIDataType, int]]:
+    """What a graph is fed, with type and number of dimensions of one item.
 
-media: frames (S, H, W, 3), the bytes of a video, or those of one JPEG. start, end: [top, left] and [bottom, right) of
-the crop in pixels, of the frame or under jpeg of the window. flip: 1 to mirror. frames: (S,) indices. window_start,
-window_shape: [top, left] and [height, width] of the part of a JPEG that is decoded.
-"""
+    media: the frames (F, H, W, 3), cut to the window; the bytes of a video; or those of one JPEG. scaled: whether the
+    crops are scaled. color: as in ClipPlan. start_c, end_c: [top, left] and [bottom, right) of crop c in pixels of what
+    is decoded. place_c: where an unscaled crop lies, (top, left) as a share of the room there is. flip_c: whether it is
+    mirrored. frames: (U,) the frames to decode; order: (F,) which of them to take. window_start, window_shape: [top,
+    left] and [height, width] of the part of a JPEG that is decoded.
+    """
+    inputs = {"media": (types.UINT8, 4 if decoder == "pyav" else 1), "scaled": (types.BOOL, 0)}
+    if changes_color:
+        inputs |= {"color": (types.FLOAT, 1)}
+    for crop in range(num_crops):
+        inputs |= {f"start_{crop}": (types.FLOAT, 1), f"end_{crop}": (types.FLOAT, 1)}
+        inputs |= {f"place_{crop}": (types.FLOAT, 1), f"flip_{crop}": (types.INT32, 0)}
+    if decoder == "nvdec":
+        inputs |= {"frames": (types.INT32, 1), "order": (types.INT32, 1)}
+    if decoder == "jpeg":
+        inputs |= {"window_start": (types.INT32, 1), "window_shape": (types.INT32, 1)}
+    return inputs
 
 
 class ClipGraph:
-    """A DALI pipeline that turns batches from `source` into clips.
+    """A DALI pipeline that turns batches from `source` into crops.
 
     Args:
-        source: called in `run`, a batch or two before its clips are returned.
-        decoder: "pyav", "nvdec" or "jpeg".
-        batch_size: the most items that `source` will give at once: clips, or under jpeg frames.
-        crop_size: side of the square clips in pixels.
-        device: the torch device the clips are wanted on.
+        source: called in `run`, a batch or two before its crops are returned; gives `Inputs` or raises StopIteration.
+            What it gave must not be changed, and be kept, until the crops of it were returned.
+        decoder: pyav, nvdec or jpeg.
+        batch_size: items in the largest batch.
+        crop_size: side of a crop in pixels.
+        num_crops: crops of each item.
+        changes_color: whether the inputs' colours are to be applied.
+        device: the torch device the crops are wanted on.
         num_threads: threads of DALI's own for the pixels.
     """
 
     def __init__(
-        self, source: Source, decoder: str, batch_size: int, crop_size: int, device: torch.device, num_threads: int
+        self,
+        source: Callable[[], Inputs],
+        decoder: str,
+        batch_size: int,
+        crop_size: int,
+        device: torch.device,
+        num_threads: int,
+        num_crops: int = 1,
+        changes_color: bool = False,
     ):
         on_gpu = device.type == "cuda"
-        device_id = (device.index or 0) if on_gpu else None
-        self._pipeline = Pipeline(batch_size, num_threads, device_id, exec_dynamic=True, prefetch_queue_depth=2)
-        with self._pipeline:
-            inputs = _inputs(source, decoder)
-            pixels = _decode(inputs, decoder, on_gpu)
-            pixels = fn.resize(
-                pixels, size=[crop_size] * 2, roi_start=inputs["start"], roi_end=inputs["end"], antialias=True
-            )
-            pixels = fn.crop_mirror_normalize(
-                pixels,
-                mirror=inputs["flip"],
-                mean=PIXEL_MEAN,
-                std=PIXEL_STD,
-                dtype=types.FLOAT,
-                output_layout="HWC" if decoder == "jpeg" else "FHWC",
-            )
-            self._pipeline.set_outputs(pixels)
+        self._pipeline = _build_graph(
+            batch_size=batch_size,
+            num_threads=num_threads,
+            device_id=(device.index or 0) if on_gpu else None,
+            source=source,
+            named=input_types(decoder, num_crops, changes_color),
+            decoder=decoder,
+            on_gpu=on_gpu,
+            crop_size=crop_size,
+            num_crops=num_crops,
+        )
         self._pipeline.build()
 
-    def run(self) -> torch.Tensor:
-        """The next frames, (B, S, H, W, 3) or under jpeg (B * S, H, W, 3), float32, owned by the caller.
+    def run(self) -> list[torch.Tensor]:
+        """The next batch, for each crop (N, F, H, W, 3) or under jpeg (N, H, W, 3), float32, owned by the caller.
 
         Raises:
             StopIteration: the source is at its end.
-            Exception: whatever the source raised; the graph cannot be used any more.
+            Exception: whatever the source raised, or DALI; the graph cannot be used any more.
         """
-        (pixels,) = self._pipeline.run()
-        return torch.from_dlpack(pixels.as_tensor())
+        return [torch.from_dlpack(crop.as_tensor()) for crop in self._pipeline.run()]
 
     def finish(self) -> None:
         """Makes the graph ready for a source that begins anew; to be called when the source is at its end."""
@@ -93,19 +106,64 @@ class ClipGraph:
             raise AssertionError("the source of the graph is not at its end")
 
 
-def _inputs(source: Source, decoder: str) -> dict[str, DataNode]:
-    kinds, dimensions = zip(*INPUTS[decoder].values())
-    layouts = ["FHWC" if name == "media" and decoder == "pyav" else "" for name in INPUTS[decoder]]
+@pipeline_def(exec_dynamic=True, prefetch_queue_depth=2, enable_conditionals=True)
+def _build_graph(source, named, decoder, on_gpu, crop_size, num_crops):
+    inputs = _inputs(source, named, decoder, on_gpu)
+    pixels = _decode(inputs, decoder, on_gpu)
+    if "color" in inputs:
+        brightness, contrast, saturation, hue = (inputs["color"][i] for i in range(4))
+        pixels = fn.color_twist(pixels, brightness=brightness, contrast=contrast, saturation=saturation, hue=hue)
+    crops = []
+    for c in range(num_crops):
+        # Scaling costs six times what the rest does, also where it changes nothing: it is decided for each sample.
+        if inputs["scaled"]:
+            crop = fn.resize(
+                pixels,
+                size=[crop_size] * 2,
+                roi_start=inputs[f"start_{c}"],
+                roi_end=inputs[f"end_{c}"],
+                antialias=True,
+            )
+        else:
+            crop = pixels
+        crops.append(
+            fn.crop_mirror_normalize(
+                crop,
+                crop=(crop_size, crop_size),
+                crop_pos_y=inputs[f"place_{c}"][0],
+                crop_pos_x=inputs[f"place_{c}"][1],
+                mirror=inputs[f"flip_{c}"],
+                mean=PIXEL_MEAN,
+                std=PIXEL_STD,
+                dtype=types.FLOAT,
+                output_layout="HWC" if decoder == "jpeg" else "FHWC",
+            )
+        )
+    return tuple(crops)
+
+
+def _inputs(source: Callable[[], Inputs], named: dict, decoder: str, on_gpu: bool) -> dict[str, DataNode]:
+    def give() -> tuple:
+        inputs = source()
+        return tuple(inputs[name] for name in named)
+
+    kinds, dimensions = zip(*named.values())
     nodes = fn.external_source(
-        source, num_outputs=len(kinds), dtype=list(kinds), ndim=list(dimensions), layout=layouts
+        give,
+        num_outputs=len(named),
+        dtype=list(kinds),
+        ndim=list(dimensions),
+        layout=["FHWC" if name == "media" and decoder == "pyav" else "" for name in named],
+        no_copy=not on_gpu,
     )
-    return dict(zip(INPUTS[decoder], nodes))
+    return dict(zip(named, nodes))
 
 
 def _decode(inputs: dict[str, DataNode], decoder: str, on_gpu: bool) -> DataNode:
-    """uint8 frames: FHWC, or under jpeg HWC."""
+    """uint8 frames: FHWC, or under jpeg HWC; whole ones under nvdec, else windows."""
     if decoder == "nvdec":
-        return fn.decoders.video(inputs["media"], device="mixed", frames=inputs["frames"])
+        frames = fn.decoders.video(inputs["media"], device="mixed", frames=inputs["frames"])
+        return fn.sequence_rearrange(frames, new_order=inputs["order"])
     if decoder == "jpeg":
         return fn.decoders.image_slice(
             inputs["media"],

@@ -1,8 +1,9 @@
 """The loader: planned clips, read, decoded and cropped, as an iterator whose state is (epoch, step)."""
 
+import logging
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -10,12 +11,18 @@ import numpy as np
 import torch
 
 from pipeline.config import DataConfig
-from pipeline.graph import INPUTS, ClipGraph
-from pipeline.plan import ClipPlan, crop_window, plan_clip, plan_order, plan_rank_batches, plan_rank_evaluation
-from pipeline.reading import ReadAhead, SampleError, read_jpegs, read_media
+from pipeline.decoders import choose_decoder
+from pipeline.feed import Feed
+from pipeline.graph import ClipGraph, Inputs
+from pipeline.plan import ClipPlan, plan_clip, plan_order, plan_rank_batches, plan_rank_evaluation
+from pipeline.reading import ReadAhead, SampleError
 from sharding.commandline import UserError
 from sharding.manifest import PackedDataset
-from sharding.media import MediaError, decode_frames
+
+log = logging.getLogger("pipeline.loader")
+
+Agree = Callable[[list[int]], list[int]]
+"""The union over all ranks of what each of them gives; called by all of them together."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -23,18 +30,20 @@ class VideoBatch:
     """What the network sees."""
 
     clips: torch.Tensor
-    """(B, T, 3, H, W) float32, normalised; a view of channels-last memory."""
+    """(B * V, T, 3, H, W) float32, normalised, the V views of a sample together; a view of channels-last memory."""
     labels: torch.Tensor
     """(B,) int64 class ids."""
     sample_ids: torch.Tensor
     """(B,) int64 row numbers in samples.parquet."""
     ends_step: bool = True
     """Whether this is the last of the micro-batches of an optimizer step."""
+    num_views: int = 1
+    """V: 1 in training."""
 
     def __post_init__(self) -> None:
         size = len(self.sample_ids)
         assert self.clips.ndim == 5 and self.clips.shape[2] == 3, self.clips.shape
-        assert len(self.clips) == size and self.labels.shape == self.sample_ids.shape == (size,), repr(self)
+        assert len(self.clips) == size * self.num_views and self.labels.shape == self.sample_ids.shape == (size,), self
 
     def __repr__(self) -> str:
         return f"VideoBatch(clips={tuple(self.clips.shape)}, labels={tuple(self.labels.shape)}, {self.clips.device})"
@@ -44,24 +53,29 @@ class VideoLoader:
     """Yields the `VideoBatch`es of this rank, one epoch per iteration, and goes on with the next epoch.
 
     In training each epoch visits the samples in a new order, in global batches of `batch_size`, the last incomplete
-    one left out; in evaluation (`training=False`) over all ranks each sample comes exactly once, in stored order.
+    one left out; in evaluation (`training=False`) over all ranks each sample comes exactly once, in stored order, with
+    all of its views.
 
-    Its state is (`epoch`, `step`): step counts the optimizer steps of the epoch whose batches have all been handed out;
-    with the last of them the next epoch begins. What comes after `load_state_dict` is what would have come.
+    Its state is (`epoch`, `step`), and the samples left out as bad: step counts the optimizer steps of the epoch whose
+    batches have all been handed out; with the last of them the next epoch begins. What comes after `load_state_dict` is
+    what would have come.
 
     Args:
         dataset: a packed split; its quarantined samples are left out.
         config: sampling, crop and decode node.
-        training: random or central sampling, as above.
-        micro_batch_size: clips per yielded batch.
+        training: random or evenly spread sampling, as above.
+        micro_batch_size: clips per yielded batch; in evaluation with several views as many samples as fit, at least one.
         batch_size: clips per optimizer step over all ranks, a multiple of world_size * micro_batch_size, which is
             the default; without meaning in evaluation.
         seed: of everything random.
         rank: this process among `world_size`.
         device: where the clips are wanted.
+        agree: with more than one rank and data.on_bad_sample=quarantine: how they tell each other of bad samples. It is
+            called once a step.
 
     Raises:
-        UserError: fewer samples than one global batch, or a batch size that the ranks cannot share.
+        UserError: fewer samples than one global batch, a batch size that the ranks cannot share, a video with too few
+            frames, crops that the labels do not allow.
         SampleError: in iteration, for a sample that cannot be read or decoded.
     """
 
@@ -77,28 +91,31 @@ class VideoLoader:
         rank: int = 0,
         world_size: int = 1,
         device: torch.device | str = "cpu",
+        agree: Agree = lambda bad: bad,
     ):
         self.dataset, self.config, self.training = dataset, config, training
-        self.micro_batch_size, self.seed, self.rank, self.world_size = micro_batch_size, seed, rank, world_size
+        self.seed, self.rank, self.world_size, self._agree = seed, rank, world_size, agree
+        self.num_views = 1 if training else config.num_views
+        self.micro_batch_size = max(1, micro_batch_size // self.num_views)
         self.batch_size = batch_size or micro_batch_size * world_size
         self.device = torch.device(device)
-        self.decoder = choose_decoder(config.decoder, dataset, self.device)
         self.epoch = self.step = 0
-        self._sample_ids = np.setdiff1d(np.arange(len(dataset)), dataset.quarantined)
+        self.left_out: tuple[int, ...] = ()
+        """Sample ids left out as bad by this run, besides those that the dataset lists as quarantined."""
+        self.decoder = choose_decoder(config.decoder, dataset, self.device)
+        self._feed = Feed(
+            dataset, config, self.decoder, 1 if training else config.test_crops, training and config.changes_color
+        )
+        self.steps_per_epoch = self._count_steps()
+        """Optimizer steps in one epoch of training, before any sample was left out; in evaluation this rank's batches."""
         self._check()
-        threads = config.reading_threads or os.cpu_count() or 1
-        self._num_threads = threads
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="reading")
+        self._num_threads = config.reading_threads or os.cpu_count() or 1
+        self._pool = ThreadPoolExecutor(self._num_threads, thread_name_prefix="reading")
         self._graph: ClipGraph | None = None
-        self._feed: ReadAhead[ClipPlan] | None = None
-        self._in_flight: deque[list[ClipPlan]] = deque()
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Optimizer steps in one epoch of training; in evaluation the batches of this rank."""
-        if self.training:
-            return len(self._sample_ids) // self.batch_size
-        return len(self._evaluation_batches())
+        self._idle_graph: ClipGraph | None = None
+        """The graph of the last epoch, if that was read to its end."""
+        self._read_ahead: ReadAhead[ClipPlan] | None = None
+        self._in_flight: deque[tuple[list[ClipPlan], Inputs | None]] = deque()
 
     def __len__(self) -> int:
         """Batches that this rank yields in one epoch."""
@@ -106,44 +123,46 @@ class VideoLoader:
 
     def state_dict(self) -> dict:
         """Where the loader stands, and what it must be set up with for that to mean anything."""
-        return {"epoch": self.epoch, "step": self.step, **self._identity()}
+        return {"epoch": self.epoch, "step": self.step, "left_out": list(self.left_out), **self._identity()}
 
     def load_state_dict(self, state: dict) -> None:
         """Goes to where `state` was taken.
 
         Raises:
-            UserError: the state is of another dataset, seed or batch size.
+            UserError: the state is of another dataset, seed, batch size or sampling.
         """
         for name, ours in self._identity().items():
-            if state[name] != ours:
+            if state.get(name) != ours:
                 raise UserError(
-                    f"cannot resume: the checkpoint was made with {name} {state[name]}, this run has {ours}; "
+                    f"cannot resume: the checkpoint was made with {name} {state.get(name)}, this run has {ours}; "
                     "use the same, or begin a new run in another folder"
                 )
-        self.epoch, self.step = state["epoch"], state["step"]
+        self.epoch, self.step, self.left_out = state["epoch"], state["step"], tuple(state["left_out"])
 
     def __iter__(self) -> Iterator[VideoBatch]:
-        graph = self._take_graph()
-        self._start_feed()
-        epoch, first, end = self.epoch, self.step * self._micro_batches_per_step, len(self)
-        for index in range(first, end):
-            frames = graph.run()
-            plans = self._in_flight.popleft()
-            clips = frames.view(len(plans), -1, *frames.shape[-3:]).permute(0, 1, 4, 2, 3)
-            labels = torch.tensor([plan.label for plan in plans], device=self.device)
-            sample_ids = torch.tensor([plan.sample_id for plan in plans], device=self.device)
-            self.step, rest = divmod(index + 1, self._micro_batches_per_step)
-            if index + 1 == end:
-                self.epoch, self.step = epoch + 1, 0
-            yield VideoBatch(clips, labels, sample_ids, ends_step=rest == 0)
+        epoch = self.epoch
+        num_steps = self._start()
+        while self.step < num_steps:
+            if self.training and self.config.on_bad_sample == "quarantine":
+                batches, num_steps = self._agreed_step(num_steps)
+            else:
+                batches = self._next_step()
+            for batch in batches:
+                if batch.ends_step:
+                    self.step += 1
+                    if self.step == num_steps:
+                        self.epoch, self.step = epoch + 1, 0
+                yield batch
+            if self.epoch > epoch:
+                break
         self.epoch, self.step = epoch + 1, 0
-        graph.finish()
-        self._graph = graph
+        self._graph.finish()
+        self._idle_graph = self._graph
 
     def close(self) -> None:
         """Stops the reading threads."""
-        if self._feed is not None:
-            self._feed.cancel()
+        if self._read_ahead is not None:
+            self._read_ahead.cancel()
         self._pool.shutdown(cancel_futures=True)
 
     @property
@@ -151,10 +170,28 @@ class VideoLoader:
         return self.batch_size // (self.world_size * self.micro_batch_size) if self.training else 1
 
     def _identity(self) -> dict:
-        return {"dataset": self.dataset.fingerprint, "seed": self.seed, "batch_size": self.batch_size}
+        settings = {f"data.{name}": value for name, value in self.config.shaping().items()}
+        return {"dataset": self.dataset.fingerprint, "seed": self.seed, "batch_size": self.batch_size, **settings}
+
+    def _count_steps(self) -> int:
+        if self.training:
+            return (len(self.dataset) - len(self.dataset.quarantined)) // self.batch_size
+        return len(self._evaluation_batches())
 
     def _check(self) -> None:
+        config, directory = self.config, self.dataset.directory
+        kept = np.delete(self.dataset.num_frames, self.dataset.quarantined)
+        if len(kept) and kept.min() < config.min_frames:
+            sample_id = int(np.argmax(self.dataset.num_frames < config.min_frames))
+            raise UserError(
+                f"{directory}, sample {self.dataset.key(sample_id)}: {self.dataset.num_frames[sample_id]} frames, but "
+                f"data.min_frames={config.min_frames}; lower it, or list the sample in quarantine.jsonl"
+            )
         if not self.training:
+            if config.test_crops == 10 and self.dataset.manifest.flip_pairs:
+                raise UserError(
+                    f"data.test_crops=10 mirrors clips, which changes classes of {directory} (its flip pairs); use 1 or 3"
+                )
             return
         if self.batch_size % (self.world_size * self.micro_batch_size):
             raise UserError(
@@ -163,95 +200,125 @@ class VideoLoader:
             )
         if self.steps_per_epoch == 0:
             raise UserError(
-                f"{self.dataset.directory}: {len(self._sample_ids)} samples do not fill one batch of "
-                f"{self.batch_size}; lower the batch size"
+                f"{directory}: {len(kept)} samples do not fill one batch of {self.batch_size}; lower the batch size"
             )
 
     def _evaluation_batches(self) -> list[np.ndarray]:
-        return plan_rank_evaluation(self._sample_ids, self.micro_batch_size, self.rank, self.world_size)
+        sample_ids = np.setdiff1d(np.arange(len(self.dataset)), self.dataset.quarantined)
+        return plan_rank_evaluation(sample_ids, self.micro_batch_size, self.rank, self.world_size)
 
-    def _plans_from(self, step: int) -> Iterator[list[ClipPlan]]:
-        """This rank's planned batches of the current epoch, from `step` on."""
+    def _start(self) -> int:
+        """Sets the reading threads to the rest of the current epoch; returns the number of its steps."""
+        if self._read_ahead is not None:
+            self._read_ahead.cancel()
+        items = self.micro_batch_size * (self._frames_per_clip if self.decoder == "jpeg" else 1)
+        self._graph, self._idle_graph = self._idle_graph or self._build_graph(self._next_inputs, items), None
+        self._in_flight.clear()
         if self.training:
-            order = plan_order(self._sample_ids, self.seed, self.epoch)
+            order = plan_order(self.dataset.shards, self.config, self.batch_size, self.seed, self.epoch)
+            bad = np.union1d(self.dataset.quarantined, np.array(self.left_out, np.int64))
+            # Left out of the order and not of what is ordered: what came before the sample stays as it was.
+            order = order[~np.isin(order, bad)] if len(bad) else order
             batches = plan_rank_batches(order, self.batch_size, self.micro_batch_size, self.rank, self.world_size)
-            batches = batches[step:].reshape(-1, self.micro_batch_size)
         else:
-            batches = self._evaluation_batches()[step:]
-        epoch = self.epoch
-        for batch in batches:
-            yield [
-                plan_clip(
-                    self.dataset, self.config, int(sample_id), training=self.training, seed=self.seed, epoch=epoch
-                )
-                for sample_id in batch
-            ]
+            batches = [batch[None] for batch in self._evaluation_batches()]
+        rest = (self._plan(batch) for step in batches[self.step :] for batch in step)
+        self._read_ahead = ReadAhead(self._pool, self._feed.read, rest, self.config.read_ahead)
+        return len(batches)
 
-    def _take_graph(self) -> ClipGraph:
-        """The graph of the last epoch, if that was read to its end, else a new one."""
-        graph, self._graph = self._graph, None
-        return graph or ClipGraph(
-            self._next_inputs,
+    def _plan(self, sample_ids: np.ndarray) -> list[ClipPlan]:
+        which = {"training": self.training, "seed": self.seed, "epoch": self.epoch}
+        return [plan_clip(self.dataset, self.config, int(sample_id), **which) for sample_id in sample_ids]
+
+    @property
+    def _frames_per_clip(self) -> int:
+        return self.config.num_segments * (1 if self.training else self.config.test_clips)
+
+    def _build_graph(self, source: Callable[[], Inputs], batch_size: int) -> ClipGraph:
+        return ClipGraph(
+            source,
             self.decoder,
-            self.micro_batch_size * (self.config.num_segments if self.decoder == "jpeg" else 1),
+            batch_size,
             self.config.crop_size,
             self.device,
             self._num_threads,
+            self._feed.num_crops,
+            self._feed.changes_color,
         )
 
-    def _start_feed(self) -> None:
-        """Sets the reading threads to the rest of the current epoch."""
-        if self._feed is not None:
-            self._feed.cancel()
-        self._in_flight.clear()
-        self._feed = ReadAhead(self._pool, self._read, self._plans_from(self.step), self.config.read_ahead)
+    def _next_inputs(self) -> Inputs:
+        """The graph's source: the next batch that the threads have read."""
+        plans, read = self._read_ahead.next()
+        self._in_flight.append((plans, None))
+        inputs = self._feed.inputs(plans, read())
+        self._in_flight[-1] = (plans, inputs)  # the graph reads them where they are
+        return inputs
 
-    def _next_inputs(self) -> tuple[list, ...]:
-        """The graph's source: the next batch that the threads have read, as one list for each of its inputs."""
-        plans, media = self._feed()
-        self._in_flight.append(plans)
-        items = [item for plan, read in zip(plans, media) for item in self._items(plan, read)]
-        return tuple([item[name] for item in items] for name in INPUTS[self.decoder])
-
-    def _items(self, plan: ClipPlan, media: np.ndarray | list[np.ndarray]) -> list[dict[str, np.ndarray]]:
-        """What the graph is fed for one clip: one item, or under jpeg one for each frame."""
-        shared = {"start": plan.box[:2], "end": plan.box[2:], "flip": np.int32(plan.flip), "frames": plan.frames}
-        if self.decoder != "jpeg":
-            return [shared | {"media": media}]
-        size = int(self.dataset.heights[plan.sample_id]), int(self.dataset.widths[plan.sample_id])
-        window = crop_window(plan.box, *size, self.config.crop_size)
-        origin = window[:2].astype(np.float32)
-        shared |= {"start": plan.box[:2] - origin, "end": plan.box[2:] - origin}
-        shared |= {"window_start": window[:2], "window_shape": window[2:] - window[:2]}
-        return [shared | {"media": jpeg} for jpeg in media]
-
-    def _read(self, plan: ClipPlan) -> np.ndarray | list[np.ndarray]:
-        """Bytes of a video for NVDEC, of each frame for the JPEG decoder; with pyav the planned frames (S, H, W, 3)."""
-        if self.decoder == "jpeg":
-            return read_jpegs(self.dataset, plan.sample_id, plan.frames)
-        data = read_media(self.dataset, plan.sample_id)
-        if self.decoder == "nvdec":
-            return np.frombuffer(data, np.uint8)
+    def _next_step(self) -> Iterator[VideoBatch]:
+        """The micro-batches of the next step. Raises SampleError for the sample that the graph cannot decode."""
         try:
-            return decode_frames(data, plan.frames)
-        except MediaError as error:
-            raise SampleError(self.dataset, plan.sample_id, error) from error
+            yield from self._run_step()
+        except Exception as error:
+            bad = self._find_bad()
+            raise (bad[0] if bad else error) from error
 
+    def _agreed_step(self, num_steps: int) -> tuple[list[VideoBatch], int]:
+        """The micro-batches of the next step, after all ranks have theirs, and the number of steps of this epoch.
 
-def choose_decoder(decoder: str, dataset: PackedDataset, device: torch.device) -> str:
-    """The decode node that `decoder` means for a dataset on a device.
+        Samples that are bad on any rank are left out, which draws all later ones forward. The batches are empty if no
+        step is left.
+        """
+        while self.step < num_steps:
+            batches: list[VideoBatch] = []
+            bad: list[SampleError] = []
+            try:
+                batches = list(self._run_step())
+            except Exception:
+                bad = self._find_bad()
+                if not bad:
+                    raise
+            agreed = self._agree([error.sample_id for error in bad])
+            if not agreed:
+                return batches, num_steps
+            for error in bad:
+                log.error("left out: %s", error)
+            self._leave_out(agreed)
+            num_steps = self._start()
+        return [], num_steps
 
-    Raises:
-        UserError: a node that cannot decode what the dataset stores, or nvdec without a GPU.
-    """
-    stores_jpegs = {suffix == "jpgs" for suffix in dataset.suffixes}
-    if len(stores_jpegs) > 1:
-        raise UserError(f"{dataset.directory}: stores both videos and JPEGs; pack them as two datasets")
-    if decoder == "auto":
-        return "jpeg" if stores_jpegs == {True} else "nvdec" if device.type == "cuda" else "pyav"
-    if (decoder == "jpeg") is not (stores_jpegs == {True}):
-        stored, fitting = ("JPEGs", "jpeg") if stores_jpegs == {True} else ("videos", "pyav or nvdec")
-        raise UserError(f"data.decoder={decoder}: {dataset.directory} stores {stored}; use auto or {fitting}")
-    if decoder == "nvdec" and device.type != "cuda":
-        raise UserError("data.decoder=nvdec needs a GPU, and this run has none; use data.decoder=pyav")
-    return decoder
+    def _leave_out(self, sample_ids: list[int]) -> None:
+        self.left_out = tuple(sorted({*self.left_out, *sample_ids}))
+        count, most, directory = len(self.left_out), self.config.max_bad_samples, self.dataset.directory
+        log.warning("%d bad sample(s) of %s left out so far", count, directory)
+        if count > most:
+            raise UserError(
+                f"{directory}: {count} bad samples, more than data.max_bad_samples={most}; check the shards with: "
+                f"python -m sharding verify {directory} --decode"
+            )
+
+    def _run_step(self) -> Iterator[VideoBatch]:
+        for number in range(self._micro_batches_per_step):
+            crops = self._graph.run()
+            plans, _ = self._in_flight.popleft()
+            yield VideoBatch(
+                self._feed.join(crops, plans),
+                torch.tensor([plan.label for plan in plans], device=self.device),
+                torch.tensor([plan.sample_id for plan in plans], device=self.device),
+                ends_step=number == self._micro_batches_per_step - 1,
+                num_views=self.num_views,
+            )
+
+    def _find_bad(self) -> list[SampleError]:
+        """The bad ones among the samples on their way, each read and decoded alone: the graph does not say which."""
+        return [error for plans, _ in self._in_flight for plan in plans if (error := self._try_alone(plan))]
+
+    def _try_alone(self, plan: ClipPlan) -> SampleError | None:
+        try:
+            inputs = self._feed.inputs([plan], [self._feed.read(plan)])
+            self._build_graph(lambda: inputs, len(inputs["media"])).run()
+        except SampleError as error:
+            return error
+        except Exception as error:
+            words = " ".join(str(error).split())
+            return SampleError(self.dataset, plan.sample_id, f"{self.decoder} cannot decode it: {words}")
+        return None

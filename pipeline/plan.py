@@ -18,29 +18,63 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.config import DataConfig
+from pipeline.crops import crop_box, multi_scale_box, random_resized_box, view_boxes
+from pipeline.frames import dense_frames, even_start, middle_frames, random_frames, random_start
 from sharding.manifest import PackedDataset
 
 # Separate streams of the generator, so that a new kind of draw never shifts an old one.
-_ORDER, _CLIP = 0, 1
+_ORDER, _CLIP, _CROP, _COLOR = 0, 1, 2, 3
 
 
 @dataclass(frozen=True)
 class ClipPlan:
-    """One clip to make: S frames of one sample, and the box of pixels that becomes the crop."""
+    """What to make of one sample: a clip in training, all of its views in evaluation."""
 
     sample_id: int
     label: int
-    """Class id, with the sides already changed if the clip is flipped."""
+    """Class id, with the sides already changed if the clip is mirrored."""
     frames: np.ndarray
-    """(S,) int32 frame indices, non-decreasing."""
-    box: np.ndarray
-    """(4,) float32 [top, left, bottom, right) in pixels of the stored frame; it is scaled to the crop."""
-    flip: bool
+    """(K * T,) int32 frame indices of K clips, one after the other; K = 1 in training."""
+    boxes: np.ndarray
+    """(C, 4) float32 [top, left, bottom, right) in pixels of the stored frame, each scaled to a crop; C = 1 in training."""
+    flips: np.ndarray
+    """(C,) bool: which crops are mirrored."""
+    color: np.ndarray
+    """(4,) float32: factors of brightness, contrast and saturation, and the degrees by which the hue is turned."""
 
 
-def plan_order(sample_ids: np.ndarray, seed: int, epoch: int) -> np.ndarray:
-    """The order in which one epoch of training visits `sample_ids` (N,): a permutation of them, int64."""
-    return _generator(seed, _ORDER, epoch).permutation(sample_ids)
+def plan_order(shards: np.ndarray, config: DataConfig, batch_size: int, seed: int, epoch: int) -> np.ndarray:
+    """The order (N,) int32 in which an epoch of training visits all samples: a permutation of the sample ids.
+
+    Args:
+        shards: (N,) the shard of each sample, non-decreasing; only a block shuffle looks at it.
+        batch_size: samples per optimizer step over all ranks; only a block shuffle looks at it.
+    """
+    generator = _generator(seed, _ORDER, epoch)
+    if config.shuffle == "global" or not len(shards):
+        return generator.permutation(np.arange(len(shards), dtype=np.int32))
+    return _block_order(shards, config.shuffle_block_shards, config.shuffle_streams, batch_size, generator)
+
+
+def _block_order(
+    shards: np.ndarray, block_shards: int, streams: int, batch_size: int, generator: np.random.Generator
+) -> np.ndarray:
+    """Shards in a random order, `block_shards` at a time shuffled together, read in `streams` places at once.
+
+    The shuffled epoch is cut into as many equal runs as there are streams, and each batch takes an equal part of each
+    run, in the same places: so a batch mixes that many blocks, and a rank (or, of the ranks, a machine) reads only the
+    shards of its own part.
+    """
+    num_samples, num_shards = len(shards), int(shards[-1]) + 1
+    place = np.empty(num_shards, np.int64)
+    place[generator.permutation(num_shards)] = np.arange(num_shards)
+    # One sort: by block, and within a block at random.
+    keys = (place // block_shards)[shards] << 40 | generator.integers(1 << 40, size=num_samples)
+    order = np.argsort(keys, kind="stable").astype(np.int32)
+    streams = math.gcd(batch_size, streams)
+    whole = num_samples // batch_size * batch_size
+    runs = order[:whole].reshape(streams, -1, batch_size // streams)
+    return np.concatenate([runs.transpose(1, 0, 2).reshape(-1), order[whole:]])
 
 
 def plan_rank_batches(
@@ -73,42 +107,19 @@ def plan_rank_evaluation(sample_ids: np.ndarray, batch_size: int, rank: int, wor
 def plan_clip(
     dataset: PackedDataset, config: DataConfig, sample_id: int, *, training: bool, seed: int = 0, epoch: int = 0
 ) -> ClipPlan:
-    """Frames, crop and flip of one sample; random in training, the middle of everything in evaluation."""
+    """Frames, crops, flips and colours of one sample: random in training, evenly spread in evaluation."""
     num_frames, label = int(dataset.num_frames[sample_id]), int(dataset.labels[sample_id])
-    height, width = int(dataset.heights[sample_id]), int(dataset.widths[sample_id])
+    size = int(dataset.heights[sample_id]), int(dataset.widths[sample_id])
     if not training:
-        frames = middle_frames(num_frames, config.num_segments)
-        return ClipPlan(sample_id, label, frames, crop_box(height, width, config, 0.5, 0.5), False)
+        return ClipPlan(sample_id, label, _test_frames(num_frames, config), *view_boxes(*size, config), _SAME_COLOR)
     draws = _generator(seed, _CLIP, epoch, sample_id).random(3 + config.num_segments)
-    frames = random_frames(num_frames, draws[3:])
+    frames = _training_frames(num_frames, config, draws[3:])
+    box = _training_box(size, config, draws[:2], seed, epoch, sample_id)
     flip = bool(config.flip and draws[2] < 0.5)
     if flip:
         label = mirrored_label(label, dataset.manifest.flip_pairs)
-    return ClipPlan(sample_id, label, frames, crop_box(height, width, config, draws[0], draws[1]), flip)
-
-
-def middle_frames(num_frames: int, num_segments: int) -> np.ndarray:
-    """The middle frame of each segment: floor((i + 1/2) * n / S), as TSN tests.
-
-    >>> middle_frames(10, 4)
-    array([1, 3, 6, 8], dtype=int32)
-    >>> middle_frames(3, 4)  # fewer frames than segments: repeated, in order
-    array([0, 1, 1, 2], dtype=int32)
-    """
-    segments = np.arange(num_segments, dtype=np.int64)
-    return ((2 * segments + 1) * num_frames // (2 * num_segments)).astype(np.int32)
-
-
-def random_frames(num_frames: int, draws: np.ndarray) -> np.ndarray:
-    """A random frame of each segment: floor((i + u_i) * n / S) for `draws` u (S,) from [0, 1), as TSN trains.
-
-    >>> random_frames(10, np.array([0.0, 0.9, 0.5, 0.99]))
-    array([0, 4, 6, 9], dtype=int32)
-    """
-    segments, num_segments = np.arange(len(draws), dtype=np.int64), len(draws)
-    frames = np.floor((segments + draws) * num_frames / num_segments).astype(np.int64)
-    last = ((segments + 1) * num_frames - 1) // num_segments  # rounding may carry u close to 1 beyond its segment
-    return np.minimum(frames, last).astype(np.int32)
+    color = _training_color(config, seed, epoch, sample_id) if config.changes_color else _SAME_COLOR
+    return ClipPlan(sample_id, label, frames, box[None], np.array([flip]), color)
 
 
 def mirrored_label(label: int, flip_pairs: tuple[tuple[int, int], ...]) -> int:
@@ -119,36 +130,45 @@ def mirrored_label(label: int, flip_pairs: tuple[tuple[int, int], ...]) -> int:
     return label
 
 
-def crop_box(height: int, width: int, config: DataConfig, vertical: float, horizontal: float) -> np.ndarray:
-    """The square of the stored frame that becomes the crop once the short side is scaled to config.short_side.
-
-    `vertical` and `horizontal` in [0, 1) choose among the whole-pixel positions of the crop in the scaled frame, so
-    frames stored at that very size are cropped without resampling. One half means the centre.
-
-    >>> crop_box(256, 340, DataConfig(short_side=256, crop_size=224), 0.5, 0.5)
-    array([ 16.,  58., 240., 282.], dtype=float32)
-    """
-    short = min(height, width)
-    top = int(vertical * (height * config.short_side // short - config.crop_size + 1))
-    left = int(horizontal * (width * config.short_side // short - config.crop_size + 1))
-    box = np.array([top, left, top + config.crop_size, left + config.crop_size])
-    return (box * short / config.short_side).astype(np.float32)
+def _training_frames(num_frames: int, config: DataConfig, draws: np.ndarray) -> np.ndarray:
+    if config.sampling == "segments":
+        return random_frames(num_frames, draws)
+    start = random_start(num_frames, config.num_segments, config.frame_stride, draws[0])
+    return dense_frames(num_frames, config.num_segments, config.frame_stride, start)
 
 
-def crop_window(box: np.ndarray, height: int, width: int, crop_size: int) -> np.ndarray:
-    """The whole pixels (4,) int32 [top, left, bottom, right) that scaling `box` to the crop looks at.
+def _test_frames(num_frames: int, config: DataConfig) -> np.ndarray:
+    clips = []
+    for clip in range(config.test_clips):
+        if config.sampling == "segments":
+            clips.append(middle_frames(num_frames, config.num_segments, clip, config.test_clips))
+        else:
+            start = even_start(num_frames, config.num_segments, config.frame_stride, clip, config.test_clips)
+            clips.append(dense_frames(num_frames, config.num_segments, config.frame_stride, start))
+    return np.concatenate(clips)
 
-    Scaling reaches over the edge of the box by the width of its filter: nothing when nothing is scaled.
 
-    >>> crop_window(np.array([16.0, 58.5, 240.0, 282.5]), 256, 340, 112)
-    array([ 13,  55, 243, 286], dtype=int32)
-    """
-    side = float(box[2] - box[0])
-    whole = side == crop_size and np.array_equal(box, np.floor(box))
-    margin = 0 if whole else math.ceil(max(1.0, side / crop_size)) + 1
-    start = np.maximum(np.floor(box[:2]).astype(int) - margin, 0)
-    end = np.minimum(np.ceil(box[2:]).astype(int) + margin, [height, width])
-    return np.concatenate([start, end]).astype(np.int32)
+def _training_box(
+    size: tuple[int, int], config: DataConfig, place: np.ndarray, seed: int, epoch: int, sample_id: int
+) -> np.ndarray:
+    if config.crop == "random":
+        return crop_box(*size, config, *place)
+    if config.crop == "center":
+        return crop_box(*size, config, 0.5, 0.5)
+    draws = _generator(seed, _CROP, epoch, sample_id).random(4)
+    return multi_scale_box(*size, draws[:2]) if config.crop == "multi_scale" else random_resized_box(*size, draws)
+
+
+_SAME_COLOR = np.array([1, 1, 1, 0], np.float32)
+
+
+def _training_color(config: DataConfig, seed: int, epoch: int, sample_id: int) -> np.ndarray:
+    draws = _generator(seed, _COLOR, epoch, sample_id).random(5)
+    reach = np.array([config.color_jitter] * 3 + [config.hue_jitter])
+    color = _SAME_COLOR + reach * (2 * draws[:4] - 1)
+    if draws[4] < config.grayscale:
+        color[2] = 0
+    return color.astype(np.float32)
 
 
 def _generator(seed: int, stream: int, epoch: int, sample_id: int = 0) -> np.random.Generator:

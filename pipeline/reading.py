@@ -18,6 +18,7 @@ class SampleError(RuntimeError):
     """A sample that could not be read or decoded; names its shard and key and the command that checks the shards."""
 
     def __init__(self, dataset: PackedDataset, sample_id: int, reason: object):
+        self.sample_id = sample_id
         shard = dataset.shard_path(dataset.shards[sample_id])
         super().__init__(
             f"{shard}, sample {dataset.key(sample_id)}: {reason}; "
@@ -89,11 +90,7 @@ def read_range(file: int, offset: int, length: int) -> bytes:
 
 
 class ReadAhead(Generic[Item]):
-    """Batches of `read(item)`, in order, from a pool of threads that is at most `ahead` batches ahead.
-
-    Calling it gives the next (items, results), or raises StopIteration at the end; an error of `read` is raised where
-    the batch it belongs to is asked for.
-    """
+    """Batches of `read(item)`, in order, from a pool of threads that is at most `ahead` batches ahead."""
 
     def __init__(
         self,
@@ -107,12 +104,17 @@ class ReadAhead(Generic[Item]):
         for _ in range(ahead):
             self._submit()
 
-    def __call__(self) -> tuple[Sequence[Item], list]:
+    def next(self) -> tuple[Sequence[Item], Callable[[], list]]:
+        """The items of the next batch, and what waits for their results, and raises what `read` raised of one.
+
+        Raises:
+            StopIteration: no batch is left.
+        """
         if not self._pending:
             raise StopIteration
         items, futures = self._pending.popleft()
         self._submit()
-        return items, [future.result() for future in futures]
+        return items, lambda: [future.result() for future in futures]
 
     def cancel(self) -> None:
         """Drops what has not been asked for."""

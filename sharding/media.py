@@ -63,22 +63,24 @@ def probe(media: Media) -> VideoInfo:
         return video_info(container, stream)
 
 
-def decode_frames(media: Media, indices: np.ndarray) -> np.ndarray:
-    """The frames `indices` (sorted, may repeat) of a video, as uint8 RGB (S, H, W, 3), turned as the file asks.
+def decode_frames(media: Media, indices: np.ndarray, window: np.ndarray | None = None) -> np.ndarray:
+    """The frames `indices` (S,) of a video, in any order, as uint8 RGB (S, H, W, 3), turned as the file asks.
 
-    Of an all-intra video only the frames asked for are decoded, of others the stretch from the keyframe before them.
-    A container that does not tell packets' times, or that tells them wrongly, is decoded from its beginning.
+    With `window`, [top, left, bottom, right) in pixels, only that part of each. A frame that is named more than once is
+    decoded once. Of an all-intra video only the frames asked for are decoded, of others the stretch from the keyframe
+    before them. A container that does not tell packets' times, or that tells them wrongly, is decoded from its beginning.
 
     Raises MediaError("decode") if a frame is damaged or beyond the end, MediaError("open") for what is no video.
     """
     wanted = np.asarray(indices)
-    if wanted.ndim != 1 or not len(wanted) or wanted[0] < 0 or np.any(np.diff(wanted) < 0):
-        raise ValueError(f"indices {wanted}: one or more sorted frame numbers, 0 or greater")
+    if wanted.ndim != 1 or not len(wanted) or wanted.min() < 0:
+        raise ValueError(f"indices {wanted}: one or more frame numbers, 0 or greater")
     with open_video(media, size_only=True) as (container, stream):
-        picker = _Picker(stream, wanted)
+        picker = _Picker(stream, wanted, window)
         packets = _hold_packets(container, stream)
         positions = _packet_of_frame(container, packets) if packets is not None else None
-        if positions is None or len(positions) <= wanted[-1] or not _decode_runs(stream, packets, positions, picker):
+        last = picker.numbers[-1]
+        if positions is None or len(positions) <= last or not _decode_runs(stream, packets, positions, picker):
             _decode_in_order(container, stream, picker)
         return picker.frames
 
@@ -199,20 +201,20 @@ def reason(error: BaseException) -> str:
 class _Picker:
     """Collects the wanted frames, converted to RGB, as a decoder hands them out in any order."""
 
-    def __init__(self, stream, wanted: np.ndarray):
+    def __init__(self, stream, wanted: np.ndarray, window: np.ndarray | None):
         context = stream.codec_context
         self.width, self.height = context.width, context.height
-        self.numbers, self.first_slot = np.unique(wanted, return_index=True)
-        self.slot_ends = np.append(self.first_slot[1:], len(wanted))
-        self.place = {int(number): place for place, number in enumerate(self.numbers)}
+        self.numbers = np.unique(wanted)
+        self.slots = {int(number): np.flatnonzero(wanted == number) for number in self.numbers}
+        self.window = window
         self.num_slots = len(wanted)
         self.taken: set[int] = set()
         self.frames: np.ndarray | None = None
         self.reformatter = VideoReformatter()
 
     def take(self, number: int, frame) -> None:
-        place = self.place.get(number)
-        if place is None or number in self.taken:
+        slots = self.slots.get(number)
+        if slots is None or number in self.taken:
             return
         rgb = self.reformatter.reformat(
             frame, self.width, self.height, "rgb24", dst_color_range=ColorRange.JPEG,
@@ -221,9 +223,12 @@ class _Picker:
         picture = rgb_picture(rgb)
         if frame.rotation:
             picture = np.rot90(picture, frame.rotation // 90)
+        if self.window is not None:
+            top, left, bottom, right = self.window
+            picture = picture[top:bottom, left:right]
         if self.frames is None:
             self.frames = np.empty((self.num_slots, *picture.shape), np.uint8)
-        self.frames[self.first_slot[place] : self.slot_ends[place]] = picture
+        self.frames[slots] = picture
         self.taken.add(number)
 
     @property

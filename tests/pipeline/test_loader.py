@@ -57,7 +57,7 @@ def test_frames_are_those_the_plan_names(dataset, training, segments):
             sample_id = int(batch.sample_ids)
             plan = plan_clip(dataset, config, sample_id, training=training, seed=5, epoch=epoch)
             for shown, number in zip(pixels(batch.clips[0]), plan.frames.tolist()):
-                expected = draw_number(number, (96, 64))[:, int(plan.box[1]) : int(plan.box[3])]
+                expected = draw_number(number, (96, 64))[:, int(plan.boxes[0, 1]) : int(plan.boxes[0, 3])]
                 assert np.abs(shown - expected).mean() < 6, (dataset.key(sample_id), number)
             seen += 1
     assert seen == 2 * len(dataset)
@@ -149,8 +149,8 @@ def test_flip_mirrors_half_of_the_clips_whole(dataset):
         for batch, still in zip(loader, reference):
             for clip, other, sample_id in zip(batch.clips, still.clips, batch.sample_ids.tolist()):
                 plan = plan_clip(dataset, config, sample_id, training=True, seed=3, epoch=epoch)
-                assert torch.equal(clip, other.flip(-1) if plan.flip else other)
-                flipped += plan.flip
+                assert torch.equal(clip, other.flip(-1) if plan.flips[0] else other)
+                flipped += int(plan.flips[0])
     assert 12 <= flipped <= 36  # of 48
 
 
@@ -161,7 +161,7 @@ def test_crops_without_scaling_are_the_stored_pixels(numbered):
     batch = next(iter(load(dataset, config, seed=9)))
     for clip, sample_id in zip(batch.clips, batch.sample_ids.tolist()):
         plan = plan_clip(dataset, config, sample_id, training=True, seed=9)
-        top, left, bottom, right = plan.box.astype(int)
+        top, left, bottom, right = plan.boxes[0].astype(int)
         frames = decode_frames(read_media(dataset, sample_id), plan.frames)[:, top:bottom, left:right]
         assert np.abs(pixels(clip) - frames).max() < 1e-3
 
@@ -173,13 +173,18 @@ def test_decoding_only_the_crop_changes_nothing(numbered_jpeg, short_side, crop_
     config = DataConfig(num_segments=4, short_side=short_side, crop_size=crop_size)
     batch = next(iter(load(dataset, config, seed=9, micro_batch_size=8)))
     plans = [plan_clip(dataset, config, i, training=True, seed=9) for i in batch.sample_ids.tolist()]
-    whole = [
-        np.stack([np.asarray(Image.open(io.BytesIO(jpeg))) for jpeg in read_jpegs(dataset, p.sample_id, p.frames)])
-        for p in plans
-    ]
-    inputs = whole, [p.box[:2] for p in plans], [p.box[2:] for p in plans], [np.int32(p.flip) for p in plans]
+    jpegs = [read_jpegs(dataset, plan.sample_id, plan.frames) for plan in plans]
+    whole = [np.stack([np.asarray(Image.open(io.BytesIO(jpeg))) for jpeg in clip]) for clip in jpegs]
+    inputs = {
+        "media": whole,
+        "scaled": np.ones(8, bool),
+        "start_0": np.stack([plan.boxes[0, :2] for plan in plans]),
+        "end_0": np.stack([plan.boxes[0, 2:] for plan in plans]),
+        "place_0": np.zeros((8, 2), np.float32),
+        "flip_0": np.array([plan.flips[0] for plan in plans], np.int32),
+    }
     graph = ClipGraph(lambda: inputs, "pyav", 8, crop_size, torch.device("cpu"), 2)
-    expected = graph.run().permute(0, 1, 4, 2, 3)
+    expected = graph.run()[0].permute(0, 1, 4, 2, 3)
     difference = np.concatenate([np.abs(pixels(a) - pixels(b)) for a, b in zip(batch.clips, expected)])
     assert difference.max() <= 2.0, difference.max()
     assert difference.mean() < 0.1

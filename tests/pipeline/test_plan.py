@@ -6,7 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.config import DataConfig
-from pipeline.plan import crop_box, middle_frames, plan_order, plan_rank_batches, plan_rank_evaluation, random_frames
+from pipeline.crops import crop_box
+from pipeline.frames import middle_frames, random_frames
+from pipeline.plan import plan_order, plan_rank_batches, plan_rank_evaluation
 
 videos = st.tuples(st.integers(1, 500), st.integers(1, 64))
 
@@ -40,7 +42,7 @@ def test_random_frames_reach_every_frame_but_never_the_end():
 )
 def test_ranks_share_each_global_batch(world_size, accumulation, micro, num_samples, epoch, seed):
     batch_size = world_size * accumulation * micro
-    order = plan_order(np.arange(num_samples), seed, epoch)
+    order = plan_order(np.zeros(num_samples, int), DataConfig(), batch_size, seed, epoch)
     shares = [plan_rank_batches(order, batch_size, micro, rank, world_size) for rank in range(world_size)]
     steps = num_samples // batch_size
     assert [share.shape for share in shares] == [(steps, accumulation, micro)] * world_size
@@ -60,10 +62,11 @@ def test_evaluation_sees_every_sample_once(world_size, batch_size, num_samples):
 
 def test_order_is_a_new_permutation_each_epoch():
     ids = np.arange(1000)
-    orders = [plan_order(ids, seed, epoch) for seed in (0, 1) for epoch in (0, 1)]
+    shards = np.zeros(1000, int)
+    orders = [plan_order(shards, DataConfig(), 10, seed, epoch) for seed in (0, 1) for epoch in (0, 1)]
     assert all(sorted(order) == ids.tolist() for order in orders)
     assert len({tuple(order) for order in orders}) == 4
-    assert np.array_equal(orders[0], plan_order(ids, 0, 0))
+    assert np.array_equal(orders[0], plan_order(shards, DataConfig(), 10, 0, 0))
 
 
 @settings(deadline=None)

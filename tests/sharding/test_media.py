@@ -98,9 +98,9 @@ def test_held_bytes_are_limited(videos, monkeypatch):
     assert read_number(decode_frames(videos["gop8.mp4"], np.array([33]))[0]) == 33
 
 
-@pytest.mark.parametrize("indices", [[], [-1, 2], [3, 2], [[1]]])
+@pytest.mark.parametrize("indices", [[], [-1, 2], [[1]]])
 def test_indices_that_make_no_sense(videos, indices):
-    with pytest.raises(ValueError, match="sorted frame numbers"):
+    with pytest.raises(ValueError, match="frame numbers, 0 or greater"):
         decode_frames(videos["intra.mp4"], np.array(indices))
 
 
