@@ -65,7 +65,7 @@ def _shard_of(dataset: PackedDataset, sample_id: int) -> Iterator[int]:
     limit on open files is ever met.
     """
     try:
-        shard = os.open(dataset.shard_path(dataset.shards[sample_id]), os.O_RDONLY | os.O_CLOEXEC)
+        shard = dataset.open_shard(int(dataset.shards[sample_id]))
         try:
             yield shard
         finally:

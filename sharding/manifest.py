@@ -8,11 +8,12 @@ The number of a row is the sample's id. Anything here needs no PyAV.
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -79,13 +80,15 @@ class Manifest:
     """Number of lines in failures.jsonl."""
     levels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Class names on further levels of labels; the table has a column `label_<level>` for each."""
+    table_sha256: str = ""
+    """SHA-256 of samples.parquet, or empty where it was not recorded; not part of the fingerprint."""
     format_version: int = FORMAT_VERSION
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> "Manifest":
+    def from_json(cls, text: str | bytes) -> "Manifest":
         """Raises ValueError, KeyError or TypeError for what is no manifest."""
         values = json.loads(text)
         values["classes"] = tuple(values["classes"])
@@ -96,13 +99,26 @@ class Manifest:
 
 
 def fingerprint_of(manifest_values: Mapping[str, Any]) -> str:
-    """SHA-256 over all fields of a manifest that make the content: not the plan, the failures, and the hash itself."""
+    """SHA-256 over all fields of a manifest that make the content: not the plan, the failures, and the hashes."""
     content = {
         name: [asdict(shard) for shard in value] if name == "shards" else value
         for name, value in manifest_values.items()
-        if name not in ("fingerprint", "plan", "failures")
+        if name not in ("fingerprint", "plan", "failures", "table_sha256")
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+class ShardSource(Protocol):
+    """Where the shards come from that need not lie in the folder of their table."""
+
+    location: str
+    """What messages call the dataset, such as a URL."""
+
+    def open(self, shard: int) -> int:
+        """A new file descriptor of a whole shard, to be closed by the caller."""
+
+    def prefetch(self, order: np.ndarray, then: np.ndarray | None = None) -> None:
+        """Gets shards before they are needed; see PackedDataset.prefetch."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -126,6 +142,8 @@ class PackedDataset:
     index_offsets: np.ndarray
     index_bytes: np.ndarray
     level_labels: Mapping[str, np.ndarray] = field(default_factory=dict)
+    shard_source: ShardSource | None = None
+    """None if the shards lie in `directory`."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -140,6 +158,30 @@ class PackedDataset:
 
     def shard_path(self, shard: int) -> Path:
         return self.directory / self.manifest.shards[shard].name
+
+    @property
+    def location(self) -> str:
+        """The folder or URL that the user gave for it."""
+        return self.shard_source.location if self.shard_source else str(self.directory)
+
+    def open_shard(self, shard: int) -> int:
+        """A new file descriptor of a shard, to be closed by the caller; a remote shard is fetched if need be.
+
+        Raises:
+            OSError: it cannot be opened.
+            UserError: it cannot be fetched.
+        """
+        if self.shard_source:
+            return self.shard_source.open(shard)
+        return os.open(self.shard_path(shard), os.O_RDONLY | os.O_CLOEXEC)
+
+    def prefetch(self, sample_ids: np.ndarray, then: np.ndarray | None = None) -> None:
+        """Says in which order samples (N,) are going to be read, and which (M,) after them; replaces what was said.
+
+        Remote shards are fetched ahead accordingly; of local ones nothing is done.
+        """
+        if self.shard_source:
+            self.shard_source.prefetch(self.shards[sample_ids], None if then is None else self.shards[then])
 
     @cached_property
     def keys(self) -> np.ndarray:
@@ -175,6 +217,13 @@ def load_dataset(directory: Path | str) -> PackedDataset:
 
     Raises UserError.
     """
+    dataset = load_table(directory)
+    _check_shards(dataset)
+    return dataset
+
+
+def load_table(directory: Path | str) -> PackedDataset:
+    """As `load_dataset`, but the shards need not be there. Raises UserError."""
     directory = Path(directory)
     manifest = load_manifest(directory)
     levels = tuple(manifest.levels)
@@ -199,7 +248,7 @@ def load_dataset(directory: Path | str) -> PackedDataset:
         index_bytes=columns["index_bytes"],
         level_labels={level: columns[f"label_{level}"] for level in levels},
     )
-    _check(dataset)
+    _check_table(dataset)
     return dataset
 
 
@@ -216,14 +265,23 @@ def load_manifest(directory: Path) -> Manifest:
             )
         raise UserError(f"{path}: not there, so this split is not completely packed; run its pack command again")
     try:
-        values = json.loads(path.read_text())
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; mend that, or pack this split again") from error
+    return parse_manifest(content, path)
+
+
+def parse_manifest(content: bytes, path: object) -> Manifest:
+    """The manifest in a file's content; errors name the file by `path`. Raises UserError."""
+    try:
+        values = json.loads(content)
         version = values["format_version"]
         if isinstance(version, int) and version > FORMAT_VERSION:
             raise UserError(f"{path}: format {version}, but this version reads up to {FORMAT_VERSION}; update vpsn")
-        return Manifest.from_json(path.read_text())
+        return Manifest.from_json(content)
     except UserError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: not a manifest ({error!r}); pack this split again") from error
 
 
@@ -260,7 +318,7 @@ def _column(table: pa.Table, name: str) -> np.ndarray:
     return array.to_numpy(zero_copy_only=False)
 
 
-def _check(dataset: PackedDataset) -> None:
+def _check_table(dataset: PackedDataset) -> None:
     manifest, directory = dataset.manifest, dataset.directory
     again = "pack this split again"
     if len(dataset) != manifest.samples:
@@ -274,8 +332,12 @@ def _check(dataset: PackedDataset) -> None:
     ]:
         if len(labels) and not (labels.min() >= 0 and labels.max() < len(classes)):
             raise UserError(f"{directory / TABLE}: {name} outside the {len(classes)} classes; {again}")
-    for shard in manifest.shards:
-        path = directory / shard.name
+
+
+def _check_shards(dataset: PackedDataset) -> None:
+    again = "pack this split again"
+    for number, shard in enumerate(dataset.manifest.shards):
+        path = dataset.shard_path(number)
         if not path.is_file():
             raise UserError(f"{path}: missing; copy it here again, or {again}")
         if path.stat().st_size != shard.bytes:
