@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from nvidia.dali import fn, pipeline_def, types
 from nvidia.dali.data_node import DataNode
+from nvidia.dali.pipeline import do_not_convert
 
 # ImageNet statistics in units of 8-bit pixels, as the pretrained ResNets expect.
 PIXEL_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
@@ -143,6 +144,7 @@ def _build_graph(source, named, decoder, on_gpu, crop_size, num_crops):
 
 
 def _inputs(source: Callable[[], Inputs], named: dict, decoder: str, on_gpu: bool) -> dict[str, DataNode]:
+    @do_not_convert
     def give() -> tuple:
         inputs = source()
         return tuple(inputs[name] for name in named)

@@ -205,7 +205,7 @@ class _Picker:
         context = stream.codec_context
         self.width, self.height = context.width, context.height
         self.numbers = np.unique(wanted)
-        self.slots = {int(number): np.flatnonzero(wanted == number) for number in self.numbers}
+        self.slots = {int(number): np.flatnonzero(wanted == number).tolist() for number in self.numbers}
         self.window = window
         self.num_slots = len(wanted)
         self.taken: set[int] = set()
@@ -228,7 +228,8 @@ class _Picker:
             picture = picture[top:bottom, left:right]
         if self.frames is None:
             self.frames = np.empty((self.num_slots, *picture.shape), np.uint8)
-        self.frames[slots] = picture
+        for slot in slots:
+            self.frames[slot] = picture
         self.taken.add(number)
 
     @property
@@ -281,28 +282,27 @@ def _decode_runs(stream, packets: list, positions: np.ndarray, picker: _Picker) 
     number_of = {packets[positions[number]].pts: int(number) for number in picker.numbers}
     context = stream.codec_context
     try:
-        for first, last in _runs(packets, positions[picker.numbers]):
-            for packet in packets[first : last + 1]:
+        for run in _runs(packets, positions[picker.numbers]):
+            for packet in (*run, None):  # None asks for the frames that the decoder holds back
                 for frame in context.decode(packet):
                     if frame.pts in number_of and not frame.is_corrupt:
                         picker.take(number_of[frame.pts], frame)
-            for frame in context.decode(None):
-                if frame.pts in number_of and not frame.is_corrupt:
-                    picker.take(number_of[frame.pts], frame)
             context.flush_buffers()
     except LIBAV_ERRORS:
         return False
     return picker.complete
 
 
-def _runs(packets: list, positions: np.ndarray) -> list[tuple[int, int]]:
-    """Stretches [first, last] of packets, from a keyframe on, that hold all of `positions`; none overlap.
+def _runs(packets: list, positions: np.ndarray) -> list[list]:
+    """Packets to decode for the frames at `positions`, in stretches after each of which the decoder begins anew.
 
-    Keyframes at 0, 8, 16, frames wanted at 3, 6, 17: (0, 6), (16, 17).
-
-    A frame that is shown before the keyframe it follows in the file needs the keyframe before that as well.
+    Keyframes at 0, 8, 16, frames wanted at 3, 6, 17: 0 to 6, then 16 and 17. A frame that is shown before the keyframe
+    it follows in the file needs the keyframe before that as well. Where every packet is a keyframe, those wanted are one
+    stretch: none refers to another, and a decoder that need not begin anew is faster.
     """
     keys = np.array([position for position, packet in enumerate(packets) if packet.is_keyframe])
+    if len(keys) == len(packets):
+        return [[packets[position] for position in sorted(positions)]]
     runs: list[tuple[int, int]] = []
     for position in sorted(int(p) for p in positions):
         nearest = int(np.searchsorted(keys, position, side="right")) - 1
@@ -313,7 +313,7 @@ def _runs(packets: list, positions: np.ndarray) -> list[tuple[int, int]]:
             runs[-1] = (min(runs[-1][0], first), max(runs[-1][1], position))
         else:
             runs.append((first, position))
-    return runs
+    return [packets[first : last + 1] for first, last in runs]
 
 
 def _decode_in_order(container, stream, picker: _Picker) -> None:
