@@ -5,7 +5,7 @@ from typing import Literal
 
 Decoder = Literal["auto", "pyav", "nvdec", "jpeg"]
 
-# What may differ between a run and its continuation: it changes where the data lies and how fast it comes, not the clips.
+# May differ between a run and its continuation: where the data lies and how fast it comes, not what the clips are.
 _FREE = {"train", "val", "decoder", "reading_threads", "read_ahead", "test_clips", "test_crops"}
 
 
@@ -53,10 +53,10 @@ class DataConfig:
     shuffle_block_shards: int = 4
     """Shards in a block."""
     shuffle_streams: int = 8
-    """Blocks that a batch is mixed from; each rank reads from its share of them. Fewer if the batch size asks for it."""
+    """Blocks that a batch is mixed from; each rank reads its share of them. Fewer if the batch size asks for it."""
     on_bad_sample: Literal["raise", "quarantine"] = "raise"
-    """A sample that cannot be read or decoded in training. raise: end with its shard and key; quarantine: all ranks leave
-    it out from there on."""
+    """A sample that cannot be read or decoded in training. raise: end with its shard and key; quarantine: all ranks
+    leave it out from there on."""
     max_bad_samples: int = 100
     """With quarantine: end when more samples than this had to be left out."""
     decoder: Decoder = "auto"

@@ -48,7 +48,7 @@ def multi_scale_box(height: int, width: int, draws: np.ndarray) -> np.ndarray:
 
 
 def random_resized_box(height: int, width: int, draws: np.ndarray) -> np.ndarray:
-    """Part of the area in a random shape, from `draws` (4,) in [0, 1): area, shape, place; cut down to fit the frame."""
+    """Part of the area in a random shape, from `draws` (4,) in [0, 1): area, shape, place; cut to fit the frame."""
     area = height * width * (_SMALLEST_AREA + draws[0] * (1 - _SMALLEST_AREA))
     shape = _WIDEST ** (2 * draws[1] - 1)
     tall = min(height, max(1, round(math.sqrt(area / shape))))

@@ -68,7 +68,7 @@ class Feed:
         """Clips (B * C * K, T, 3, H, W), the views of a sample together, from the graph's crops."""
         if self.decoder == "jpeg":
             places = _places_of_frames(plans)
-            if len(places) != len(crops[0]):  # some frames are shown more than once
+            if not np.array_equal(places, np.arange(len(crops[0]))):  # shown more than once, or in another order
                 crops = [crop[torch.from_numpy(places).to(crop.device)] for crop in crops]
             crops = [crop.view(len(plans), -1, *crop.shape[1:]) for crop in crops]
         pixels = crops[0] if len(crops) == 1 else torch.stack(list(crops), 1)

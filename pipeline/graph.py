@@ -53,7 +53,6 @@ class ClipGraph:
 
     Args:
         source: called in `run`, a batch or two before its crops are returned; gives `Inputs` or raises StopIteration.
-            What it gave must not be changed, and be kept, until the crops of it were returned.
         decoder: pyav, nvdec or jpeg.
         batch_size: items in the largest batch.
         crop_size: side of a crop in pixels.
@@ -109,7 +108,7 @@ class ClipGraph:
 
 @pipeline_def(exec_dynamic=True, prefetch_queue_depth=2, enable_conditionals=True)
 def _build_graph(source, named, decoder, on_gpu, crop_size, num_crops):
-    inputs = _inputs(source, named, decoder, on_gpu)
+    inputs = _inputs(source, named, decoder)
     pixels = _decode(inputs, decoder, on_gpu)
     if "color" in inputs:
         brightness, contrast, saturation, hue = (inputs["color"][i] for i in range(4))
@@ -143,7 +142,7 @@ def _build_graph(source, named, decoder, on_gpu, crop_size, num_crops):
     return tuple(crops)
 
 
-def _inputs(source: Callable[[], Inputs], named: dict, decoder: str, on_gpu: bool) -> dict[str, DataNode]:
+def _inputs(source: Callable[[], Inputs], named: dict, decoder: str) -> dict[str, DataNode]:
     @do_not_convert
     def give() -> tuple:
         inputs = source()
@@ -156,7 +155,6 @@ def _inputs(source: Callable[[], Inputs], named: dict, decoder: str, on_gpu: boo
         dtype=list(kinds),
         ndim=list(dimensions),
         layout=["FHWC" if name == "media" and decoder == "pyav" else "" for name in named],
-        no_copy=not on_gpu,
     )
     return dict(zip(named, nodes))
 

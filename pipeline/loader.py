@@ -64,7 +64,7 @@ class VideoLoader:
         dataset: a packed split; its quarantined samples are left out.
         config: sampling, crop and decode node.
         training: random or evenly spread sampling, as above.
-        micro_batch_size: clips per yielded batch; in evaluation with several views as many samples as fit, at least one.
+        micro_batch_size: clips per yielded batch; with several views as many samples as fit, at least one.
         batch_size: clips per optimizer step over all ranks, a multiple of world_size * micro_batch_size, which is
             the default; without meaning in evaluation.
         seed: of everything random.
@@ -107,7 +107,7 @@ class VideoLoader:
             dataset, config, self.decoder, 1 if training else config.test_crops, training and config.changes_color
         )
         self.steps_per_epoch = self._count_steps()
-        """Optimizer steps in one epoch of training, before any sample was left out; in evaluation this rank's batches."""
+        """Optimizer steps in one epoch of training, before any sample was left out; in evaluation its batches."""
         self._check()
         self._num_threads = config.reading_threads or os.cpu_count() or 1
         self._pool = ThreadPoolExecutor(self._num_threads, thread_name_prefix="reading")
@@ -115,7 +115,7 @@ class VideoLoader:
         self._idle_graph: ClipGraph | None = None
         """The graph of the last epoch, if that was read to its end."""
         self._read_ahead: ReadAhead[ClipPlan] | None = None
-        self._in_flight: deque[tuple[list[ClipPlan], Inputs | None]] = deque()
+        self._in_flight: deque[list[ClipPlan]] = deque()
 
     def __len__(self) -> int:
         """Batches that this rank yields in one epoch."""
@@ -190,7 +190,8 @@ class VideoLoader:
         if not self.training:
             if config.test_crops == 10 and self.dataset.manifest.flip_pairs:
                 raise UserError(
-                    f"data.test_crops=10 mirrors clips, which changes classes of {directory} (its flip pairs); use 1 or 3"
+                    f"data.test_crops=10 mirrors clips, which changes classes of {directory} (its flip pairs); "
+                    "use 1 or 3"
                 )
             return
         if self.batch_size % (self.world_size * self.micro_batch_size):
@@ -249,10 +250,8 @@ class VideoLoader:
     def _next_inputs(self) -> Inputs:
         """The graph's source: the next batch that the threads have read."""
         plans, read = self._read_ahead.next()
-        self._in_flight.append((plans, None))
-        inputs = self._feed.inputs(plans, read())
-        self._in_flight[-1] = (plans, inputs)  # the graph reads them where they are
-        return inputs
+        self._in_flight.append(plans)
+        return self._feed.inputs(plans, read())
 
     def _next_step(self) -> Iterator[VideoBatch]:
         """The micro-batches of the next step. Raises SampleError for the sample that the graph cannot decode."""
@@ -299,7 +298,7 @@ class VideoLoader:
     def _run_step(self) -> Iterator[VideoBatch]:
         for number in range(self._micro_batches_per_step):
             crops = self._graph.run()
-            plans, _ = self._in_flight.popleft()
+            plans = self._in_flight.popleft()
             yield VideoBatch(
                 self._feed.join(crops, plans),
                 torch.tensor([plan.label for plan in plans], device=self.device),
@@ -310,7 +309,7 @@ class VideoLoader:
 
     def _find_bad(self) -> list[SampleError]:
         """The bad ones among the samples on their way, each read and decoded alone: the graph does not say which."""
-        return [error for plans, _ in self._in_flight for plan in plans if (error := self._try_alone(plan))]
+        return [error for plans in self._in_flight for plan in plans if (error := self._try_alone(plan))]
 
     def _try_alone(self, plan: ClipPlan) -> SampleError | None:
         try:

@@ -36,7 +36,7 @@ class ClipPlan:
     frames: np.ndarray
     """(K * T,) int32 frame indices of K clips, one after the other; K = 1 in training."""
     boxes: np.ndarray
-    """(C, 4) float32 [top, left, bottom, right) in pixels of the stored frame, each scaled to a crop; C = 1 in training."""
+    """(C, 4) float32 [top, left, bottom, right) in pixels of the stored frame, scaled to crops; C = 1 in training."""
     flips: np.ndarray
     """(C,) bool: which crops are mirrored."""
     color: np.ndarray

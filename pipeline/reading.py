@@ -48,13 +48,34 @@ def read_jpegs(dataset: PackedDataset, sample_id: int, frames: np.ndarray) -> li
         if len(offsets) != dataset.num_frames[sample_id] + 1 or offsets[-1] != dataset.media_bytes[sample_id]:
             raise OSError("the index of frames does not fit the table")
         media = int(dataset.media_offsets[sample_id])
-        jpegs = {
-            frame: np.frombuffer(
-                read_range(shard, media + int(offsets[frame]), int(offsets[frame + 1] - offsets[frame])), np.uint8
-            )
-            for frame in sorted(set(frames.tolist()))
-        }
+        size = int(dataset.heights[sample_id]), int(dataset.widths[sample_id])
+        jpegs = {}
+        for frame in sorted(set(frames.tolist())):
+            data = read_range(shard, media + int(offsets[frame]), int(offsets[frame + 1] - offsets[frame]))
+            if jpeg_size(data) != size:
+                raise OSError(f"frame {frame} is damaged: no JPEG of {size[1]} x {size[0]} pixels")
+            jpegs[frame] = np.frombuffer(data, np.uint8)
     return [jpegs[frame] for frame in frames.tolist()]
+
+
+def jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """(height, width) as the header of a JPEG says; None if its segments do not lead from one to the next.
+
+    DALI's decoder raises an error for a picture that it cannot decode, but one with such a header can crash it.
+    """
+    size, place = None, 2
+    if data[:2] != b"\xff\xd8":
+        return None
+    while place + 9 <= len(data) and data[place] == 0xFF:
+        marker = data[place + 1]
+        if marker == 0xDA:  # the picture itself begins
+            return size
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = data[place + 5 : place + 7], data[place + 7 : place + 9]
+            size = int.from_bytes(height, "big"), int.from_bytes(width, "big")
+        # Any number of 0xFF may stand before a marker.
+        place += 1 if marker == 0xFF else 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+    return None
 
 
 @contextmanager

@@ -68,7 +68,7 @@ def decode_frames(media: Media, indices: np.ndarray, window: np.ndarray | None =
 
     With `window`, [top, left, bottom, right) in pixels, only that part of each. A frame that is named more than once is
     decoded once. Of an all-intra video only the frames asked for are decoded, of others the stretch from the keyframe
-    before them. A container that does not tell packets' times, or that tells them wrongly, is decoded from its beginning.
+    before them. A container that does not tell packets' times, or tells them wrongly, is decoded from its beginning.
 
     Raises MediaError("decode") if a frame is damaged or beyond the end, MediaError("open") for what is no video.
     """
@@ -297,8 +297,8 @@ def _runs(packets: list, positions: np.ndarray) -> list[list]:
     """Packets to decode for the frames at `positions`, in stretches after each of which the decoder begins anew.
 
     Keyframes at 0, 8, 16, frames wanted at 3, 6, 17: 0 to 6, then 16 and 17. A frame that is shown before the keyframe
-    it follows in the file needs the keyframe before that as well. Where every packet is a keyframe, those wanted are one
-    stretch: none refers to another, and a decoder that need not begin anew is faster.
+    it follows in the file needs the keyframe before that as well. Where every packet is a keyframe, those wanted are
+    one stretch: none refers to another, and a decoder that need not begin anew is faster.
     """
     keys = np.array([position for position, packet in enumerate(packets) if packet.is_keyframe])
     if len(keys) == len(packets):

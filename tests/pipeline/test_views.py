@@ -1,0 +1,146 @@
+"""Views, crops and colours through the real graph, against the same made by hand from whole frames."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pipeline.config import DataConfig
+from pipeline.feed import Feed
+from pipeline.graph import ClipGraph
+from pipeline.loader import VideoLoader
+from pipeline.plan import ClipPlan, plan_clip
+from pipeline.reading import read_media
+from sharding import media
+from sharding.commandline import UserError
+from sharding.manifest import PackedDataset, load_dataset
+from sharding.media import decode_frames
+from tests.pipeline.test_loader import pixels
+
+
+@pytest.fixture(params=["pyav", "jpeg"])
+def dataset(request) -> PackedDataset:
+    return load_dataset(request.getfixturevalue({"pyav": "numbered", "jpeg": "numbered_jpeg"}[request.param]))
+
+
+def evaluation(dataset: PackedDataset, **settings) -> tuple[DataConfig, list]:
+    config = DataConfig(**{"num_segments": 4, "short_side": 64, "crop_size": 56} | settings)
+    return config, list(VideoLoader(dataset, config, training=False, micro_batch_size=24))
+
+
+@pytest.mark.parametrize("sampling", ["segments", "dense"])
+@pytest.mark.parametrize(("clips", "crops"), [(1, 3), (3, 1), (2, 3), (2, 10)])
+def test_views_are_the_crops_and_clips_one_by_one(dataset, clips, crops, sampling):
+    """Every view equals what the same plan gives alone, so sharing the decoded frames changes nothing."""
+    settings = {"sampling": sampling, "frame_stride": 2}
+    config, batches = evaluation(dataset, test_clips=clips, test_crops=crops, **settings)
+    seen = 0
+    for batch in batches:
+        assert batch.num_views == clips * crops
+        views = batch.clips.view(len(batch.labels), crops, clips, 4, 3, 56, 56)
+        for sample_id, of_sample in zip(batch.sample_ids.tolist(), views):
+            plan = plan_clip(dataset, config, sample_id, training=False)
+            frames = plan.frames.reshape(clips, 4)
+            for crop, (box, flip) in enumerate(zip(plan.boxes.astype(int), plan.flips)):
+                for clip in range(clips):
+                    whole = shown(dataset, sample_id, frames[clip])
+                    expected = whole[:, box[0] : box[2], box[1] : box[3]]
+                    expected = expected[:, :, ::-1] if flip else expected
+                    assert np.abs(pixels(of_sample[crop, clip]) - expected).max() < 1e-3
+            seen += 1
+    assert seen == len(dataset)
+
+
+_whole: dict[tuple, np.ndarray] = {}
+
+
+def shown(dataset: PackedDataset, sample_id: int, frames: np.ndarray) -> np.ndarray:
+    """Whole frames (T, H, W, 3); of JPEGs each as the graph decodes it, in two squares that make the whole."""
+    if dataset.suffix(sample_id) == "mp4":
+        return decode_frames(read_media(dataset, sample_id), frames)
+    key = (dataset.fingerprint, sample_id)
+    if key not in _whole:
+        count = int(dataset.num_frames[sample_id])
+        config = DataConfig(num_segments=count, short_side=64, crop_size=64)
+        plan = plan_clip(dataset, config, sample_id, training=False)
+        squares = [np.array([[0, left, 64, left + 64]], np.float32) for left in (0, 32)]
+        left, right = (run_alone(dataset, config, replace(plan, boxes=square)) for square in squares)
+        _whole[key] = np.concatenate([left, right[:, :, 32:]], 2)
+    return _whole[key][frames]
+
+
+def run_alone(dataset: PackedDataset, config: DataConfig, plan: ClipPlan) -> np.ndarray:
+    feed = Feed(dataset, config, "jpeg")
+    inputs = feed.inputs([plan], [feed.read(plan)])
+    graph = ClipGraph(lambda: inputs, "jpeg", len(plan.frames), 64, torch.device("cpu"), 1)
+    return pixels(feed.join(graph.run(), [plan])[0])
+
+
+def test_frames_that_views_share_are_decoded_once(dataset, monkeypatch):
+    """Three crops of two clips of a video with two frames: two frames are read, whatever the number of views."""
+    config = DataConfig(num_segments=4, short_side=64, crop_size=56, test_clips=2, test_crops=3)
+    sample_id = int(np.flatnonzero(dataset.num_frames == 2)[0])
+    feed = Feed(dataset, config, "jpeg" if dataset.suffix(sample_id) == "jpgs" else "pyav", num_crops=3)
+    plan = plan_clip(dataset, config, sample_id, training=False)
+    taken = []
+    reformat = media.rgb_picture
+    monkeypatch.setattr(media, "rgb_picture", lambda rgb: taken.append(1) or reformat(rgb))
+    read = feed.read(plan)
+    assert len(plan.frames) == 8
+    assert (len(read) if feed.decoder == "jpeg" else len(taken)) == 2
+
+
+@pytest.mark.parametrize("crop", ["center", "multi_scale", "random_resized"])
+def test_crops_show_the_box(dataset, crop):
+    """Scaled crops against the box cut out and scaled by another library."""
+    config = DataConfig(num_segments=2, short_side=64, crop_size=48, crop=crop)
+    loader = VideoLoader(dataset, config, training=True, micro_batch_size=6, seed=4)
+    batch = next(iter(loader))
+    for clip, sample_id in zip(batch.clips, batch.sample_ids.tolist()):
+        plan = plan_clip(dataset, config, sample_id, training=True, seed=4)
+        for frame, number in zip(pixels(clip), plan.frames):
+            whole = Image.fromarray(shown(dataset, sample_id, np.array([number]))[0].round().astype(np.uint8))
+            top, left, bottom, right = plan.boxes[0].tolist()
+            expected = np.asarray(whole.resize((48, 48), Image.Resampling.BILINEAR, box=(left, top, right, bottom)))
+            expected = expected[:, ::-1] if plan.flips[0] else expected
+            assert np.abs(frame - expected).mean() < 1.5, (crop, plan.boxes)
+
+
+def test_colour_is_one_for_the_clip(dataset):
+    settings = {"num_segments": 3, "short_side": 64, "crop_size": 56, "flip": False}
+    plain = DataConfig(**settings)
+    loud = DataConfig(**settings, color_jitter=0.4, hue_jitter=30, grayscale=0.5)
+    grey = 0
+    first, second = (VideoLoader(dataset, c, training=True, micro_batch_size=6, seed=2) for c in (plain, loud))
+    for one, other in zip(first, second):
+        assert one.sample_ids.tolist() == other.sample_ids.tolist()
+        for clip, changed, sample_id in zip(one.clips, other.clips, one.sample_ids.tolist()):
+            color = plan_clip(dataset, loud, sample_id, training=True, seed=2).color
+            before, after = pixels(clip), pixels(changed)
+            if color[2] == 0:
+                grey += 1
+                assert np.abs(after - after.mean(-1, keepdims=True)).max() <= 1.5
+            assert np.abs(before - after).mean() > 0.5
+            # One change for all frames: where a pixel is the same in two frames, it is so afterwards.
+            same = (before[0].round() == before[-1].round()).all(-1)
+            assert np.abs(after[0] - after[-1])[same].max(initial=0) < 1e-3
+    assert 0 < grey < 12
+
+
+def test_ten_crops_do_not_go_with_classes_that_have_sides(numbered, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(numbered, copy)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    (copy / "manifest.json").write_text(json.dumps(manifest | {"flip_pairs": [[0, 1]]}))
+    config = DataConfig(short_side=64, crop_size=56, test_crops=10)
+    with pytest.raises(UserError, match=r"test_crops=10 mirrors clips.*use 1 or 3"):
+        VideoLoader(load_dataset(copy), config, training=False, micro_batch_size=4)
+
+
+def test_too_few_frames_are_refused_by_name(dataset):
+    with pytest.raises(UserError, match=r"sample \S+: 1 frames, but data.min_frames=4; lower it"):
+        VideoLoader(dataset, DataConfig(min_frames=4), training=False, micro_batch_size=4)
