@@ -1,37 +1,46 @@
 """Accuracy of a checkpoint on a packed split: each sample exactly once, over any number of ranks.
 
     deepspeed launch/evaluate.py --checkpoint runs/demo --data data/motion/packed/val
-    deepspeed --num_gpus 8 launch/evaluate.py --checkpoint runs/k400/checkpoints/step-00150000 --data shards/k400/val
+    deepspeed --num_gpus 8 launch/evaluate.py --checkpoint runs/k400_8f --data shards/k400/val --clips 10 --crops 3
 
-Writes evaluation.json and confusion.png.
+Writes evaluation.json, classes.csv (accuracy of each class), scores.parquet (keys, predictions and scores; several such
+files make an ensemble: launch/ensemble.py) and confusion.png.
 """
 
+import csv
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
+
+import numpy as np
 
 from launch.checkpoints import find_checkpoint, load_checkpoint
+from launch.collectives import gather_over_ranks
 from launch.engine import start_ranks, stop_ranks
 from launch.metrics import Evaluation, evaluate
+from launch.scores import Scores, write_scores
 from launch.visualize import draw_confusion
 from model import freeze
-from pipeline.config import Decoder
+from pipeline.config import DataConfig, Decoder
 from pipeline.loader import VideoLoader
+from pipeline.remote import open_dataset
 from sharding.commandline import CommandLine, UserError, run_command
-from sharding.manifest import PackedDataset, load_dataset
+from sharding.manifest import PackedDataset
 
 
 def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     checkpoint = find_checkpoint(options.checkpoint)
     net, info, config = load_checkpoint(checkpoint)
-    dataset = load_dataset(options.data)
+    dataset = open_dataset(options.data)
     if dataset.manifest.classes != info.classes:
         raise UserError(f"{options.data}: its classes are not those that {checkpoint} was trained on")
+    data = _with_views(config.data, options)
     ranks = start_ranks()
     loader = VideoLoader(
         dataset,
-        replace(config.data, decoder=options.decoder),
+        data,
         training=False,
         micro_batch_size=options.batch_size,
         rank=ranks.rank,
@@ -39,21 +48,33 @@ def main(arguments: list[str] | None = None) -> None:
         device=ranks.device,
     )
     evaluation = evaluate(freeze(net).to(ranks.device), loader, len(info.classes), config.train.precision)
+    scores = _join(gather_over_ranks((evaluation.sample_ids.numpy(), evaluation.scores.numpy())), dataset)
     if ranks.is_first:
         out = options.out or checkpoint / f"evaluation-{dataset.manifest.split}"
-        write_evaluation(evaluation, dataset, checkpoint, out)
+        write_evaluation(evaluation, scores, dataset, data, checkpoint, out)
         print(evaluation)
-        print(f"data {options.data}, fingerprint {dataset.fingerprint[:16]}; written to {out}")
+        print(
+            f"{data.test_clips} clip(s) x {data.test_crops} crop(s) of {data.crop_size} pixels; data {options.data}, "
+            f"fingerprint {dataset.fingerprint[:16]}; written to {out}"
+        )
     loader.close()
     stop_ranks()
 
 
-def write_evaluation(evaluation: Evaluation, dataset: PackedDataset, checkpoint: Path, out: Path) -> None:
-    """Writes evaluation.json, with which data it was and how many samples were seen, and confusion.png."""
+def write_evaluation(
+    evaluation: Evaluation, scores: Scores, dataset: PackedDataset, data: DataConfig, checkpoint: Path, out: Path
+) -> None:
+    """Writes all results, with which data and views they were got and how many samples were seen."""
     out.mkdir(parents=True, exist_ok=True)
-    values = asdict(evaluation) | {
+    write_scores(out / "scores.parquet", scores)
+    _write_classes(evaluation.confusion.numpy(), scores.classes, out / "classes.csv")
+    values = evaluation.figures() | {
         "confusion": evaluation.confusion.tolist(),
         "classes": dataset.manifest.classes,
+        "clips": data.test_clips,
+        "crops": data.test_crops,
+        "crop_size": data.crop_size,
+        "short_side": data.short_side,
         "checkpoint": str(checkpoint),
         "data": str(dataset.directory),
         "fingerprint": dataset.fingerprint,
@@ -66,12 +87,48 @@ def write_evaluation(evaluation: Evaluation, dataset: PackedDataset, checkpoint:
     draw_confusion(evaluation.confusion.numpy(), dataset.manifest.classes, out / "confusion.png")
 
 
+def _with_views(data: DataConfig, options) -> DataConfig:
+    """The checkpoint's sampling with the views of the command line."""
+    changes = {"decoder": options.decoder, "test_clips": options.clips, "test_crops": options.crops}
+    changes |= {name: getattr(options, name) for name in ("crop_size", "short_side") if getattr(options, name)}
+    try:
+        return replace(data, **changes)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def _join(parts: list[tuple[np.ndarray, np.ndarray]], dataset: PackedDataset) -> Scores:
+    """The scores of all ranks, in the order of the split."""
+    ids, scores = (np.concatenate(part) for part in zip(*parts))
+    order = np.argsort(ids)
+    ids = ids[order]
+    manifest = dataset.manifest
+    return Scores(tuple(dataset.keys[ids]), dataset.labels[ids], scores[order], manifest.classes, manifest.fingerprint)
+
+
+def _write_classes(confusion: np.ndarray, classes: tuple[str, ...], path: Path) -> None:
+    """A line for each class: samples, right ones, accuracy, and what it is mistaken for most often."""
+    with path.open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["class", "samples", "correct", "accuracy", "most_often_taken_for"])
+        for number, name in enumerate(classes):
+            counts = confusion[number].copy()
+            total, correct = int(counts.sum()), int(counts[number])
+            counts[number] = 0
+            other = classes[int(counts.argmax())] if counts.any() else ""
+            table.writerow([name, total, correct, f"{correct / total:.4f}" if total else "", other])
+
+
 def _parser() -> CommandLine:
     parser = CommandLine(prog="launch/evaluate.py", description="Accuracy of a checkpoint on a packed split.")
     parser.add_argument("--checkpoint", type=Path, required=True, help="Run folder (its best) or checkpoint.")
-    parser.add_argument("--data", type=Path, required=True, help="Folder of the packed split, with manifest.json.")
+    parser.add_argument("--data", required=True, help="Folder or URL of the packed split, with manifest.json.")
+    parser.add_argument("--clips", type=int, default=1, help="Clips of each video, evenly shifted in time.")
+    parser.add_argument("--crops", type=Literal[1, 3, 10], default=1, help="Crops of each clip: 1, 3 or 10.")
+    parser.add_argument("--crop_size", type=int | None, default=None, help="Side of a crop; default: as in training.")
+    parser.add_argument("--short_side", type=int | None, default=None, help="Short side; default: as in training.")
     parser.add_argument("--batch_size", type=int, default=16, help="Clips per forward pass on each rank.")
-    parser.add_argument("--decoder", type=Decoder, default="auto", help="Decode node: pyav, nvdec or auto.")
+    parser.add_argument("--decoder", type=Decoder, default="auto", help="Decode node: pyav, nvdec, jpeg or auto.")
     parser.add_argument("--out", type=Path | None, default=None, help="Folder for results; default: in the checkpoint.")
     parser.add_argument("--local_rank", type=int, default=0, help="Set by the launcher.")
     return parser

@@ -29,6 +29,10 @@ class Evaluation:
     """Of this rank."""
     confusion: torch.Tensor
     """(num_classes, num_classes) int64: rows are true classes, columns predicted ones."""
+    sample_ids: torch.Tensor
+    """(N,) int64 ids of the samples of this rank."""
+    scores: torch.Tensor
+    """(N, num_classes) float32 of this rank's samples: probabilities, the mean over the views."""
 
     def __str__(self) -> str:
         return (
@@ -37,7 +41,7 @@ class Evaluation:
         )
 
     def figures(self) -> dict[str, float]:
-        """Everything but the confusion matrix, for logs."""
+        """The single numbers, for logs."""
         return {
             "top1": self.top1,
             "top5": self.top5,
@@ -55,6 +59,12 @@ def compute_logits(net: nn.Module, clips: torch.Tensor, precision: str) -> torch
         return net(clips).float()
 
 
+def compute_scores(net: nn.Module, batch: VideoBatch, precision: str) -> torch.Tensor:
+    """Probabilities (B, num_classes) float32 of the samples of a batch: the mean of those of their views."""
+    probabilities = compute_logits(net, batch.clips, precision).softmax(1)
+    return probabilities.view(len(batch.labels), batch.num_views, -1).mean(1)
+
+
 def evaluate(net: nn.Module, batches: Iterable[VideoBatch], num_classes: int, precision: str) -> Evaluation:
     """Runs `net` over this rank's batches and adds up the counts of all ranks. Leaves the network in eval mode."""
     device = next(net.parameters()).device
@@ -67,10 +77,14 @@ def evaluate(net: nn.Module, batches: Iterable[VideoBatch], num_classes: int, pr
         compute_groups=False,
     ).to(device)
     net.eval()
-    begin, seen = time.perf_counter(), 0
+    begin, num_clips = time.perf_counter(), 0
+    sample_ids, all_scores = [torch.empty(0, dtype=torch.int64)], [torch.empty(0, num_classes)]
     for batch in batches:
-        metrics.update(compute_logits(net, batch.clips, precision), batch.labels)
-        seen += len(batch.labels)
+        scores = compute_scores(net, batch, precision)
+        metrics.update(scores, batch.labels)
+        sample_ids.append(batch.sample_ids.cpu())
+        all_scores.append(scores.cpu())
+        num_clips += len(batch.clips)
     seconds = time.perf_counter() - begin
     results = metrics.compute()
     confusion = results["confusion"].cpu()
@@ -81,6 +95,8 @@ def evaluate(net: nn.Module, batches: Iterable[VideoBatch], num_classes: int, pr
         top5=float(results["top5"]),
         mean_class=float(per_class.mean()),
         samples=int(counts.sum()),
-        clips_per_second=seen / seconds,
+        clips_per_second=num_clips / seconds,
         confusion=confusion,
+        sample_ids=torch.cat(sample_ids),
+        scores=torch.cat(all_scores),
     )

@@ -1,8 +1,10 @@
 """What a trained checkpoint is for: evaluation, prediction, pictures."""
 
+import csv
 import json
 import shutil
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +14,8 @@ from safetensors.torch import load_file, save_file
 from launch.checkpoints import find_checkpoint, load_checkpoint
 from launch.metrics import compute_logits, evaluate
 from launch.predict import predict
+from launch.scores import read_scores, write_scores
+from model import freeze
 from pipeline.loader import VideoLoader
 from sharding.commandline import UserError
 from sharding.manifest import load_dataset
@@ -39,6 +43,15 @@ def test_evaluate_counts_each_sample_once(evaluated, trained, motion):
     assert values["samples"] == values["samples_in_data"] == 5
     assert values["top1"] == pytest.approx(confusion.trace() / 5)
     assert values["fingerprint"] == dataset.fingerprint
+    assert (values["clips"], values["crops"]) == (1, 1)
+    scores = read_scores(evaluated / "scores.parquet")
+    assert scores.keys == tuple(dataset.keys)
+    assert scores.labels.tolist() == dataset.labels.tolist()
+    assert scores.top(1) == pytest.approx(values["top1"])
+    np.testing.assert_allclose(scores.scores.sum(1), 1, atol=1e-5)
+    with (evaluated / "classes.csv").open() as file:
+        classes = {line["class"]: line for line in csv.DictReader(file)}
+    assert [int(classes[name]["correct"]) for name in dataset.manifest.classes] == confusion.diagonal().tolist()
     assert (evaluated / "confusion.png").read_bytes().startswith(PNG)
 
 
@@ -64,6 +77,8 @@ def test_metrics_against_counting_by_hand():
         def __init__(self, ids):
             self.clips = torch.tensor(ids).view(-1, 1, 1, 1, 1).float()
             self.labels = labels[ids]
+            self.sample_ids = torch.tensor(ids)
+            self.num_views = 1
 
     found = evaluate(Fixed(), [Batch([0, 1]), Batch([2, 3, 4])], 3, "fp32")
     assert found.top1 == pytest.approx(3 / 5)
@@ -71,6 +86,44 @@ def test_metrics_against_counting_by_hand():
     assert found.mean_class == pytest.approx((1 + 1 / 2 + 1 / 2) / 3)
     assert found.confusion.tolist() == [[1, 0, 0], [1, 1, 0], [1, 0, 1]]
     assert found.samples == 5
+
+
+def test_views_are_averaged(trained, motion, evaluated, tmp_path):
+    """Two clips of three crops, by the command, against each view alone through the network."""
+    views = ["--clips=2", "--crops=3", "--batch_size=12"]
+    done = run_command(
+        [sys.executable, "launch/evaluate.py", f"--checkpoint={trained}", f"--data={motion / 'val'}", *views]
+        + [f"--out={tmp_path}"]
+    )
+    assert done.returncode == 0, done.stderr
+    assert "2 clip(s) x 3 crop(s) of" in done.stdout
+    net, _, config = load_checkpoint(trained)
+    data = replace(config.data, test_clips=2, test_crops=3)
+    expected = []
+    for batch in VideoLoader(load_dataset(motion / "val"), data, training=False, micro_batch_size=6):
+        logits = torch.cat([compute_logits(freeze(net), clip[None], config.train.precision) for clip in batch.clips])
+        expected.append(logits.softmax(1).mean(0))
+    found = read_scores(tmp_path / "scores.parquet")
+    np.testing.assert_allclose(found.scores, torch.stack(expected), atol=0.02)  # bf16, in batches of other sizes
+    assert not np.array_equal(found.scores, read_scores(evaluated / "scores.parquet").scores)
+    files = [evaluated / "scores.parquet", tmp_path / "scores.parquet"]
+    done = run_command([sys.executable, "launch/ensemble.py", *files, f"--out={tmp_path / 'mean.parquet'}"])
+    assert done.returncode == 0, done.stderr
+    mean = read_scores(tmp_path / "mean.parquet")
+    np.testing.assert_allclose(mean.scores, (read_scores(files[0]).scores + found.scores) / 2, atol=1e-6)
+    assert f"together: top-1 {mean.top(1):.2%}" in done.stdout
+
+
+def test_scores_that_do_not_go_together_are_refused(evaluated, tmp_path):
+    scores = read_scores(evaluated / "scores.parquet")
+    write_scores(tmp_path / "other.parquet", replace(scores, fingerprint="another"))
+    command = [sys.executable, "launch/ensemble.py", evaluated / "scores.parquet"]
+    done = run_command([*command, tmp_path / "other.parquet"])
+    assert done.returncode == 2
+    assert "it is of another fingerprint than" in done.stderr
+    done = run_command([*command, evaluated / "evaluation.json"])
+    assert done.returncode == 2
+    assert "not a score file" in done.stderr
 
 
 def test_predict_sees_what_evaluation_sees(trained, motion):

@@ -1,0 +1,34 @@
+"""Accuracy of several networks together: the mean of their scores.
+
+    python launch/ensemble.py runs/a/…/scores.parquet runs/b/…/scores.parquet
+
+The files are what launch/evaluate.py wrote for the same packed split.
+"""
+
+from pathlib import Path
+
+from launch.scores import mean_scores, read_scores, write_scores
+from sharding.commandline import CommandLine, UserError, run_command
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = CommandLine(prog="launch/ensemble.py", description="Accuracy of the mean of several score files.")
+    parser.add_argument("scores", type=Path, nargs="+", help="scores.parquet of two or more evaluations.")
+    parser.add_argument("--out", type=Path | None, default=None, help="Where to write the mean scores.")
+    options = parser.parse_args(arguments)
+    if len(options.scores) < 2:
+        raise UserError("an ensemble takes two score files or more")
+    together = mean_scores(options.scores)
+    for path in options.scores:
+        alone = read_scores(path)
+        print(f"{path}: top-1 {alone.top(1):.2%}, top-5 {alone.top(5):.2%}")
+    print(
+        f"together: top-1 {together.top(1):.2%}, top-5 {together.top(5):.2%} of {len(together.keys)} samples, "
+        f"data {together.fingerprint[:16]}"
+    )
+    if options.out:
+        write_scores(options.out, together)
+
+
+if __name__ == "__main__":
+    run_command(main, "launch/ensemble.py")
