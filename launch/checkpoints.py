@@ -2,6 +2,7 @@
 
     RUN/checkpoints/step-00000120/
         model.safetensors    the network alone; what evaluate, predict and anyone else's code read
+        model_raw.safetensors    with train.ema_decay: the network that is trained, of which that is the moving average
         checkpoint.json      classes, input specification, where in the run it was taken, metrics, versions
         config.yaml          the resolved configuration
         mp_rank_00_… .pt     DeepSpeed's: optimizer and everything else that training goes on from
@@ -52,12 +53,43 @@ def describe_versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: version(name) for name in names}
 
 
-def write_checkpoint(folder: Path, net: nn.Module, info: CheckpointInfo, config: Config) -> None:
-    """Writes the parts of a checkpoint that evaluation and prediction need."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
-    save_file(tensors, folder / "model.safetensors")
+def write_checkpoint(
+    folder: Path, net: nn.Module, info: CheckpointInfo, config: Config, raw: nn.Module | None = None
+) -> None:
+    """Writes the parts of a checkpoint that evaluation and prediction need: of `net`, and if it is an average the `raw`
+    network too."""
+    _write_tensors(net, folder / "model.safetensors")
+    if raw is not None:
+        _write_tensors(raw, folder / "model_raw.safetensors")
     (folder / "config.yaml").write_text(config.to_yaml())
-    (folder / "checkpoint.json").write_text(json.dumps(asdict(info), indent=1) + "\n")
+    write_info(folder, info)
+
+
+def _write_tensors(net: nn.Module, path: Path) -> None:
+    tensors = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
+    save_file(tensors, path)
+
+
+def write_info(folder: Path, info: CheckpointInfo) -> None:
+    """Writes checkpoint.json."""
+    temporary = folder / ".checkpoint.json"
+    temporary.write_text(json.dumps(asdict(info), indent=1) + "\n")
+    temporary.replace(folder / "checkpoint.json")
+
+
+def read_info(folder: Path) -> CheckpointInfo:
+    """Reads checkpoint.json.
+
+    Raises:
+        UserError: it is missing, damaged, or of a newer version.
+    """
+    try:
+        values = json.loads((folder / "checkpoint.json").read_text())
+        if values["format_version"] > FORMAT_VERSION:
+            raise UserError(f"{folder}: made by a newer version of this program (format {values['format_version']})")
+        return CheckpointInfo(**values | {"classes": tuple(values["classes"])})
+    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise UserError(f"{folder}: damaged checkpoint: {' '.join(str(error).split())}") from error
 
 
 def point(folder: Path, pointer: str, name: str) -> None:
@@ -99,7 +131,6 @@ def find_checkpoint(path: Path) -> Path:
     return folder / name
 
 
-
 def load_checkpoint(path: Path) -> tuple[nn.Module, CheckpointInfo, Config]:
     """The trained network, in eval mode on the CPU, with its description and configuration; nothing is unpickled.
 
@@ -107,15 +138,11 @@ def load_checkpoint(path: Path) -> tuple[nn.Module, CheckpointInfo, Config]:
         UserError: no checkpoint, a damaged one, or one of a newer version.
     """
     folder = find_checkpoint(path)
-    config = load_config(folder / "config.yaml")
+    config, info = load_config(folder / "config.yaml"), read_info(folder)
     try:
-        values = json.loads((folder / "checkpoint.json").read_text())
-        if values["format_version"] > FORMAT_VERSION:
-            raise UserError(f"{folder}: made by a newer version of this program (format {values['format_version']})")
-        info = CheckpointInfo(**values | {"classes": tuple(values["classes"])})
         tensors = load_file(folder / "model.safetensors")
         net = build_model(replace(config.model, pretrained=None))
         net.load_state_dict(tensors)
-    except (OSError, KeyError, TypeError, json.JSONDecodeError, SafetensorError, RuntimeError) as error:
+    except (OSError, SafetensorError, RuntimeError) as error:
         raise UserError(f"{folder}: damaged checkpoint: {' '.join(str(error).split())}") from error
     return net.eval(), info, config

@@ -43,6 +43,28 @@ class TrainConfig:
     """Optimizer steps between checkpoints within an epoch; 0 saves only at the end of each epoch."""
     keep_checkpoints: int = 2
     """How many of the newest checkpoints to keep, besides the best."""
+    ema_decay: float = 0.0
+    """Decay per step of an exponential moving average of weights and BatchNorm statistics, which is then what is
+    evaluated and what model.safetensors holds; 0 keeps none."""
+    mixup: float = 0.0
+    """Alpha of mixup, which blends each clip and its label with another's; 0 does not."""
+    cutmix: float = 0.0
+    """Alpha of CutMix, which replaces a box of each clip by another's; 0 does not. With mixup each batch draws one."""
+    batch_norm: Literal["train", "partial", "frozen"] = "train"
+    """partial: every BatchNorm but the first keeps its statistics, scale and shift; frozen: every one."""
+    sync_batch_norm: bool = False
+    """Statistics of BatchNorm over the clips of all ranks; needs GPUs."""
+    compile: bool = False
+    """Compile the network with torch.compile; the first steps then take minutes."""
+    require_gpu: bool = False
+    """Refuse to train on a CPU."""
+    timeout_seconds: float = 600.0
+    """Limit on waiting for the other ranks in one collective operation."""
+    silence_seconds: float = 60.0
+    """A rank that gives no sign of life for this long is taken for dead, and all others end, naming it."""
+    wandb: bool = False
+    """Record figures in Weights & Biases too (pip install 'vpsn[wandb]'); WANDB_MODE, WANDB_PROJECT and the like say
+    how."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "log_every_steps", "keep_checkpoints"):
@@ -52,8 +74,16 @@ class TrainConfig:
             raise ValueError(f"train.micro_batch_size={self.micro_batch_size}: use 1 to train.batch_size")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"train.seed={self.seed}: use 0 <= seed < 2**63")
-        if self.save_every_steps < 0:
-            raise ValueError(f"train.save_every_steps={self.save_every_steps}: use 0 or more")
+        for name in ("save_every_steps", "mixup", "cutmix"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"train.{name}={getattr(self, name)}: use 0 or more")
+        for name in ("timeout_seconds", "silence_seconds"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"train.{name}={getattr(self, name)}: use 1 or more")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"train.ema_decay={self.ema_decay}: use 0 <= ema_decay < 1")
+        if self.sync_batch_norm and self.batch_norm == "frozen":
+            raise ValueError("train.sync_batch_norm=true: nothing to synchronise with train.batch_norm=frozen")
 
 
 @dataclass(frozen=True)
@@ -108,12 +138,18 @@ class ScheduleConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Weights of the synthesizers' losses beside cross-entropy."""
+    """Cross-entropy, and the weights of the synthesizers' losses beside it."""
 
+    label_smoothing: float = 0.0
+    """Share of each label that is spread evenly over all classes, 0 <= share < 1."""
     interaction: float = 0.01
     """Weight of the interaction loss (Eq. 2)."""
     capacity: float = 0.001
     """Weight of the network capacity loss (Eq. 3)."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"loss.label_smoothing={self.label_smoothing}: use 0 <= label_smoothing < 1")
 
 
 @dataclass(frozen=True)
@@ -145,12 +181,15 @@ class Config:
 
 
 def parse_config(prog: str, arguments: list[str] | None = None) -> Config:
-    """Reads --config FILE and --section.key=value options; leaves with one line and exit code 2 where they are wrong.
+    """Reads --config FILE and --section.key=value options.
 
     `model.num_segments` is `data.num_segments`, and `model.num_classes` the number of classes of `data.train`; neither
     can be given.
+
+    Raises:
+        UserError: something is wrong with them, told in one line.
     """
-    parser = CommandLine(prog=prog, description="Trains a network on packed shards.")
+    parser = CommandLine(prog=prog, description="Trains a network on packed shards.", exit_on_error=False)
     parser.add_argument("--config", action="config", help="YAML file; what it leaves out keeps its default.")
     # The DeepSpeed launcher gives every process its number; the environment says the same.
     parser.add_argument("--local_rank", type=int, default=0, help="Set by the launcher.")

@@ -1,10 +1,13 @@
 """DeepSpeed behind a small surface; the one module that imports it: start ranks, build the engine, save and load."""
 
+import errno
 import logging
 import os
 import socket
 import sys
 from dataclasses import dataclass
+from datetime import timedelta
+from functools import cache
 from pathlib import Path
 
 # DeepSpeed builds its communication kernels at first use and finds the build tools of this environment on the PATH.
@@ -39,8 +42,34 @@ class Ranks:
         return self.rank == 0
 
 
-def start_ranks() -> Ranks:
-    """Joins the process group that the launcher describes in the environment; alone if there is no launcher."""
+def check_device(config: Config) -> None:
+    """Raises UserError if this machine has not got what `config.train` needs, before anything is begun."""
+    train = config.train
+    if not torch.cuda.is_available():
+        if train.require_gpu:
+            raise UserError("train.require_gpu=true, but this machine has no GPU that torch can use; use false")
+        if train.precision == "fp16":
+            raise UserError("train.precision=fp16 needs a GPU, and this run has none; use bf16 or fp32")
+        if train.sync_batch_norm:
+            raise UserError("train.sync_batch_norm=true needs GPUs, and this run has none; use false")
+    elif train.precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise UserError(f"train.precision=bf16: {torch.cuda.get_device_name()} has no bf16; use fp16 or fp32")
+
+
+def expected_world_size() -> int:
+    """The number of ranks that the launcher describes in the environment."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def start_ranks(timeout_seconds: float = 600.0) -> Ranks:
+    """Joins the process group that the launcher describes in the environment; alone if there is no launcher.
+
+    Args:
+        timeout_seconds: limit on every collective operation.
+
+    Raises:
+        UserError: this machine has too few GPUs for its ranks, or another program listens on MASTER_PORT.
+    """
     if "RANK" not in os.environ:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -48,7 +77,10 @@ def start_ranks() -> Ranks:
         os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     if torch.cuda.is_available():
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        local_rank, num_gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if local_rank >= num_gpus:
+            raise UserError(f"LOCAL_RANK={local_rank}: this machine has {num_gpus} GPU(s); start as many ranks on it")
+        device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
     else:
         device = torch.device("cpu")
@@ -56,19 +88,62 @@ def start_ranks() -> Ranks:
             ranks_here = int(os.environ.get("LOCAL_SIZE", "1"))
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // ranks_here))
     if not dist.is_initialized():
-        deepspeed.init_distributed("nccl" if device.type == "cuda" else "gloo", verbose=False)
+        _join("nccl" if device.type == "cuda" else "gloo", timedelta(seconds=timeout_seconds))
     return Ranks(dist.get_rank(), dist.get_world_size(), device)
 
 
 def stop_ranks() -> None:
     """Leaves the process group."""
+    _host_group.cache_clear()
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
+def _join(backend: str, timeout: timedelta) -> None:
+    try:
+        deepspeed.init_distributed(backend, timeout=timeout, verbose=False)
+    except dist.DistNetworkError as error:
+        if errno.errorcode[errno.EADDRINUSE] not in str(error):
+            raise
+        port = os.environ["MASTER_PORT"]
+        raise UserError(
+            f"MASTER_PORT={port} is in use on this machine, by another run perhaps; choose another, as with "
+            f"deepspeed --master_port={int(port) + 1}"
+        ) from error
+    _host_group()
+    # DeepSpeed's all-reduce between the processes of a machine keeps its memory in files of 69 MB that nobody removes.
+    # Once all have opened them they need no names.
+    barrier()
+    for path in Path("/dev/shm").glob(f"deepspeed_allreduce_buffer_{os.getuid()}_*_{os.environ['MASTER_PORT']}_*"):
+        path.unlink(missing_ok=True)
+
+
+@cache
+def _host_group() -> dist.ProcessGroup | None:
+    """Over which the processes talk about what does not lie on their devices; None is the default group."""
+    return None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
+
+
 def barrier() -> None:
     """Waits for all ranks."""
-    dist.barrier()
+    dist.barrier(group=_host_group())
+
+
+def any_rank(flag: bool, ranks: Ranks) -> bool:
+    """Whether `flag` holds on any rank; waits for the other ranks' processes, not for the devices."""
+    if ranks.world_size == 1:
+        return flag
+    value = torch.tensor(int(flag))
+    dist.all_reduce(value, dist.ReduceOp.MAX, group=_host_group())
+    return bool(value)
+
+
+def gather_objects(value: object, ranks: Ranks) -> list:
+    """What each rank gives, by rank, on all of them; waits like `any_rank`."""
+    values = [value] * ranks.world_size
+    if ranks.world_size > 1:
+        dist.all_gather_object(values, value, group=_host_group())
+    return values
 
 
 def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
@@ -119,15 +194,19 @@ def build_engine(config: Config, net: nn.Module, options: dict, ranks: Ranks) ->
     engine, *_ = deepspeed.initialize(model=net, optimizer=optimizer, config=options)
     if config.train.zero_stage == 0:
         net.to(memory_format=torch.channels_last)
+    if config.train.compile:
+        engine.compile()
     return engine
 
 
 def parameter_groups(net: nn.Module, config: OptimizerConfig) -> list[dict]:
-    """Weights; biases, with their own learning rate and without decay; BatchNorm, without decay."""
+    """Weights; biases, with their own learning rate and without decay; BatchNorm, without decay; of what is trained."""
     weights, biases, norms = [], [], []
     for module in net.modules():
         is_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
         for name, parameter in module.named_parameters(recurse=False):
+            if not parameter.requires_grad:
+                continue
             (norms if is_norm else biases if name == "bias" else weights).append(parameter)
     factor = config.bias_learning_rate_factor
     groups = [
@@ -160,8 +239,16 @@ def average_buffers(net: nn.Module, world_size: int) -> None:
             sum_over_ranks(buffer).div_(world_size)
 
 
+def is_finite(net: nn.Module, ranks: Ranks) -> bool:
+    """Whether all weights and buffers are numbers, on all ranks; waits for the device."""
+    tensors = [value for value in net.state_dict().values() if value.is_floating_point()]
+    return not any_rank(not torch.stack([value.isfinite().all() for value in tensors]).all(), ranks)
+
+
 def save_engine(engine: Engine, folder: Path, name: str, state: dict) -> None:
     """Writes parameters, buffers and optimizer to folder/name, called on all ranks; `state` is kept with them."""
+    scaler = engine.torch_autocast_z0_gradscaler  # of fp16 without ZeRO, which DeepSpeed leaves out
+    state = state | {"loss_scale": scaler.state_dict() if scaler else None}
     engine.save_checkpoint(str(folder), tag=name, client_state=state, save_latest=False)
 
 
@@ -170,6 +257,8 @@ def load_engine(engine: Engine, folder: Path, name: str) -> dict:
     path, state = engine.load_checkpoint(str(folder), tag=name)
     if path is None:
         raise UserError(f"{folder / name}: DeepSpeed finds no checkpoint there")
+    if state.get("loss_scale"):
+        engine.torch_autocast_z0_gradscaler.load_state_dict(state["loss_scale"])
     return state
 
 

@@ -1,6 +1,7 @@
-"""What a stretch of training steps came to: mean losses, clips per second, time spent waiting for data."""
+"""What a stretch of training steps came to: mean losses, clips per second, time spent waiting for data, arithmetic."""
 
 import logging
+import math
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -10,20 +11,26 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from launch.engine import Ranks, sum_over_ranks
+from launch.utilization import Utilization
 from pipeline.loader import VideoBatch, VideoLoader
+
+
+class Diverged(Exception):
+    """The loss or the weights are no longer numbers."""
 
 
 class StepMeter:
     """Adds up the losses of steps and where their time goes, and shows a progress bar on a terminal."""
 
-    def __init__(self, ranks: Ranks):
-        self._ranks = ranks
+    def __init__(self, ranks: Ranks, utilization: Utilization):
+        self._ranks, self._utilization = ranks, utilization
         self._bar: tqdm | None = None
         self._begin()
 
     def _begin(self) -> None:
-        self._sums: torch.Tensor | None = None
-        self._batches = self._clips = 0
+        self._losses: list[torch.Tensor] = []
+        self._steps: list[int] = []
+        self._clips = 0
         self._waited = 0.0
         self._began = time.perf_counter()
 
@@ -33,7 +40,7 @@ class StepMeter:
         batches = iter(loader)
         with (
             tqdm(total=loader.steps_per_epoch, initial=loader.step, unit="step", disable=hidden) as self._bar,
-            logging_redirect_tqdm([logging.getLogger("launch")]),
+            logging_redirect_tqdm([logging.getLogger(name) for name in ("launch", "pipeline")]),
         ):
             self._bar.set_description(f"epoch {loader.epoch + 1}")
             while True:
@@ -45,22 +52,30 @@ class StepMeter:
                 yield batch
                 self._bar.update(batch.ends_step)
 
-    def add(self, losses: dict[str, torch.Tensor], clips: int) -> None:
-        """Counts a forward pass with its losses (scalars); does not wait for the device."""
+    def add(self, losses: dict[str, torch.Tensor], step: int, clips: int) -> None:
+        """Counts a forward pass for optimizer step `step` with its losses (scalars); does not wait for the device."""
         self._names = list(losses)
-        values = torch.stack([value.detach().float() for value in losses.values()])
-        self._sums = values if self._sums is None else self._sums + values
-        self._batches += 1
+        self._losses.append(torch.stack([value.detach().float() for value in losses.values()]))
+        self._steps.append(step)
         self._clips += clips
 
     def take(self) -> dict[str, float]:
-        """Means since the last call over all ranks, with their clips per second and the share of time spent waiting
-        for data; waits for the device."""
-        means = (sum_over_ranks(self._sums) / (self._batches * self._ranks.world_size)).tolist()
+        """Means since the last call over all ranks, with their clips per second, the share of time spent waiting for
+        data, and what the device is used for; waits for the device.
+
+        Raises:
+            Diverged: the losses of a step are not finite, on all ranks alike.
+        """
+        losses = sum_over_ranks(torch.stack(self._losses)) / self._ranks.world_size
+        if not (means := losses.mean(0)).isfinite().all():
+            row = int(losses.isfinite().all(1).logical_not().nonzero()[0])
+            which = next(name for name, value in zip(self._names, losses[row]) if not math.isfinite(value))
+            raise Diverged(f"{which} is {losses[row, self._names.index(which)]:g} in step {self._steps[row]}")
         seconds = time.perf_counter() - self._began
-        figures = dict(zip(self._names, means)) | {
+        figures = dict(zip(self._names, means.tolist())) | {
             "clips_per_second": self._clips * self._ranks.world_size / seconds,
             "loading_share": self._waited / seconds,
+            **self._utilization.figures(self._clips / seconds),
         }
         self._begin()
         return figures
@@ -69,7 +84,10 @@ class StepMeter:
 def describe_step(figures: dict[str, float], epochs_left: float, samples: int) -> str:
     """One line for people: what the step's figures say, and how long the rest of the training will take."""
     left = timedelta(seconds=round(epochs_left * samples / figures["clips_per_second"]))
+    used = f", {figures['flop_utilization']:.0%} of the GPU's FLOPs" if "flop_utilization" in figures else ""
+    if "peak_memory_bytes" in figures:
+        used += f", {figures['peak_memory_bytes'] / 2**30:.1f} GiB"
     return (
         f"loss {figures['loss']:.4f}, learning rate {figures['learning_rate']:.3g}, "
-        f"{figures['clips_per_second']:.1f} clips/s, {figures['loading_share']:.0%} waiting for data, {left} left"
+        f"{figures['clips_per_second']:.1f} clips/s, {figures['loading_share']:.0%} waiting for data{used}, {left} left"
     )

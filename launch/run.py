@@ -2,66 +2,96 @@
 
 import logging
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from launch.checkpoints import CheckpointInfo, point, pointed, remove_old_checkpoints, write_checkpoint
+from launch.averaging import WeightAverage
+from launch.checkpoints import (
+    CheckpointInfo,
+    point,
+    pointed,
+    read_info,
+    remove_old_checkpoints,
+    write_checkpoint,
+    write_info,
+)
 from launch.config import Config, load_config
-from launch.engine import Engine, Ranks, barrier, load_engine, save_engine
+from launch.engine import Engine, Ranks, any_rank, barrier, load_engine, save_engine
 from pipeline.loader import VideoLoader
 from sharding.commandline import UserError
 
 log = logging.getLogger("launch.run")
 
-# What may differ between a run and its continuation: it changes where and how fast, not what is computed.
+# What may differ between a run and its continuation: it changes where and how fast, not what is computed. Of the data
+# section its own `shaping` tells.
 _FREE = {
     "": ("run_dir", "resume"),
-    "data": ("train", "val", "decoder", "reading_threads", "read_ahead"),
-    "train": ("micro_batch_size", "log_every_steps", "save_every_steps", "keep_checkpoints"),
+    "train": (
+        *("micro_batch_size", "log_every_steps", "save_every_steps", "keep_checkpoints", "wandb"),
+        *("require_gpu", "timeout_seconds", "silence_seconds"),
+    ),
 }
 
 
-def open_run(config: Config, ranks: Ranks) -> Path:
-    """Makes the run folder, or checks that the one there may be gone on with.
+def open_run(config: Config, classes: tuple[str, ...], ranks: Ranks) -> Path:
+    """Makes the run folder; the first rank checks whether the one there may be gone on with.
 
     Raises:
-        UserError: the folder holds a run and `resume` is "never", or a run of another configuration.
+        UserError: it cannot be written, or it holds a run and `resume` is "never", or a run of another configuration
+            or other classes.
     """
     run_dir = Path(config.run_dir)
-    path = run_dir / "config.yaml"
-    if ranks.is_first:
-        if pointed(run_dir / "checkpoints", "last") is None:
-            run_dir.mkdir(parents=True, exist_ok=True)
+    path, folder = run_dir / "config.yaml", run_dir / "checkpoints"
+    try:
+        (run_dir / "logs").mkdir(parents=True, exist_ok=True)
+        (run_dir / "logs" / f"rank-{ranks.rank}.log").open("a").close()
+        if not ranks.is_first:
+            return run_dir
+        last = pointed(folder, "last")
+        if last is None:
             path.write_text(config.to_yaml())
-        elif config.resume == "never":
-            raise UserError(f"run_dir={run_dir} holds a run already; go on with --resume, or choose another --run_dir")
-        else:
-            _check_same_run(load_config(path), config, run_dir)
-    barrier()
+            return run_dir
+    except OSError as error:
+        raise UserError(f"run_dir={run_dir} cannot be written: {error.strerror}; choose another") from error
+    if config.resume == "never":
+        raise UserError(f"run_dir={run_dir} holds a run already; go on with --resume, or choose another --run_dir")
+    _check_same_run(load_config(path), config, run_dir)
+    if read_info(folder / last).classes != classes:
+        raise UserError(
+            f"run_dir={run_dir} holds a run with other classes than those of data.train={config.data.train}"
+        )
     return run_dir
 
 
-def resume(run_dir: Path, engine: Engine, loader: VideoLoader) -> float | None:
-    """Takes the newest checkpoint, if there is one, into the engine and the loader; returns the best top-1 so far."""
-    folder = run_dir / "checkpoints"
-    name = pointed(folder, "last")
-    if name is None:
-        return None
-    state = load_engine(engine, folder, name)
+def last_checkpoint(run_dir: Path) -> Path | None:
+    """The newest checkpoint of a run."""
+    name = pointed(run_dir / "checkpoints", "last")
+    return run_dir / "checkpoints" / name if name else None
+
+
+def resume(run_dir: Path, engine: Engine, loader: VideoLoader, average: WeightAverage, ranks: Ranks) -> bool:
+    """Takes the newest checkpoint, if there is one, into the engine, the loader and the average; returns whether it is
+    of the end of an epoch and has not been evaluated."""
+    last = last_checkpoint(run_dir)
+    if last is None:
+        return False
+    state = load_engine(engine, last.parent, last.name)
     loader.load_state_dict(state["loader"])
-    log.info("resumed from %s", folder / name)
-    return state["best"]
+    average.load(last / "model.safetensors", engine.global_steps)
+    log.info("resumed from %s", last)
+    return any_rank(ranks.is_first and loader.step == 0 and not read_info(last).metrics, ranks)
 
 
 def save_run(
-    run_dir: Path, engine: Engine, state: dict, info: CheckpointInfo, config: Config, ranks: Ranks, is_best: bool
+    run_dir: Path,
+    engine: Engine,
+    loader: VideoLoader,
+    average: WeightAverage,
+    info: CheckpointInfo,
+    config: Config,
+    ranks: Ranks,
 ) -> None:
-    """Saves on all ranks together; the folder bears its final name only once everything in it is written.
-
-    Args:
-        state: what `resume` needs besides the engine's own state.
-        is_best: whether `best` is to name this one.
-    """
+    """Saves on all ranks together; the folder bears its final name only once everything in it is written."""
     folder = run_dir / "checkpoints"
     name = f"step-{info.step:08d}"
     temporary = folder / f".unfinished-{name}"
@@ -69,23 +99,34 @@ def save_run(
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
     barrier()
-    save_engine(engine, folder, temporary.name, state)
+    save_engine(engine, folder, temporary.name, {"loader": loader.state_dict()})
     if ranks.is_first:
-        write_checkpoint(temporary, engine.module, info, config)
+        raw = engine.module if average.module is not engine.module else None
+        write_checkpoint(temporary, average.module, info, config, raw)
     barrier()
     if ranks.is_first:
         shutil.rmtree(folder / name, ignore_errors=True)
         temporary.rename(folder / name)
         point(folder, "last", name)
-        if is_best:
-            point(folder, "best", name)
         remove_old_checkpoints(folder, config.train.keep_checkpoints)
     barrier()
 
 
+def record_evaluation(run_dir: Path, metrics: dict[str, float], ranks: Ranks) -> None:
+    """Writes the figures into the newest checkpoint; it is the best one if no other has a higher top-1 accuracy."""
+    if not ranks.is_first:
+        return
+    folder = run_dir / "checkpoints"
+    last, best = pointed(folder, "last"), pointed(folder, "best")
+    # Without figures it will be evaluated again, so they come last.
+    if best is None or metrics["top1"] >= read_info(folder / best).metrics.get("top1", 0.0):
+        point(folder, "best", last)
+    write_info(folder / last, replace(read_info(folder / last), metrics=metrics))
+
+
 def _check_same_run(old: Config, new: Config, run_dir: Path) -> None:
     """Raises UserError if `new` would train something else than `old`."""
-    before, now = asdict(old), asdict(new)
+    before, now = (asdict(config) | {"data": config.data.shaping()} for config in (old, new))
     for section, names in _FREE.items():
         for values in (before, now):
             for name in names:

@@ -3,101 +3,118 @@
     deepspeed launch/train.py --config launch/configs/demo.yaml                # all GPUs of this machine, or its CPU
     deepspeed --num_gpus 2 launch/train.py --config launch/configs/demo.yaml   # two ranks
     deepspeed --hostfile hosts launch/train.py --config …                      # the machines listed in the file
+    sbatch --nodes=2 launch/slurm.sh --config …                                # a cluster; requeues itself
     … --train.epochs=20 --optimizer.learning_rate=0.02                         # any option of launch/config.py
     … --resume                                                                 # goes on from the last checkpoint
+
+Exit codes: 0 trained to the end; 75 asked by SIGTERM or SIGUSR1 to save and leave, go on with --resume; 2 a mistake in
+what was asked for, told in one line; 1 anything else, with its reason in the log.
 """
 
 import logging
+from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from torch import nn
 
+from launch.assembly import build_loaders, build_network, describe_run, load_splits
+from launch.averaging import WeightAverage
 from launch.checkpoints import CheckpointInfo
 from launch.config import Config, parse_config
 from launch.engine import (
     Ranks,
     average_buffers,
     build_engine,
+    check_device,
     deepspeed_options,
+    expected_world_size,
+    is_finite,
     seed_step,
     set_learning_rate,
     start_ranks,
     stop_ranks,
     sum_over_ranks,
 )
-from launch.meter import StepMeter, describe_step
-from launch.metrics import Evaluation, evaluate
-from launch.run import open_run, resume, save_run
-from launch.runlog import RunLog, start_logging
+from launch.liveness import Liveness
+from launch.losses import training_losses
+from launch.meter import Diverged, StepMeter, describe_step
+from launch.metrics import evaluate
+from launch.mixing import build_mixing
+from launch.norms import set_training_mode
+from launch.run import last_checkpoint, open_run, record_evaluation, resume, save_run
+from launch.runlog import RunLog, check_wandb, start_logging
 from launch.schedules import learning_rate_factor
-from model import build_model
-from pipeline.loader import VideoBatch, VideoLoader
+from launch.signals import EXIT_CODE, StopAsked, StopRequest
+from launch.utilization import Utilization
+from launch.voices import all_or_none, one_voice
+from pipeline.loader import VideoBatch
 from sharding.commandline import UserError, run_command
-from sharding.manifest import PackedDataset, load_dataset
+from sharding.manifest import PackedDataset
 
 log = logging.getLogger("launch.train")
 
 
-def main(arguments: list[str] | None = None) -> None:
-    config = parse_config("launch/train.py", arguments)
-    train_set, val_set = load_splits(config)
-    ranks = start_ranks()
-    run_dir = open_run(config, ranks)
-    start_logging(run_dir, ranks.rank)
+def main(arguments: list[str] | None = None) -> int:
+    with one_voice():
+        config = parse_config("launch/train.py", arguments)
+        check_device(config)
+        if config.train.wandb:
+            check_wandb()
+        deepspeed_options(config, expected_world_size())
+        train_set, val_set = load_splits(config)
+        ranks = start_ranks(config.train.timeout_seconds)
+        with all_or_none(ranks):
+            run_dir = open_run(config, train_set.manifest.classes, ranks)
+        start_logging(run_dir, ranks.rank)
+        return run(config, ranks, train_set, val_set)
+
+
+def run(config: Config, ranks: Ranks, train_set: PackedDataset, val_set: PackedDataset | None) -> int:
+    """Trains; returns the exit code."""
+    liveness = Liveness(ranks, config.train.silence_seconds)
     try:
-        Trainer(config, ranks, train_set, val_set).train()
+        with closing(Trainer(config, ranks, train_set, val_set)) as trainer:
+            trainer.train()
+        return 0
+    except StopAsked:
+        return EXIT_CODE
     except UserError:
         raise
-    except Exception:
-        log.exception("rank %d failed", ranks.rank)
-        raise
+    except Diverged as error:  # on all ranks alike
+        if ranks.is_first:
+            log.error("%s; the last good checkpoint is %s", error, last_checkpoint(Path(config.run_dir)) or "none")
+        return 1
+    except Exception as error:
+        log.exception("%s", liveness.explain(error))
+        return 1
     finally:
+        liveness.stop()
         stop_ranks()
 
 
-def load_splits(config: Config) -> tuple[PackedDataset, PackedDataset | None]:
-    """The training split and, if the configuration names one, the validation split, of the same classes."""
-    if config.data.train is None:
-        raise UserError("data.train is not set: give the folder of a packed training split")
-    train_set = load_dataset(Path(config.data.train))
-    val_set = load_dataset(Path(config.data.val)) if config.data.val else None
-    if val_set and val_set.manifest.classes != train_set.manifest.classes:
-        raise UserError(
-            f"{config.data.val}: its classes are not those of {config.data.train}; pack both with one list of classes"
-        )
-    return train_set, val_set
-
-
-def build_network(config: Config) -> nn.Module:
-    """The network in its initial state."""
-    torch.manual_seed(config.train.seed)
-    try:
-        return build_model(config.model)
-    except ValueError as error:
-        raise UserError(str(error)) from error
-
-
 class Trainer:
-    """One run. All that training goes on from is the engine's and the loader's; the rest follows from the step."""
+    """One run. All that training goes on from is the engine's, the loader's and the average's; the rest follows from
+    the step."""
 
     def __init__(self, config: Config, ranks: Ranks, train_set: PackedDataset, val_set: PackedDataset | None):
         self.config, self.ranks, self.train_set = config, ranks, train_set
-        self.run_dir = Path(config.run_dir)
+        self.run_dir, train = Path(config.run_dir), config.train
         options = deepspeed_options(config, ranks.world_size)
-        micro = options["train_micro_batch_size_per_gpu"]
-        shared = {"rank": ranks.rank, "world_size": ranks.world_size, "device": ranks.device, "micro_batch_size": micro}
-        train = config.train
-        self.loader = VideoLoader(
-            train_set, config.data, training=True, batch_size=train.batch_size, seed=train.seed, **shared
+        with all_or_none(ranks):
+            micro_batch_size = options["train_micro_batch_size_per_gpu"]
+            self.loader, self.val_loader = build_loaders(config, ranks, micro_batch_size, train_set, val_set)
+            net = build_network(config)
+        self.average = WeightAverage(net, train.ema_decay, ranks.device)
+        self.mix = build_mixing(train, config.model.num_classes)
+        self.engine = build_engine(config, net, options, ranks)
+        utilization = Utilization(config.model, config.data.crop_size, ranks.device, train.precision)
+        self.meter = StepMeter(ranks, utilization)
+        self.evaluation_due = config.resume == "auto" and resume(
+            self.run_dir, self.engine, self.loader, self.average, ranks
         )
-        self.val_loader = None
-        if val_set is not None:
-            self.val_loader = VideoLoader(val_set, config.data, training=False, **shared)
-        self.engine = build_engine(config, build_network(config), options, ranks)
-        self.best = resume(self.run_dir, self.engine, self.loader) if config.resume == "auto" else None
-        self.log = RunLog(self.run_dir, ranks.rank, self.step)
+        self.log = RunLog(self.run_dir, ranks.rank, self.step, asdict(config) if train.wandb else None)
+        self.stop = StopRequest(ranks)
 
     @property
     def step(self) -> int:
@@ -105,45 +122,61 @@ class Trainer:
         return self.loader.epoch * self.loader.steps_per_epoch + self.loader.step
 
     def train(self) -> None:
-        epochs = self.config.train.epochs
-        log.info("%s", self.describe())
-        while self.loader.epoch < epochs:
+        log.info("%s", describe_run(self.config, self.ranks, self.engine.module, self.loader))
+        if self.evaluation_due:
+            self.evaluate()
+        while self.loader.epoch < self.config.train.epochs:
             self.train_epoch()
-            average_buffers(self.engine.module, self.ranks.world_size)
-            self.save(self.evaluate())
-        self.log.close()
-        log.info("finished %d epochs in %s", epochs, self.run_dir)
+            self.save()
+            if self.stop.asked():
+                raise StopAsked
+            self.evaluate()
+        log.info("finished %d epochs in %s", self.loader.epoch, self.run_dir)
 
-    def describe(self) -> str:
-        """What is about to be trained, in a line; all of it is in config.yaml."""
-        model, train = self.config.model, self.config.train
-        parameters = sum(parameter.numel() for parameter in self.engine.module.parameters())
-        return (
-            f"{model.arch}-{model.depth}, {parameters / 1e6:.2f} M parameters, {model.num_classes} classes; "
-            f"{len(self.train_set)} samples, {self.loader.steps_per_epoch} steps of {train.batch_size} clips an epoch; "
-            f"{self.ranks.world_size} rank(s), {self.ranks.device.type}, {train.precision}; learning rate "
-            f"{self.config.optimizer.scaled_learning_rate(train.batch_size):g}"
-        )
+    def close(self) -> None:
+        """Stops the reading threads and writes out what is buffered."""
+        for loader in (self.loader, self.val_loader):
+            if loader is not None:
+                loader.close()
+        self.log.close()
 
     def train_epoch(self) -> None:
         """What is left of the loader's epoch."""
         train = self.config.train
-        self.engine.train()
-        meter = StepMeter(self.ranks)
+        set_training_mode(self.engine, train)
         times_seen = torch.zeros(len(self.train_set), dtype=torch.int32, device=self.ranks.device)
-        for batch in meter.timed(self.loader):
-            meter.add(self.train_step(batch), len(batch.labels))
+        for batch in self.meter.timed(self.loader):
+            losses = self.train_step(batch)
+            self.meter.add(losses, self.engine.global_steps + (not batch.ends_step), len(batch.labels))
             times_seen[batch.sample_ids] += 1
             if not batch.ends_step:
                 continue
+            self.average.update()
             if self.step % train.log_every_steps == 0 or self.loader.step == 0:
-                self.log_step(meter.take())
-            if train.save_every_steps and self.step % train.save_every_steps == 0 and self.loader.step > 0:
-                average_buffers(self.engine.module, self.ranks.world_size)
-                self.save()
+                self.log_step(self.meter.take())
+            if self.loader.step > 0:
+                self.save_within_epoch()
         sum_over_ranks(times_seen)
         figures = {"samples_seen": int((times_seen > 0).sum()), "most_times_seen": int(times_seen.max())}
         self.log.write("epoch", self.step, epoch=self.loader.epoch, **figures)
+
+    def train_step(self, batch: VideoBatch) -> dict[str, torch.Tensor]:
+        """Forward, backward and, once the batch is complete, the optimizer's step; returns the losses."""
+        engine = self.engine
+        seed_step(engine, self.config.train.seed, self.ranks.rank)
+        clips, labels = self.mix(batch.clips, batch.labels)
+        outputs = engine(clips, with_losses=True)
+        losses = training_losses(outputs, labels, self.config.loss, engine.module.synthesizer_names)
+        engine.backward(losses["loss"])
+        set_learning_rate(engine, self.learning_rate(engine.global_steps))
+        engine.step()
+        return losses
+
+    def learning_rate(self, step: int) -> float:
+        """Of the optimizer step that follows `step` others."""
+        train = self.config.train
+        factor = learning_rate_factor(self.config.schedule, step, self.loader.steps_per_epoch, train.epochs)
+        return self.config.optimizer.scaled_learning_rate(train.batch_size) * factor
 
     def log_step(self, figures: dict[str, float]) -> None:
         steps = self.loader.steps_per_epoch
@@ -153,58 +186,38 @@ class Trainer:
         line = describe_step(figures, epochs_left, steps * self.config.train.batch_size)
         log.info("epoch %.2f, step %d: %s", figures["epoch"], self.step, line)
 
-    def train_step(self, batch: VideoBatch) -> dict[str, torch.Tensor]:
-        """Forward, backward and, once the batch is complete, the optimizer's step; returns the losses."""
-        engine, weights = self.engine, self.config.loss
-        seed_step(engine, self.config.train.seed, self.ranks.rank)
-        outputs = engine(batch.clips, with_losses=True)
-        classification = F.cross_entropy(outputs.logits.float(), batch.labels)
-        loss = (
-            classification
-            + weights.interaction * outputs.interaction_loss
-            + weights.capacity * outputs.capacity_loss
-        )
-        engine.backward(loss)
-        set_learning_rate(engine, self.learning_rate(engine.global_steps))
-        engine.step()
-        losses = {"loss": loss, "classification": classification}
-        for index, stage in enumerate(engine.module.synthesizer_names):
-            losses[f"interaction/{stage}"] = outputs.interaction_losses[index]
-            losses[f"capacity/{stage}"] = outputs.capacity_losses[index]
-            losses[f"mean_gate/{stage}"] = outputs.mean_gates[index]
-        return losses
-
-    def learning_rate(self, step: int) -> float:
-        """Of the optimizer step that follows `step` others."""
-        train = self.config.train
-        factor = learning_rate_factor(self.config.schedule, step, self.loader.steps_per_epoch, train.epochs)
-        return self.config.optimizer.scaled_learning_rate(train.batch_size) * factor
-
-    def evaluate(self) -> Evaluation | None:
-        """Accuracy on the validation split, if there is one."""
+    def evaluate(self) -> None:
+        """Accuracy on the validation split, if there is one, of what was saved last."""
         if self.val_loader is None:
-            return None
+            return
         num_classes, precision = self.config.model.num_classes, self.config.train.precision
-        evaluation = evaluate(self.engine.module, self.val_loader, num_classes, precision)
+        evaluation = evaluate(self.average.module, self.val_loader, num_classes, precision)
+        record_evaluation(self.run_dir, evaluation.figures(), self.ranks)
         self.log.write("evaluation", self.step, epoch=self.loader.epoch, **evaluation.figures())
         log.info("after epoch %d: %s", self.loader.epoch, evaluation)
-        return evaluation
 
-    def save(self, evaluation: Evaluation | None = None) -> None:
-        """A checkpoint of this moment; the best one if no other has a higher top-1 accuracy."""
-        is_best = evaluation is not None and (self.best is None or evaluation.top1 >= self.best)
-        if is_best:
-            self.best = evaluation.top1
+    def save_within_epoch(self) -> None:
+        """Saves if it is time to or a signal asks for it, and then leaves."""
+        every, asked = self.config.train.save_every_steps, self.stop.asked()
+        if asked or (every and self.step % every == 0):
+            self.save()
+        if asked:
+            raise StopAsked
+
+    def save(self) -> None:
+        """A checkpoint of this moment, with statistics of BatchNorm that agree over the ranks."""
+        for net in {self.engine.module, self.average.module}:
+            average_buffers(net, self.ranks.world_size)
+        if not is_finite(self.engine.module, self.ranks):
+            raise Diverged(f"weights are not finite after step {self.step}")
         info = CheckpointInfo(
             step=self.step,
             epoch=self.loader.epoch,
             classes=self.train_set.manifest.classes,
             packing=self.train_set.manifest.settings,
             train_fingerprint=self.train_set.fingerprint,
-            metrics=evaluation.figures() if evaluation else {},
         )
-        state = {"loader": self.loader.state_dict(), "best": self.best}
-        save_run(self.run_dir, self.engine, state, info, self.config, self.ranks, is_best)
+        save_run(self.run_dir, self.engine, self.loader, self.average, info, self.config, self.ranks)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,23 @@
 """A packed motion dataset and a run small enough to train in seconds."""
 
 import os
+import signal
 import socket
+import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import pytest
+import torch
+from safetensors.torch import load_file
 
-from tests.conftest import pack, run_command
+from launch.checkpoints import pointed
+from launch.runlog import read_metrics
+from tests.conftest import ROOT, pack, run_command
 
 # Small networks gain nothing from more threads, and wait long for them on a busy machine.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -43,9 +53,55 @@ train: {{epochs: 2, batch_size: 4, log_every_steps: 1}}
 
 def train(config: Path, run_dir: Path, *options: str, num_ranks: int = 1):
     """Runs launch/train.py under the DeepSpeed launcher."""
-    launcher = [DEEPSPEED, f"--num_gpus={num_ranks}", f"--master_port={_free_port()}"]
-    command = [*launcher, "launch/train.py", f"--config={config}", f"--run_dir={run_dir}", *options]
-    return run_command(command)
+    return run_command(train_command(config, run_dir, *options, num_ranks=num_ranks))
+
+
+def train_command(config: Path, run_dir: Path, *options: str, num_ranks: int = 1) -> list[object]:
+    """launch/train.py under the DeepSpeed launcher."""
+    launcher = [DEEPSPEED, f"--num_gpus={num_ranks}", f"--master_port={free_port()}"]
+    return [*launcher, "launch/train.py", f"--config={config}", f"--run_dir={run_dir}", *options]
+
+
+@contextmanager
+def started(command: list[object], **options) -> Iterator[subprocess.Popen]:
+    """A command of its own process group, of which nothing is left in the end."""
+    process = subprocess.Popen([str(part) for part in command], cwd=ROOT, start_new_session=True, text=True, **options)
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def wait_for_step(run_dir: Path, step: int, process: subprocess.Popen) -> None:
+    """Until a run that logs each step has taken `step` of them."""
+    deadline = time.monotonic() + 120
+    while max(losses(run_dir), default=0) < step:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def find_rank(launcher: subprocess.Popen, rank: int) -> psutil.Process:
+    """The process of a rank that the DeepSpeed launcher has started."""
+    children = psutil.Process(launcher.pid).children(recursive=True)
+    return next(child for child in children if f"--local_rank={rank}" in child.cmdline())
+
+
+def losses(run_dir: Path) -> dict[int, float]:
+    """The logged loss by step."""
+    return {line["step"]: line["loss"] for line in read_metrics(run_dir) if line["kind"] == "train"}
+
+
+def weights(run_dir: Path, name: str = "model") -> dict[str, torch.Tensor]:
+    """Of the last checkpoint."""
+    folder = run_dir / "checkpoints"
+    return load_file(folder / pointed(folder, "last") / f"{name}.safetensors")
+
+
+def same_weights(one: Path, other: Path, name: str = "model") -> bool:
+    a, b = weights(one, name), weights(other, name)
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def train_alone(config: Path, run_dir: Path, *options: str):
@@ -53,7 +109,7 @@ def train_alone(config: Path, run_dir: Path, *options: str):
     return run_command([sys.executable, "launch/train.py", f"--config={config}", f"--run_dir={run_dir}", *options])
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

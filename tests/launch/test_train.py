@@ -2,39 +2,29 @@
 
 import os
 import signal
-import subprocess
-import time
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from launch.checkpoints import find_checkpoint, load_checkpoint, pointed
 from launch.runlog import read_metrics
 from sharding.manifest import load_dataset
-from tests.conftest import ROOT
-from tests.launch.conftest import DEEPSPEED, train, train_alone
-
-
-def losses(run_dir: Path) -> dict[int, float]:
-    return {line["step"]: line["loss"] for line in read_metrics(run_dir) if line["kind"] == "train"}
+from tests.launch.conftest import (
+    losses,
+    same_weights,
+    started,
+    train,
+    train_alone,
+    train_command,
+    wait_for_step,
+)
 
 
 def seen(run_dir: Path) -> list[tuple[int, int]]:
     """For each epoch, how many different samples its ranks saw, and how often the one seen most."""
     lines = [line for line in read_metrics(run_dir) if line["kind"] == "epoch"]
     return [(line["samples_seen"], line["most_times_seen"]) for line in lines]
-
-
-def weights(run_dir: Path) -> dict[str, torch.Tensor]:
-    folder = run_dir / "checkpoints"
-    return load_file(folder / pointed(folder, "last") / "model.safetensors")
-
-
-def same_weights(one: Path, other: Path) -> bool:
-    a, b = weights(one), weights(other)
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def test_a_run_leaves_figures_and_checkpoints(trained, motion):
@@ -57,17 +47,9 @@ def test_killed_and_resumed_is_as_if_undisturbed(small_config, trained, tmp_path
     """kill -9 of all processes in the middle of an epoch, after a checkpoint within it."""
     run_dir = tmp_path / "run"
     options = ["--train.save_every_steps=2", "--train.keep_checkpoints=9"]
-    arguments = [f"--config={small_config}", f"--run_dir={run_dir}", *options]
-    command = [DEEPSPEED, "--num_gpus=1", "launch/train.py", *arguments]
-    process = subprocess.Popen(command, cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 120
-        while max(losses(run_dir), default=0) < 7:
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.02)
-    finally:
+    with started(train_command(small_config, run_dir, *options)) as process:
+        wait_for_step(run_dir, 7, process)
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
     assert pointed(run_dir / "checkpoints", "last") in ("step-00000006", "step-00000008")
     done = train(small_config, run_dir, *options, "--resume")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -113,7 +95,11 @@ def test_a_second_run_in_the_folder_is_refused(small_config, trained):
         (["--data.train=nowhere"], "nowhere: no such folder"),
         (["--data.val=null", "--train.batch_size=23"], "22 samples do not fill one batch of 23; lower the batch size"),
         (["--model.pretrained=absent.pth"], "absent.pth"),
-        (["--data.decoder=nvdec"], "data.decoder=nvdec needs a GPU"),
+        (["--data.decoder=nvdec"], "data.decoder=nvdec"),
+        (["--train.require_gpu=true"], "train.require_gpu=true, but this machine has no GPU"),
+        (["--train.precision=fp16"], "train.precision=fp16 needs a GPU"),
+        (["--train.sync_batch_norm=true"], "train.sync_batch_norm=true needs GPUs"),
+        (["--run_dir=/dev/null/run"], "run_dir=/dev/null/run cannot be written: Not a directory"),
     ],
 )
 def test_mistakes_end_in_one_line(small_config, tmp_path, options, message):

@@ -1,0 +1,67 @@
+"""From the configuration to the parts of a run."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from launch.config import Config
+from launch.engine import Ranks, gather_objects
+from launch.norms import prepare_batch_norm
+from model import build_model
+from pipeline.loader import VideoLoader
+from sharding.commandline import UserError
+from sharding.manifest import PackedDataset, load_dataset
+
+
+def load_splits(config: Config) -> tuple[PackedDataset, PackedDataset | None]:
+    """The training split and, if the configuration names one, the validation split, of the same classes."""
+    if config.data.train is None:
+        raise UserError("data.train is not set: give the folder of a packed training split")
+    train_set = load_dataset(Path(config.data.train))
+    val_set = load_dataset(Path(config.data.val)) if config.data.val else None
+    if val_set and val_set.manifest.classes != train_set.manifest.classes:
+        raise UserError(
+            f"{config.data.val}: its classes are not those of {config.data.train}; pack both with one list of classes"
+        )
+    return train_set, val_set
+
+
+def build_loaders(
+    config: Config, ranks: Ranks, micro_batch_size: int, train_set: PackedDataset, val_set: PackedDataset | None
+) -> tuple[VideoLoader, VideoLoader | None]:
+    """The loader of the training split, and of the validation split if there is one."""
+    shared = {"rank": ranks.rank, "world_size": ranks.world_size, "device": ranks.device}
+    shared["micro_batch_size"] = micro_batch_size
+    loader = VideoLoader(
+        train_set,
+        config.data,
+        training=True,
+        batch_size=config.train.batch_size,
+        seed=config.train.seed,
+        agree=lambda bad: sorted(set().union(*gather_objects(bad, ranks))),
+        **shared,
+    )
+    return loader, VideoLoader(val_set, config.data, training=False, **shared) if val_set is not None else None
+
+
+def build_network(config: Config) -> nn.Module:
+    """The network in its initial state."""
+    torch.manual_seed(config.train.seed)
+    try:
+        net = build_model(config.model)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    return prepare_batch_norm(net, config.train)
+
+
+def describe_run(config: Config, ranks: Ranks, net: nn.Module, loader: VideoLoader) -> str:
+    """What is about to be trained, in a line; all of it is in config.yaml."""
+    model, train = config.model, config.train
+    parameters = sum(parameter.numel() for parameter in net.parameters())
+    learning_rate = config.optimizer.scaled_learning_rate(train.batch_size)
+    return (
+        f"{model.arch}-{model.depth}, {parameters / 1e6:.2f} M parameters, {model.num_classes} classes; "
+        f"{len(loader.dataset)} samples, {loader.steps_per_epoch} steps of {train.batch_size} clips an epoch; "
+        f"{ranks.world_size} rank(s), {ranks.device.type}, {train.precision}; learning rate {learning_rate:g}"
+    )
