@@ -1,11 +1,12 @@
 """The shards of remote datasets on the local disk: fetched when or before they are needed, checked, within bounds."""
 
+import contextlib
 import logging
 import os
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -80,7 +81,7 @@ class ShardCache:
         """
         file = self._open_seen(shard)
         if file is None:
-            file = self._provide(shard)
+            file = self._open_new(shard)
         with self._mutex:
             self._queue.extend(self._window.advance())
             self._start_workers()
@@ -116,7 +117,7 @@ class ShardCache:
 
     def close(self) -> None:
         """Ends what is being fetched, at its next block; what was fetched stays."""
-        self.remote.stopped.set()
+        self.remote.stop()
 
     def _check(self) -> None:
         largest = max((shard.bytes for shard in self.shards), default=0)
@@ -149,30 +150,46 @@ class ShardCache:
         record_use(path)
         return file
 
-    def _provide(self, shard: int, *, ahead: bool = False) -> int | None:
-        """Makes a shard whole and opens it; when fetching ahead, None if nothing can be removed for it yet."""
-        asked = time.monotonic()
-        path = self._paths[shard]
+    def _open_new(self, shard: int) -> int:
+        """Opens a shard after making it whole."""
+        asked, path = time.monotonic(), self._paths[shard]
+        with self._cache_errors(shard), locked(lock_of(path)):
+            failed, message = self._failed.get(shard, (0.0, ""))
+            if failed > asked:  # while this thread waited for the lock
+                raise RemoteError(message)
+            self._make_whole(shard, ahead=False)
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # while it is locked it is not removed
+
+    def _fetch_ahead(self, shard: int) -> bool:
+        """Makes a shard whole, unless others do just now; False if there is no room for it yet."""
+        with self._cache_errors(shard), locked(lock_of(self._paths[shard]), wait=False) as free:
+            return not free or self._make_whole(shard, ahead=True)
+
+    @contextlib.contextmanager
+    def _cache_errors(self, shard: int) -> Iterator[None]:
+        """No error of the cache's disk looks like one of a sample."""
         try:
-            with locked(lock_of(path)):
-                if not self._is_whole(shard):
-                    if self._failed.get(shard, (0.0, ""))[0] > asked:  # while this thread waited for the lock
-                        raise RemoteError(self._failed[shard][1])
-                    partial = self._reserve(shard, ahead)
-                    if partial is None:
-                        return None
-                    self._fetch(shard, partial)
-                self._seen.add(shard)
-                record_use(path)
-                return os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # locked, it cannot be removed before
-        except RemoteError as error:
-            self._failed[shard] = time.monotonic(), str(error)
-            raise
+            yield
         except OSError as error:
             raise UserError(
-                f"{error.filename or path}: {error.strerror}; the cache must be on a disk that can be written and has "
-                f"room for {self.cache_bytes:,} bytes"
+                f"{error.filename or self._paths[shard]}: {error.strerror}; the cache must be on a disk that can be "
+                f"written and has room for {self.cache_bytes:,} bytes"
             ) from error
+
+    def _make_whole(self, shard: int, *, ahead: bool) -> bool:
+        """Fetches a shard, which the caller has locked, if it is not here; False if there is no room yet."""
+        if not self._is_whole(shard):
+            partial = self._reserve(shard, ahead)
+            if partial is None:
+                return False
+            try:
+                self._fetch(shard, partial)
+            except RemoteError as error:
+                self._failed[shard] = time.monotonic(), str(error)
+                raise
+        self._seen.add(shard)
+        record_use(self._paths[shard])
+        return True
 
     def _is_whole(self, shard: int) -> bool:
         """Whether a shard is here and as the manifest says; if it is here and is not, it is removed."""
@@ -208,7 +225,7 @@ class ShardCache:
             if ahead:
                 return None
             # All else in the cache is being fetched just now; what is finished first can be removed.
-            if self.remote.stopped.wait(_WAIT_FOR_ROOM_SECONDS):
+            if self.remote.is_stopped(_WAIT_FOR_ROOM_SECONDS):
                 raise RemoteError(f"{self.remote.name_of(path.name)}: not fetched, because this run ends")
 
     def _fetch(self, shard: int, partial: Path) -> None:
@@ -230,20 +247,18 @@ class ShardCache:
         """Fetches what is queued, and ends when nothing is."""
         while True:
             with self._mutex:
-                if not self._queue or self.remote.stopped.is_set():
+                if not self._queue or self.remote.is_stopped():
                     self._num_workers -= 1
                     return
                 shard = self._queue.popleft()
                 if shard not in self._window.needed():
                     continue
             try:
-                file = self._provide(shard, ahead=True)
+                if self._fetch_ahead(shard):
+                    continue
             except UserError as error:
                 logger.info("not fetched ahead: %s", error)  # whoever reads the shard tries again, and says so
                 continue
-            if file is not None:
-                os.close(file)
-                continue
             with self._mutex:
                 self._queue.appendleft(shard)
-            self.remote.stopped.wait(_WAIT_FOR_ROOM_SECONDS)
+            self.remote.is_stopped(_WAIT_FOR_ROOM_SECONDS)

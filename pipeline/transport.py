@@ -5,9 +5,11 @@ fsspec's own repetitions are turned off where that is possible, so that the rule
 
 import io
 import logging
+import math
 import random
 import re
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
@@ -20,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 _BLOCK_BYTES = 8 << 20
 _DAMAGED_DOWNLOADS = 3
+_DOWN_SECONDS = 60
 _CREDENTIAL_ERRORS = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "DefaultCredentialsError")
 _PASSING_STATUS = (408, 416, 425, 429)  # of 400 to 499, those that another attempt may mend
 
@@ -85,8 +88,8 @@ class RemoteFolder:
     def __init__(self, url: str, retry: RetryPolicy | None = None):
         self.url, self.retry = url.rstrip("/"), retry or RetryPolicy()
         self.protocol = urlsplit(url).scheme
-        self.stopped = threading.Event()
-        """Once it is set, running downloads end with a RemoteError at their next block or attempt."""
+        self._stopped = threading.Event()
+        self._gave_up = -math.inf  # when all attempts had come to nothing, and nothing has come since
         self._filesystem, self._root = _open(self.url, self.retry)
 
     def __reduce__(self):
@@ -98,6 +101,14 @@ class RemoteFolder:
     def name_of(self, name: str) -> str:
         """The URL of a file as messages and logs show it."""
         return f"{self}/{name}"
+
+    def stop(self) -> None:
+        """Lets running downloads end with a RemoteError, at their next block or attempt."""
+        self._stopped.set()
+
+    def is_stopped(self, after_seconds: float = 0) -> bool:
+        """Waits, but not longer than until it is stopped; returns whether it is."""
+        return self._stopped.wait(after_seconds)
 
     def read(self, name: str) -> bytes:
         """The whole of a small file. Raises as `download`."""
@@ -136,7 +147,7 @@ class RemoteFolder:
                     hashed.update(block)
                     position = offset + len(block)
                     if position > farthest:
-                        farthest, failures = position, 0
+                        farthest, failures, self._gave_up = position, 0, -math.inf
                 if num_bytes is not None and position != num_bytes:
                     raise _Failure(f"it ends after {position} of {num_bytes} bytes")
                 if digest and hashed.hexdigest() != digest:
@@ -155,14 +166,17 @@ class RemoteFolder:
         where = self.name_of(name)
         if not failure.passing:
             raise (MissingError if failure.missing else RemoteError)(f"{where}: {failure}; {failure.remedy}")
-        if failures >= self.retry.attempts:
+        # Else each of the threads that wait for the server would try as long again, one after the other.
+        known_to_be_down = time.monotonic() - self._gave_up < _DOWN_SECONDS
+        if known_to_be_down or failures >= self.retry.attempts:
+            self._gave_up = time.monotonic()
             raise RemoteError(
-                f"{where}: {failure} (the last of {failures} attempts in a row); check the server and the network, "
-                "and run this again: what has been fetched is kept"
+                f"{where}: {failure} (given up after {failures} in a row); check the server and the network, and run "
+                "this again: what has been fetched is kept"
             )
         seconds = self.retry.wait_seconds(failures)
         logger.warning("%s: %s; attempt %d of %d in %.1f s", where, failure, failures + 1, self.retry.attempts, seconds)
-        if self.stopped.wait(seconds):
+        if self.is_stopped(seconds):
             raise RemoteError(f"{where}: not fetched, because this run ends")
 
     def _blocks(self, name: str, start: int, end: int | None) -> Iterator[tuple[int, bytes]]:
@@ -176,7 +190,7 @@ class RemoteFolder:
         source = self._streamed if self.protocol in ("http", "https") else self._ranges
         blocks = source(self._path_of(name), start, end)
         while True:
-            if self.stopped.is_set():
+            if self.is_stopped():
                 raise _Failure("not fetched", "this run ends")
             try:
                 offset, block = next(blocks)

@@ -120,6 +120,9 @@ class ShardSource(Protocol):
     def prefetch(self, order: np.ndarray, then: np.ndarray | None = None) -> None:
         """Gets shards before they are needed; see PackedDataset.prefetch."""
 
+    def close(self) -> None:
+        """Ends what is being fetched."""
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PackedDataset:
@@ -182,6 +185,11 @@ class PackedDataset:
         """
         if self.shard_source:
             self.shard_source.prefetch(self.shards[sample_ids], None if then is None else self.shards[then])
+
+    def close(self) -> None:
+        """Ends the fetching of remote shards, for which threads may wait; for when nothing is read any more."""
+        if self.shard_source:
+            self.shard_source.close()
 
     @cached_property
     def keys(self) -> np.ndarray:
