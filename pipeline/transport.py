@@ -24,6 +24,7 @@ _BLOCK_BYTES = 8 << 20
 _DAMAGED_DOWNLOADS = 3
 _DOWN_SECONDS = 60
 _CREDENTIAL_ERRORS = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "DefaultCredentialsError")
+_SECRETS = re.compile(r"(?<=://)[^\s/@]+@|\?[^\s'\")]+")  # password and query of a URL in the text of an error
 _PASSING_STATUS = (408, 416, 425, 429)  # of 400 to 499, those that another attempt may mend
 
 
@@ -287,7 +288,8 @@ def _options(protocol: str, retry: RetryPolicy) -> dict[str, Any]:
 def _failure_of(error: Exception) -> _Failure:
     """What an error of fsspec, or of a library behind it, means."""
     status = _status_of(error)
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(str(getattr(error, "message", "") or error).split()) or type(error).__name__
+    text = _SECRETS.sub("", text)
     if isinstance(error, FileNotFoundError) or status == 404:
         remedy = "check the URL, which must be that of a packed split, and that all its files were uploaded"
         return _Failure("not found", remedy, missing=True)

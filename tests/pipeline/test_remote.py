@@ -332,12 +332,21 @@ def test_a_server_that_answers_500_for_good(remote, tmp_path):
     assert read_media(dataset, 0)
 
 
-def test_secrets_are_not_shown(in_shards, tmp_path):
+def test_secrets_are_not_shown(in_shards, tmp_path, caplog):
     with FaultyServer(in_shards.parent) as server:
         url = server.url.replace("//", "//me:hidden@") + "/train?token=secret"
         dataset = open_dataset(url, tmp_path)
         assert read_media(dataset, 0)
         assert all(request.path.endswith("?token=secret") for request in server.requests)
+        server.fault = lambda path, n: Fault("status", status=500 if n < 2 else 418)
+        with pytest.raises(RemoteError, match="the server answered 418") as refused:
+            open_dataset(url, tmp_path, retry=QUICK)
+    with pytest.raises(RemoteError, match="given up") as gone:
+        open_dataset(url, tmp_path, retry=QUICK)
+    with pytest.raises(UserError, match="nosuch://host/train: ") as unknown:
+        open_dataset("nosuch://me:hidden@host/train?token=secret", tmp_path)
+    for shown in (caplog.text, str(refused.value), str(gone.value), str(unknown.value)):
+        assert "hidden" not in shown and "secret" not in shown
     assert dataset.location == f"{server.url}/train"
 
 
