@@ -1,93 +1,131 @@
 """The classes of video files.
 
-    python launch/predict.py --checkpoint runs/demo clip.mp4 another.webm
-    python launch/predict.py --checkpoint runs/demo --json clip.mp4
+    python launch/predict.py --checkpoint runs/k400 clip.mp4 another.webm
+    python launch/predict.py --checkpoint runs/k400 --json clips/ 'more/**/*.mp4'
+    python launch/predict.py --checkpoint runs/k400 --overlay out.mp4 clip.mp4      # the classes, drawn on the video
 
 The files go through exactly what the training data went through: they are packed, with the checkpoint's own settings,
 into a temporary folder, and read from there by the loader that evaluation uses.
 """
 
 import json
-import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from launch.checkpoints import CheckpointInfo, load_checkpoint
-from launch.config import Config
-from launch.metrics import compute_logits
-from launch.packing import file_number, pack_files
+from launch.checkpoints import find_checkpoint, load_checkpoint
+from launch.inference import predict
+from launch.outputs import check_writable
+from launch.overlay import SUFFIXES, overlay_predictions
+from launch.packing import collect_videos
 from model import freeze
-from pipeline.loader import VideoLoader
 from sharding.commandline import CommandLine, UserError, run_command
-from sharding.manifest import load_dataset
-
-BATCH_SIZE = 8
+from sharding.media import MediaError, probe
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
-    missing = [path for path in options.videos if not path.is_file()]
-    if missing:
-        raise UserError(f"{missing[0]}: no such file")
+    if options.top < 1:
+        raise UserError(f"--top {options.top}: use 1 or more")
+    find_checkpoint(options.checkpoint)
+    videos = collect_videos(options.videos)
+    _check_any_is_video(videos)
+    targets = plan_overlays(videos, options.overlay) if options.overlay else []
+    for target in targets:
+        check_writable(target)
     net, info, config = load_checkpoint(options.checkpoint)
     net = freeze(net).to("cuda" if torch.cuda.is_available() else "cpu")
-    results = predict(net, info, config, options.videos)
-    top = min(options.top, len(info.classes))
-    failed = False
-    rows = []
-    for path, result in zip(options.videos, results):
-        row = {"video": str(path)}
-        if isinstance(result, str):
-            failed, row["error"] = True, result
-        else:
-            values, indices = result.softmax(0).topk(top)
-            row["predictions"] = [
-                {"class": info.classes[index], "probability": round(value, 6)}
-                for value, index in zip(values.tolist(), indices.tolist())
-            ]
-        rows.append(row)
+    rows = [
+        _row(video, result, info.classes, options.top)
+        for video, result in zip(videos, predict(net, info, config, videos))
+    ]
+    for row, video, target in zip(rows, videos, targets):
+        _overlay(row, video, target)
     print(json.dumps(rows, indent=1) if options.json else "\n".join(map(_describe, rows)))
-    return 1 if failed else 0
+    return 1 if any("error" in row for row in rows) else 0
 
 
-def predict(
-    net: torch.nn.Module, info: CheckpointInfo, config: Config, videos: Sequence[Path]
-) -> list[torch.Tensor | str]:
-    """For each file its logits (num_classes,) float32, or in words why it has none."""
-    settings = {name: info.packing[name] for name in ("profile", "max_frames", "short_side", "quality")}
-    with tempfile.TemporaryDirectory(prefix="vpsn-predict-") as folder:
-        packed, failures = pack_files(videos, Path(folder), **settings)
-        results: list[torch.Tensor | str] = [failures.get(index, "") for index in range(len(videos))]
-        if len(failures) == len(videos):
-            return results
-        dataset = load_dataset(packed)
-        device = next(net.parameters()).device
-        data = replace(config.data, decoder="auto")
-        loader = VideoLoader(dataset, data, training=False, micro_batch_size=BATCH_SIZE, device=device)
-        for batch in loader:
-            logits = compute_logits(net, batch.clips, config.train.precision).cpu()
-            for sample_id, row in zip(batch.sample_ids.tolist(), logits):
-                results[file_number(dataset.key(sample_id))] = row
-        loader.close()
-    return results
+def plan_overlays(videos: Sequence[Path], overlay: Path) -> list[Path]:
+    """The files to write for `videos`: `overlay` itself for one video, files named after them in the folder for more.
+
+    Two videos of one name become name.mp4 and name-2.mp4.
+
+    Raises:
+        UserError: a file for more than one video, or for a video that would be overwritten.
+    """
+    if overlay.suffix.lower() in SUFFIXES and not overlay.is_dir():
+        if len(videos) > 1:
+            raise UserError(f"--overlay {overlay}: one file cannot hold {len(videos)} videos; give a folder")
+        targets = [overlay]
+    elif overlay.suffix and not overlay.is_dir():
+        raise UserError(f"--overlay {overlay}: use a name that ends in {', '.join(SUFFIXES)}, or a folder")
+    else:
+        taken: dict[str, int] = {}
+        targets = []
+        for video in videos:
+            taken[video.stem] = number = taken.get(video.stem, 0) + 1
+            targets.append(overlay / (f"{video.stem}.mp4" if number == 1 else f"{video.stem}-{number}.mp4"))
+    inputs = {video.resolve() for video in videos}
+    for target in targets:
+        if target.resolve() in inputs:
+            raise UserError(f"--overlay {overlay}: would overwrite {target}; give another name or folder")
+    return targets
+
+
+def _check_any_is_video(videos: Sequence[Path]) -> None:
+    """Raises UserError if not one of the files can be opened as a video."""
+    errors = []
+    for video in videos:
+        try:
+            probe(video)
+            return
+        except MediaError as error:
+            errors.append(f"{video}: not a video: {error.message}")
+    raise UserError(errors[0] + (f"; nor is any of the {len(errors)} files" if len(errors) > 1 else ""))
+
+
+def _row(video: Path, result: torch.Tensor | str, classes: Sequence[str], top: int) -> dict:
+    if isinstance(result, str):
+        return {"video": str(video), "error": result}
+    values, indices = result.softmax(0).topk(min(top, len(classes)))
+    predictions = [
+        {"class": classes[index], "probability": round(value, 6)}
+        for value, index in zip(values.tolist(), indices.tolist())
+    ]
+    return {"video": str(video), "predictions": predictions}
+
+
+def _overlay(row: dict, video: Path, target: Path) -> None:
+    """Draws the predictions of `row` on the video, and adds to `row` where."""
+    if "error" in row:
+        return
+    try:
+        overlay_predictions(video, target, [(p["class"], p["probability"]) for p in row["predictions"]])
+        row["overlay"] = str(target)
+    except MediaError as error:
+        row["error"] = f"{target} was not written: {error}"
 
 
 def _describe(row: dict) -> str:
+    lines = [row["video"]]
+    lines += [f"  {prediction['probability']:6.1%}  {prediction['class']}" for prediction in row.get("predictions", ())]
     if "error" in row:
-        return f"{row['video']}\n      failed: {row['error']}"
-    lines = [f"  {prediction['probability']:6.1%}  {prediction['class']}" for prediction in row["predictions"]]
-    return "\n".join([row["video"], *lines])
+        lines.append(f"      failed: {row['error']}")
+    if "overlay" in row:
+        lines.append(f"      drawn: {row['overlay']}")
+    return "\n".join(lines)
 
 
 def _parser() -> CommandLine:
     parser = CommandLine(prog="launch/predict.py", description="The classes of video files.")
-    parser.add_argument("videos", type=Path, nargs="+", metavar="VIDEO", help="Video files of any kind.")
+    videos_help = "Video files, folders to be searched for videos, or quoted patterns such as 'clips/**/*.mp4'."
+    parser.add_argument("videos", type=str, nargs="+", metavar="VIDEO", help=videos_help)
     parser.add_argument("--checkpoint", type=Path, required=True, help="Run folder (its best) or checkpoint.")
     parser.add_argument("--top", type=int, default=5, help="How many classes to show.")
     parser.add_argument("--json", action="store_true", help="Print JSON.")
+    overlay_help = "Write the video with its classes drawn on it: a file (.mp4, .mkv, .mov), or a folder for several."
+    parser.add_argument("--overlay", type=Path | None, default=None, help=overlay_help)
     return parser
 
 

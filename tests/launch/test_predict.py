@@ -1,0 +1,117 @@
+"""Prediction: which files are meant, what is said of them, and what evaluation would say."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from launch.checkpoints import load_checkpoint
+from launch.inference import compute_logits, predict
+from launch.packing import collect_videos
+from launch.predict import main
+from pipeline.loader import VideoLoader
+from sharding.commandline import UserError
+from sharding.manifest import load_dataset
+from tests.conftest import ROOT, run_command
+
+
+@pytest.fixture
+def clips(motion, tmp_path) -> Path:
+    """A folder with left/a.mp4, right/a.mp4, and a file that is no video."""
+    for name in ("left", "right"):
+        video = next((motion / "videos" / "val" / name).glob("*.mp4"))
+        (tmp_path / "clips" / name).mkdir(parents=True)
+        (tmp_path / "clips" / name / "a.mp4").write_bytes(video.read_bytes())
+    (tmp_path / "clips" / "notes.txt").write_text("no video")
+    return tmp_path / "clips"
+
+
+def test_predict_sees_what_evaluation_sees(trained, motion):
+    """The original files through predict, the packed ones through the evaluation loader: the same logits."""
+    net, info, config = load_checkpoint(trained)
+    dataset = load_dataset(motion / "val")
+    folder = motion / "videos" / "val"
+    videos = sorted(folder.rglob("*.mp4"))
+    keys = ["-".join(video.relative_to(folder).with_suffix("").parts) for video in videos]
+    results = dict(zip(keys, predict(net, info, config, videos)))
+    loader = VideoLoader(dataset, config.data, training=False, micro_batch_size=len(dataset))
+    for batch in loader:
+        logits = compute_logits(net, batch.clips, config.train.precision)
+        for sample_id, row in zip(batch.sample_ids.tolist(), logits):
+            assert torch.equal(row, results[dataset.key(sample_id)])
+
+
+def test_files_folders_and_patterns_mean_videos(clips, monkeypatch):
+    monkeypatch.chdir(clips)
+    left, right = Path("left/a.mp4"), Path("right/a.mp4")
+    assert collect_videos(["right/a.mp4", "left"]) == [right, left]
+    assert collect_videos(["."]) == [left, right]
+    assert collect_videos(["**/*.mp4", "left/a.mp4"]) == [left, right]
+    assert collect_videos([f"{clips}/*"]) == [clips / left, clips / "notes.txt", clips / right]
+    Path("[1].mp4").write_bytes(left.read_bytes())
+    assert collect_videos(["[1].mp4"]) == [Path("[1].mp4")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["absent.mp4"], "absent.mp4: no such file"),
+        (["*.webm"], "*.webm: no file matches"),
+        (["empty"], "empty: no videos in it; looked for .avi"),
+        (["notes.txt"], "notes.txt: not a video: "),
+        (["left/a.mp4", "--top=0"], "--top 0: use 1 or more"),
+        (["left/a.mp4", "--overlay=/proc/out.mp4"], "/proc/out.mp4: cannot be written: "),
+        (["left/a.mp4", "--overlay=notes.txt/out.mp4"], "notes.txt/out.mp4: cannot be written: "),
+        (["left", "right", "--overlay=out.mp4"], "--overlay out.mp4: one file cannot hold 2 videos"),
+        (["left/a.mp4", "--checkpoint=empty"], "empty: no checkpoint there"),
+    ],
+)
+def test_bad_input_is_refused_before_the_work(trained, clips, monkeypatch, arguments, message):
+    monkeypatch.chdir(clips)
+    Path("empty").mkdir()
+    monkeypatch.setattr("launch.predict.load_checkpoint", lambda path: pytest.fail("the network was loaded"))
+    with pytest.raises(UserError) as caught:
+        main([f"--checkpoint={trained}", *arguments])
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+def test_command(trained, clips, tmp_path):
+    bad = clips / "bad.mp4"
+    bad.write_bytes(b"no video")
+    command = [sys.executable, "launch/predict.py", f"--checkpoint={trained}", "--json", clips / "left", bad]
+    done = run_command([*command, f"--overlay={tmp_path / 'drawn'}"])
+    assert done.returncode == 1
+    good, failed = json.loads(done.stdout)
+    assert {p["class"] for p in good["predictions"]} == {"left", "right"}
+    assert sum(p["probability"] for p in good["predictions"]) == pytest.approx(1, abs=1e-4)
+    assert good["overlay"] == str(tmp_path / "drawn" / "a.mp4")
+    assert failed["error"].startswith("open: ")
+    assert [path.name for path in (tmp_path / "drawn").iterdir()] == ["a.mp4"]
+    done = run_command([sys.executable, "launch/predict.py", f"--checkpoint={trained}", bad])
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"launch/predict.py: error: {bad}: not a video: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_table_names_the_best_first(trained, clips, capsys):
+    assert main([f"--checkpoint={trained}", "--top=1", str(clips / "left"), str(clips / "right")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [lines[0], lines[2]] == [str(clips / name / "a.mp4") for name in ("left", "right")]
+    for line in (lines[1], lines[3]):
+        share, name = line.split()
+        assert float(share.rstrip("%")) >= 50
+        assert name in ("left", "right")
+
+
+def test_it_starts_without_what_it_does_not_need():
+    """These take seconds to import."""
+    code = "import launch.predict, sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, env=dict(os.environ))
+    loaded = set(done.stdout.split())
+    assert "torch" in loaded
+    assert not loaded & {"deepspeed", "torchmetrics", "matplotlib", "torchvision", "tensorboard", "onnx", "captum"}
