@@ -1,101 +1,160 @@
-"""Pictures of runs.
+"""Pictures of runs, networks and data.
 
-    python launch/visualize.py curves RUN                   # loss, accuracy and learning rate -> RUN/curves.png
-    python launch/visualize.py confusion EVALUATION.json    # confusion matrix -> beside the file
+    python launch/visualize.py curves       RUN                  # loss, accuracy and learning rate -> RUN/curves.png
+    python launch/visualize.py confusion    EVALUATION.json      # confusion matrix -> beside the file
+    python launch/visualize.py synthesizers CHECKPOINT           # ||T_ij||_1 -> CHECKPOINT/synthesizers.png
+    python launch/visualize.py gradcam      CHECKPOINT VIDEO     # what a class rests on -> VIDEO-gradcam.png, here
+    python launch/visualize.py frames       DATASET              # where frames are sampled -> frames.png, here
+
+--out FILE.png writes the picture somewhere else.
 """
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
-import matplotlib as mpl
 import numpy as np
 
-from launch.runlog import read_metrics
+from launch.outputs import check_writable
+from launch.plots import draw_confusion, draw_curves, draw_frames, draw_synthesizers
 from sharding.commandline import CommandLine, UserError, run_command
+from sharding.manifest import load_dataset
 
-mpl.use("Agg")
-from matplotlib import pyplot as plt
+Stage = Literal["layer1", "layer2", "layer3", "layer4"]
 
-MOST_NAMED_CLASSES = 60
+MOST_VIDEOS = 2000
+"""Of a dataset, whose frames are sampled for a picture."""
 
-
-def draw_curves(run_dir: Path) -> Path:
-    """Draws the loss and its parts, the accuracies and the learning rate over the epochs, from metrics.jsonl.
-
-    Raises:
-        UserError: the run has no figures yet.
-    """
-    lines = read_metrics(run_dir)
-    steps = [line for line in lines if line["kind"] == "train"]
-    evaluations = [line for line in lines if line["kind"] == "evaluation"]
-    if not steps and not evaluations:
-        raise UserError(f"{run_dir}: no figures in metrics.jsonl; is it a run folder?")
-    figure, (loss, accuracy, rate) = plt.subplots(1, 3, figsize=(15, 4), constrained_layout=True)
-    for name in ("loss", "classification"):
-        loss.plot([line["epoch"] for line in steps], [line[name] for line in steps], label=name, linewidth=1)
-    loss.set(title="training loss", xlabel="epoch", ylim=(0, None))
-    for name, label in (("top1", "top-1"), ("top5", "top-5"), ("mean_class", "mean class")):
-        values = [100 * line[name] for line in evaluations]
-        accuracy.plot([line["epoch"] for line in evaluations], values, marker=".", label=label)
-    accuracy.set(title="validation accuracy", xlabel="epoch", ylabel="%", ylim=(0, 101))
-    rate.plot([line["epoch"] for line in steps], [line["learning_rate"] for line in steps], label="learning rate")
-    rate.set(title="learning rate", xlabel="epoch", ylim=(0, None))
-    for axes in (loss, accuracy):
-        axes.legend()
-        axes.grid(alpha=0.3)
-    return _save(figure, run_dir / "curves.png")
+__all__ = ["draw_confusion", "draw_curves", "main"]
 
 
-def draw_confusion(confusion: np.ndarray, classes: Sequence[str], path: Path) -> Path:
-    """Draws counts (C, C), true classes down and predicted ones across, as shares of each true class."""
-    counts = np.asarray(confusion, float)
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    side = min(16.0, max(4.0, 0.45 * len(classes) + 2))
-    figure, axes = plt.subplots(figsize=(side + 1, side), constrained_layout=True)
-    image = axes.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100)
-    figure.colorbar(image, ax=axes, label="% of the true class", shrink=0.8)
-    if len(classes) <= MOST_NAMED_CLASSES:
-        places = range(len(classes))
-        axes.set_xticks(places, classes, rotation=90)
-        axes.set_yticks(places, classes)
-    if len(classes) <= 20:
-        for (row, column), share in np.ndenumerate(shares):
-            if share:
-                color = "white" if share > 0.5 else "black"
-                axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=color, fontsize=8)
-    accuracy = counts.trace() / max(1, counts.sum())
-    axes.set(xlabel="predicted", ylabel="true", title=f"top-1 {accuracy:.2%} of {int(counts.sum())} samples")
-    return _save(figure, path)
+def curves(options) -> Path:
+    return draw_curves(options.run, _target(options.out or options.run / "curves.png"))
 
 
-def _save(figure, path: Path) -> Path:
-    temporary = path.with_name(f".{path.name}")
-    figure.savefig(temporary, dpi=110, format="png")
-    plt.close(figure)
-    temporary.replace(path)
+def confusion(options) -> Path:
+    path = options.evaluation
+    try:
+        values = json.loads(path.read_text())
+        counts, classes = np.array(values["confusion"], float), list(values["classes"])
+        if counts.shape != (len(classes), len(classes)):
+            raise ValueError(f"a confusion matrix of shape {counts.shape} for {len(classes)} classes")
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: not an evaluation.json of launch/evaluate.py: {error}") from error
+    return draw_confusion(counts, classes, _target(options.out or path.with_name("confusion.png")))
+
+
+def synthesizers(options) -> Path:
+    from launch.checkpoints import load_checkpoint
+
+    net, _, config = load_checkpoint(options.checkpoint)
+    norms = {name: net.synthesizers[name].fusion_norms().detach().numpy() for name in net.synthesizer_names}
+    if not norms:
+        raise UserError(f"{options.checkpoint}: its network, model.arch={config.model.arch}, has no synthesizers")
+    target = _target(options.out or options.checkpoint / "synthesizers.png")
+    title = f"{config.model.arch}-{config.model.depth}, {options.checkpoint}"
+    return draw_synthesizers(norms, config.model.synthesizer, title, target)
+
+
+def gradcam(options) -> Path:
+    from launch.checkpoints import load_checkpoint
+    from launch.gradcam import check_class, draw_gradcam, require_captum
+    from sharding.media import MediaError, probe
+
+    require_captum()
+    try:
+        probe(options.video)
+    except MediaError as error:
+        raise UserError(f"{options.video}: {error.message}") from error
+    target = _target(options.out or Path(f"{options.video.stem}-gradcam.png"))
+    net, info, config = load_checkpoint(options.checkpoint)
+    check_class(options.class_name, info.classes)
+    return draw_gradcam(net, info, config, options.video, target, options.class_name, options.stage)
+
+
+def frames(options) -> Path:
+    for name in ("num_segments", "epochs"):
+        if getattr(options, name) < 1:
+            raise UserError(f"--{name} {getattr(options, name)}: use 1 or more")
+    dataset = load_dataset(options.dataset)
+    target = _target(options.out or Path("frames.png"))
+    if not len(dataset):
+        raise UserError(f"{options.dataset}: not one video in it")
+    chosen = dataset.num_frames[:: -(-len(dataset) // MOST_VIDEOS)]
+    title = f"{options.dataset}: {len(chosen):,} videos of {chosen.min()} to {chosen.max()} stored frames"
+    return draw_frames(chosen, options.num_segments, options.epochs, title, target)
+
+
+def _target(path: Path) -> Path:
+    if path.suffix.lower() != ".png":
+        raise UserError(f"--out {path}: use a name that ends in .png")
+    check_writable(path)
     return path
 
 
+COMMANDS = {function.__name__: function for function in (curves, confusion, synthesizers, gradcam, frames)}
+
+
 def main(arguments: list[str] | None = None) -> None:
-    parser = CommandLine(prog="launch/visualize.py", description="Draws pictures of runs.")
+    options = _parser().parse_args(arguments)
+    print(COMMANDS[options.subcommand](options[options.subcommand]))
+
+
+def _parser() -> CommandLine:
+    parser = CommandLine(prog="launch/visualize.py", description="Draws pictures of runs, networks and data.")
     commands = parser.add_subcommands()
-    curves = CommandLine(description="Loss, accuracy and learning rate of a run, as RUN/curves.png.")
-    curves.add_argument("run", type=Path, help="Run folder.")
-    confusion = CommandLine(description="The confusion matrix of an evaluation, as a PNG beside the file.")
-    confusion.add_argument("evaluation", type=Path, help="evaluation.json that launch/evaluate.py wrote.")
-    commands.add_subcommand("curves", curves)
-    commands.add_subcommand("confusion", confusion)
-    options = parser.parse_args(arguments)
-    if options.subcommand == "curves":
-        print(draw_curves(options.curves.run))
-        return
-    path = options.confusion.evaluation
-    try:
-        values = json.loads(path.read_text())
-        print(draw_confusion(values["confusion"], values["classes"], path.with_name("confusion.png")))
-    except (OSError, KeyError, json.JSONDecodeError) as error:
-        raise UserError(f"{path}: not an evaluation.json of launch/evaluate.py: {error}") from error
+    for name, build in _PARSERS.items():
+        command = build()
+        command.add_argument("--out", type=Path | None, default=None, help="Picture to write, NAME.png.")
+        commands.add_subcommand(name, command)
+    return parser
+
+
+def _curves_parser() -> CommandLine:
+    parser = CommandLine(description="Loss, accuracy and learning rate of a run, as RUN/curves.png.")
+    parser.add_argument("run", type=Path, help="Run folder.")
+    return parser
+
+
+def _confusion_parser() -> CommandLine:
+    parser = CommandLine(description="The confusion matrix of an evaluation, as confusion.png beside the file.")
+    parser.add_argument("evaluation", type=Path, help="evaluation.json that launch/evaluate.py wrote.")
+    return parser
+
+
+def _synthesizers_parser() -> CommandLine:
+    description = "How strongly each spatial kernel feeds each temporal one, as CHECKPOINT/synthesizers.png."
+    parser = CommandLine(description=description)
+    parser.add_argument("checkpoint", type=Path, help="Run folder (its best) or checkpoint.")
+    return parser
+
+
+def _gradcam_parser() -> CommandLine:
+    parser = CommandLine(description="What in each sampled frame speaks for a class, as VIDEO-gradcam.png here.")
+    parser.add_argument("checkpoint", type=Path, help="Run folder (its best) or checkpoint.")
+    parser.add_argument("video", type=Path, help="Video file.")
+    class_help = "Class to explain; default: the most probable one."
+    parser.add_argument("--class_name", type=str | None, default=None, help=class_help)
+    stage_help = "Stage at whose end to look; earlier ones are finer, and mean less."
+    parser.add_argument("--stage", type=Stage, default="layer4", help=stage_help)
+    return parser
+
+
+def _frames_parser() -> CommandLine:
+    parser = CommandLine(description="Where in the videos of a dataset frames are sampled, as frames.png here.")
+    parser.add_argument("dataset", type=Path, help="Folder of the packed split, with manifest.json.")
+    parser.add_argument("--num_segments", type=int, default=8, help="Frames per clip.")
+    parser.add_argument("--epochs", type=int, default=10, help="Epochs of training to draw.")
+    return parser
+
+
+_PARSERS = {
+    "curves": _curves_parser,
+    "confusion": _confusion_parser,
+    "synthesizers": _synthesizers_parser,
+    "gradcam": _gradcam_parser,
+    "frames": _frames_parser,
+}
 
 
 if __name__ == "__main__":
