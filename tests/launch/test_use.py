@@ -1,4 +1,4 @@
-"""What a trained checkpoint is for: evaluation, prediction, pictures."""
+"""What a trained checkpoint is for: evaluation, ensembles, pictures."""
 
 import csv
 import json
@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save_file
 
 from launch.checkpoints import find_checkpoint, load_checkpoint
 from launch.metrics import compute_logits, evaluate
-from launch.predict import predict
 from launch.scores import read_scores, write_scores
 from model import freeze
 from pipeline.loader import VideoLoader
@@ -124,36 +123,6 @@ def test_scores_that_do_not_go_together_are_refused(evaluated, tmp_path):
     done = run_command([*command, evaluated / "evaluation.json"])
     assert done.returncode == 2
     assert "not a score file" in done.stderr
-
-
-def test_predict_sees_what_evaluation_sees(trained, motion):
-    """The original files through predict, the packed ones through the evaluation loader: the same logits."""
-    net, info, config = load_checkpoint(trained)
-    dataset = load_dataset(motion / "val")
-    folder = motion / "videos" / "val"
-    videos = sorted(folder.rglob("*.mp4"))
-    keys = ["-".join(video.relative_to(folder).with_suffix("").parts) for video in videos]
-    results = dict(zip(keys, predict(net, info, config, videos)))
-    loader = VideoLoader(dataset, config.data, training=False, micro_batch_size=len(dataset))
-    for batch in loader:
-        logits = compute_logits(net, batch.clips, config.train.precision)
-        for sample_id, row in zip(batch.sample_ids.tolist(), logits):
-            assert torch.equal(row, results[dataset.key(sample_id)])
-
-
-def test_predict_command(trained, motion, tmp_path):
-    video = next((motion / "videos" / "val" / "left").glob("*.mp4"))
-    bad = tmp_path / "bad.mp4"
-    bad.write_bytes(b"no video")
-    command = [sys.executable, "launch/predict.py", f"--checkpoint={trained}", "--json", str(video), str(bad)]
-    done = run_command(command)
-    assert done.returncode == 1
-    good, failed = json.loads(done.stdout)
-    assert {p["class"] for p in good["predictions"]} == {"left", "right"}
-    assert sum(p["probability"] for p in good["predictions"]) == pytest.approx(1, abs=1e-4)
-    assert failed["error"].startswith("open: ")
-    done = run_command([sys.executable, "launch/predict.py", f"--checkpoint={trained}", "absent.mp4"])
-    assert (done.returncode, done.stderr.strip()) == (2, "launch/predict.py: error: absent.mp4: no such file")
 
 
 def test_pictures(trained, evaluated):
