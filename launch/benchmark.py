@@ -2,49 +2,27 @@
 
     python launch/benchmark.py advise --videos DIR      # which profile to pack these videos under
     python launch/benchmark.py pack   --videos DIR      # packing against ffmpeg and tar
-    python launch/benchmark.py loader --data DIR        # clips per second of packed shards
+    python launch/benchmark.py loader --data DIR        # the loader stage by stage: what binds it, and what to change
     python launch/benchmark.py step                     # training steps of the architectures, against plain TSN
 
 Figures hold for this machine at this moment; compare those of one run.
 """
 
 import os
-import platform
-from collections.abc import Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
 from launch.advise import HEADROOM, choose_sample, measure_candidates, recommend
-from launch.loader_speed import measure_loader
+from launch.doctor import loader
 from launch.pack_speed import measure_memory, measure_pack, measure_planning
 from launch.packing import find_videos
+from launch.report import conditions, table
 from launch.step_speed import measure_steps
 from model import ModelConfig, build_model
 from pipeline.config import DataConfig
 from sharding.commandline import CommandLine, UserError, run_command
-from sharding.manifest import load_dataset
-
-
-def conditions() -> str:
-    """The machine and the versions, in a line."""
-    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ", no GPU"
-    names = ("torch", "av", "deepspeed")
-    versions = ", ".join(f"{name} {version(name)}" for name in names)
-    return f"{os.cpu_count()} cores{gpu}; python {platform.python_version()}, {versions}; load {os.getloadavg()[0]:.1f}"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Columns, the first to the left and the others to the right."""
-    lines = [[str(cell) for cell in row] for row in (head, *rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    aligned = [
-        [cell.rjust(width) if column else cell.ljust(width) for column, (cell, width) in enumerate(zip(line, widths))]
-        for line in lines
-    ]
-    return "\n".join("  ".join(line) for line in aligned)
 
 
 def advise(
@@ -135,33 +113,6 @@ def pack(
     )
     cost = measure_planning(records)
     print(f"planning {records:,} records: {cost.seconds:.1f} s, {cost.peak_bytes / 1e9:.2f} GB")
-
-
-def loader(
-    data: Path,
-    num_segments: int = 8,
-    crop_size: int = 224,
-    batch_size: int = 8,
-    seconds: float = 20.0,
-    threads: int = 0,
-) -> None:
-    """Loads a packed split as training does.
-
-    Args:
-        data: Folder of the packed split.
-        num_segments: Frames per clip.
-        crop_size: Side of the crop in pixels.
-        batch_size: Clips per batch.
-        seconds: How long to load.
-        threads: Reading threads; 0 takes one per core.
-    """
-    dataset = load_dataset(data)
-    config = DataConfig(
-        num_segments=num_segments, crop_size=crop_size, short_side=max(256, crop_size), reading_threads=threads
-    )
-    speed = measure_loader(dataset, config, batch_size, seconds)
-    print(f"{dataset}; {conditions()}")
-    print(f"{speed.clips_per_second:.1f} clips/s, {speed.megabytes_per_second:.1f} MB/s over {speed.seconds:.0f} s")
 
 
 def step(

@@ -18,8 +18,8 @@ def gather_over_ranks(value: Value) -> list[Value]:
 class Agreement:
     """The union over the ranks of the sample ids that each of them gives, as `VideoLoader` wants it.
 
-    Called by all ranks together, once a step. It travels between the processors' memories, so no rank waits for its GPU;
-    as long as nobody has anything to say it costs one number.
+    Called by all ranks together, once a step. It travels between the processors' memories, so no rank waits for its
+    GPU; as long as nobody has anything to say it costs one number.
     """
 
     def __init__(self):

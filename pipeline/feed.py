@@ -1,8 +1,8 @@
 """From plans to what the graph is fed, and from what it returns to clips.
 
-    media = feed.read(plan)              # in the reading threads: bytes or frames
-    inputs = feed.inputs(plans, media)   # to the graph
-    clips = feed.join(crops, plans)      # from the graph
+media = feed.read(plan)              # in the reading threads: bytes or frames
+inputs = feed.inputs(plans, media)   # to the graph
+clips = feed.join(crops, plans)      # from the graph
 """
 
 from collections.abc import Sequence
@@ -44,14 +44,22 @@ class Feed:
         data = read_media(self.dataset, plan.sample_id)
         if self.decoder == "nvdec":
             return np.frombuffer(data, np.uint8)
-        window = self._window(plan)
+        return self.decode(plan, data)
+
+    def decode(self, plan: ClipPlan, data: bytes) -> np.ndarray:
+        """The window (F, H, W, 3) of each planned frame, decoded by PyAV. Raises SampleError."""
         try:
-            frames = decode_frames(data, plan.frames, window)
+            frames = decode_frames(data, plan.frames, self._window(plan))
         except MediaError as error:
             raise SampleError(self.dataset, plan.sample_id, error) from error
-        if frames.shape[1:3] != (window[2] - window[0], window[3] - window[1]):
+        if frames.shape[1:3] != self.window_size(plan):
             raise SampleError(self.dataset, plan.sample_id, "its frames are smaller than its table says")
         return frames
+
+    def window_size(self, plan: ClipPlan) -> tuple[int, int]:
+        """Height and width of what is decoded."""
+        top, left, bottom, right = self._window(plan).tolist()
+        return bottom - top, right - left
 
     def inputs(self, plans: Sequence[ClipPlan], media: Sequence) -> Inputs:
         """What the graph is fed for a batch: an item for each clip, or under jpeg for each of its distinct frames."""

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from nvidia.dali import fn, pipeline_def, types
 from nvidia.dali.data_node import DataNode
-from nvidia.dali.pipeline import do_not_convert
 
 # ImageNet statistics in units of 8-bit pixels, as the pretrained ResNets expect.
 PIXEL_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
@@ -74,12 +73,18 @@ class ClipGraph:
         changes_color: bool = False,
     ):
         on_gpu = device.type == "cuda"
+        named = input_types(decoder, num_crops, changes_color)
+
+        def give() -> tuple:  # here, where DALI does not rewrite it
+            inputs = source()
+            return tuple(inputs[name] for name in named)
+
         self._pipeline = _build_graph(
             batch_size=batch_size,
             num_threads=num_threads,
             device_id=(device.index or 0) if on_gpu else None,
-            source=source,
-            named=input_types(decoder, num_crops, changes_color),
+            give=give,
+            named=named,
             decoder=decoder,
             on_gpu=on_gpu,
             crop_size=crop_size,
@@ -107,8 +112,8 @@ class ClipGraph:
 
 
 @pipeline_def(exec_dynamic=True, prefetch_queue_depth=2, enable_conditionals=True)
-def _build_graph(source, named, decoder, on_gpu, crop_size, num_crops):
-    inputs = _inputs(source, named, decoder)
+def _build_graph(give, named, decoder, on_gpu, crop_size, num_crops):
+    inputs = _inputs(give, named, decoder)
     pixels = _decode(inputs, decoder, on_gpu)
     if "color" in inputs:
         brightness, contrast, saturation, hue = (inputs["color"][i] for i in range(4))
@@ -142,12 +147,7 @@ def _build_graph(source, named, decoder, on_gpu, crop_size, num_crops):
     return tuple(crops)
 
 
-def _inputs(source: Callable[[], Inputs], named: dict, decoder: str) -> dict[str, DataNode]:
-    @do_not_convert
-    def give() -> tuple:
-        inputs = source()
-        return tuple(inputs[name] for name in named)
-
+def _inputs(give: Callable[[], tuple], named: dict, decoder: str) -> dict[str, DataNode]:
     kinds, dimensions = zip(*named.values())
     nodes = fn.external_source(
         give,

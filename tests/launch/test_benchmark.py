@@ -7,6 +7,8 @@ import sys
 import pytest
 
 from launch.advise import Candidate, choose_sample, recommend
+from launch.doctor import diagnosis
+from launch.loader_speed import Stage
 from tests.conftest import run_command
 
 
@@ -21,9 +23,37 @@ def rows(output: str) -> dict[str, list[str]]:
     return {line.split()[0]: line.split()[1:] for line in output.splitlines() if line.split()}
 
 
-def test_loader(numbered):
-    output = benchmark("loader", f"--data={numbered}", "--seconds=0.3", "--num_segments=2", "--crop_size=32")
-    assert float(re.search(r"([\d.]+) clips/s", output)[1]) > 0
+@pytest.mark.parametrize("fixture", ["numbered", "numbered_jpeg"])
+def test_loader(request, fixture):
+    sizes = ["--seconds=0.2", "--num_segments=2", "--crop_size=32", "--batch_size=4", "--clips_per_second=0.5"]
+    output = benchmark("loader", f"--data={request.getfixturevalue(fixture)}", *sizes)
+    found = rows(output)
+    for stage in ("plan", "read", "decode", "augment", "together"):
+        assert float(found[stage][0]) > 0
+    assert found["network"] == ["0.5"]
+    assert "the network binds" in output
+
+
+def test_loader_against_the_usual_one(numbered, numbered_videos):
+    sizes = ["--seconds=0.2", "--num_segments=2", "--crop_size=32", "--batch_size=4", "--rounds=2", "--threads=1"]
+    output = benchmark("loader", f"--data={numbered}", f"--videos={numbered_videos}", "--against=[pyav]", *sizes)
+    found = rows(output)
+    assert found["ours"][-1] == "1.0"
+    assert float(found["pyav"][2]) > 0
+
+
+@pytest.mark.slow
+def test_memory_of_the_loader_is_flat(numbered, numbered_jpeg):
+    """Over nine epochs, after the first: less than 50 MB more."""
+    for folder in (numbered, numbered_jpeg):
+        output = benchmark("loader", f"--data={folder}", "--epochs=10", "--crop_size=64", "--short_side=64")
+        assert float(re.search(r"growth .* (-?[\d.]+) MB", output)[1]) < 50
+
+
+def test_diagnosis_names_what_binds():
+    stages = [Stage("read", 900.0), Stage("decode", 50.0), Stage("augment", 400.0)]
+    assert diagnosis(stages, 45.0, 30.0).startswith("the network binds: the loader gives 1.5 times")
+    assert diagnosis(stages, 45.0, 100.0).startswith("decode binds, at 0.5 times what training takes: pack under")
 
 
 def test_step():
