@@ -59,7 +59,7 @@ class ShardCache:
         self._sizes = np.array([shard.bytes for shard in shards], np.int64)
         self._paths = [directory / shard.name for shard in shards]
         self._seen: set[int] = set()  # once whole, for this process
-        self._failed: dict[int, tuple[float, str]] = {}
+        self._failed: dict[int, tuple[float, RemoteError]] = {}
         self._mutex = threading.Lock()  # guards what follows
         self._window = Window(np.empty(0, np.int32), self._sizes, cache_bytes)
         self._queue: deque[int] = deque()
@@ -154,9 +154,9 @@ class ShardCache:
         """Opens a shard after making it whole."""
         asked, path = time.monotonic(), self._paths[shard]
         with self._cache_errors(shard), locked(lock_of(path)):
-            failed, message = self._failed.get(shard, (0.0, ""))
+            failed, error = self._failed.get(shard, (0.0, None))
             if failed > asked:  # while this thread waited for the lock
-                raise RemoteError(message)
+                raise type(error)(str(error))
             self._make_whole(shard, ahead=False)
             return os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # while it is locked it is not removed
 
@@ -185,7 +185,7 @@ class ShardCache:
             try:
                 self._fetch(shard, partial)
             except RemoteError as error:
-                self._failed[shard] = time.monotonic(), str(error)
+                self._failed[shard] = time.monotonic(), error
                 raise
         self._seen.add(shard)
         record_use(self._paths[shard])

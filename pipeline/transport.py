@@ -1,6 +1,7 @@
 """Files of a folder in object storage or on a web server, fetched through fsspec whatever the server does.
 
-fsspec's own repetitions are turned off where that is possible, so that the rules of `RetryPolicy` hold.
+The repetitions of the libraries below are turned off, so that the rules of `RetryPolicy` hold; only gcsfs cannot be
+told, and tries six times within each attempt.
 """
 
 import io
