@@ -1,0 +1,139 @@
+"""A small dataset in several shards, on real servers on loopback: a web server and an S3-compatible one."""
+
+import hashlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.reading import read_jpegs, read_media
+from pipeline.transport import RetryPolicy
+from sharding.manifest import Manifest, PackedDataset
+from tests.conftest import ROOT, pack
+from tests.servers import Fault, FaultyServer
+
+QUICK = RetryPolicy(attempts=4, first_wait_seconds=0.01, connect_seconds=5, stall_seconds=0.5)
+NUM_SHARDS = 5  # 13 samples, 3 in a shard
+
+
+def with_table_hash(split: Path) -> Path:
+    """Makes the manifest of a packed split record the hash of its table."""
+    manifest = Manifest.from_json((split / "manifest.json").read_text())
+    table_sha256 = hashlib.sha256((split / "samples.parquet").read_bytes()).hexdigest()
+    (split / "manifest.json").write_text(replace(manifest, table_sha256=table_sha256).to_json())
+    return split
+
+
+@pytest.fixture(scope="session")
+def in_shards(numbered_videos, tmp_path_factory) -> Path:
+    """The numbered videos in five shards."""
+    return with_table_hash(pack(numbered_videos, tmp_path_factory.mktemp("in_shards"), samples_per_shard=3))
+
+
+@pytest.fixture(scope="session")
+def in_shards_jpeg(numbered_videos, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("in_shards_jpeg")
+    return with_table_hash(pack(numbered_videos, out, samples_per_shard=3, profile="jpeg"))
+
+
+@pytest.fixture
+def web(in_shards) -> Iterator[FaultyServer]:
+    """A web server of the folder that holds the split `train`."""
+    with FaultyServer(in_shards.parent) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def moto_url() -> Iterator[str]:
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def store(in_shards, moto_url, monkeypatch) -> Iterator[FaultyServer]:
+    """An S3 server, reached through one that misbehaves as told, with the split in s3://videos/train."""
+    import s3fs
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    direct = s3fs.S3FileSystem(endpoint_url=moto_url, skip_instance_cache=True)
+    if not direct.exists("videos"):
+        direct.mkdir("videos")
+        for file in in_shards.iterdir():
+            direct.put_file(str(file), f"videos/train/{file.name}")
+    with FaultyServer(upstream=moto_url) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        yield server
+
+
+@pytest.fixture(params=["http", "s3"])
+def remote(request) -> tuple[FaultyServer, str]:
+    """A server, and the URL of the split there."""
+    if request.param == "http":
+        server = request.getfixturevalue("web")
+        return server, f"{server.url}/train"
+    return request.getfixturevalue("store"), "s3://videos/train"
+
+
+def content_of(dataset: PackedDataset) -> list[bytes]:
+    if dataset.manifest.profile == "jpeg":
+        return [
+            b"".join(jpeg.tobytes() for jpeg in read_jpegs(dataset, i, np.arange(dataset.num_frames[i])))
+            for i in range(len(dataset))
+        ]
+    return [read_media(dataset, i) for i in range(len(dataset))]
+
+
+def first_time(fault: Fault, only: str = "") -> Callable[[str, int], Fault | None]:
+    """That fault at the first request for each file, or for those whose name ends in `only`."""
+    return lambda path, n: fault if n == 0 and path.endswith(only) else None
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    for _ in range(1000):
+        if condition():
+            return
+        time.sleep(0.01)
+    raise AssertionError("what was waited for did not happen")
+
+
+def run_python(code: str, wait: bool = True, **options):
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    start = subprocess.run if wait else subprocess.Popen
+    return start(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def reader(url: str, cache: Path, policy: str = "") -> str:
+    """A program that reads all samples and prints their hash."""
+    return (
+        "import hashlib\n"
+        "from pipeline.reading import read_media\n"
+        "from pipeline.remote import open_dataset\n"
+        "from pipeline.transport import RetryPolicy\n"
+        f"dataset = open_dataset({url!r}, {str(cache)!r}, retry=RetryPolicy({policy}))\n"
+        "print(hashlib.sha256(b''.join(read_media(dataset, i) for i in range(len(dataset)))).hexdigest())\n"
+    )
+
+
+def digest_of(dataset: PackedDataset) -> str:
+    return hashlib.sha256(b"".join(content_of(dataset))).hexdigest()
