@@ -3,12 +3,14 @@
     python launch/benchmark.py advise --videos DIR      # which profile to pack these videos under
     python launch/benchmark.py pack   --videos DIR      # packing against ffmpeg and tar
     python launch/benchmark.py loader --data DIR        # the loader stage by stage: what binds it, and what to change
+    python launch/benchmark.py scale                    # the plan of millions of samples and a thousand ranks
     python launch/benchmark.py step                     # training steps of the architectures, against plain TSN
 
 Figures hold for this machine at this moment; compare those of one run.
 """
 
 import os
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,9 +18,11 @@ import torch
 
 from launch.advise import HEADROOM, choose_sample, measure_candidates, recommend
 from launch.doctor import loader
+from launch.loader_speed import measure_first_batch
 from launch.pack_speed import measure_memory, measure_pack, measure_planning
 from launch.packing import find_videos
 from launch.report import conditions, table
+from launch.scale import measure_plan, measure_randomness, write_large_dataset
 from launch.step_speed import measure_steps
 from model import ModelConfig, build_model
 from pipeline.config import DataConfig
@@ -115,6 +119,56 @@ def pack(
     print(f"planning {records:,} records: {cost.seconds:.1f} s, {cost.peak_bytes / 1e9:.2f} GB")
 
 
+def scale(
+    samples: int = 10_000_000,
+    ranks: int = 1024,
+    batch_per_rank: int = 8,
+    data: Path | None = None,
+    first_batch_samples: int = 1_000_000,
+) -> None:
+    """Plans an epoch for more samples and ranks than are at hand, and says what a block shuffle costs in randomness.
+
+    Args:
+        samples: Samples of the dataset.
+        ranks: Ranks that share it.
+        batch_per_rank: Clips of a rank in a step.
+        data: A small packed split. With it, also how long a dataset of its shards over and over takes to its first
+            batch.
+        first_batch_samples: Samples of that dataset.
+    """
+    print(f"{samples:,} samples, {ranks:,} ranks x {batch_per_rank}; {conditions()}")
+    orders = {"global": DataConfig()}
+    for shards in (4, 16):
+        config = DataConfig(shuffle="block", shuffle_block_shards=shards, shuffle_streams=64)
+        orders[f"block, {shards} shards, 64 streams"] = config
+    rows = []
+    for name, config in orders.items():
+        cost = measure_plan(samples, ranks, batch_per_rank, config)
+        mixed = measure_randomness(samples, ranks, batch_per_rank, config)
+        rows.append(
+            (
+                name,
+                f"{cost.order_seconds:.2f}",
+                f"{cost.step_seconds * 1e3:.2f}",
+                f"{cost.order_bytes / 1e6:.0f}",
+                f"{mixed.spread:.2f}",
+                f"{mixed.reunion:.2f}",
+                mixed.shards_read,
+            )
+        )
+    head = ("shuffle", "s/epoch", "ms/step", "MB", "spread", "reunion", "shards in 100 steps of a rank")
+    print(table(head, rows))
+    if data is not None:
+        with tempfile.TemporaryDirectory(prefix="vpsn-benchmark-") as folder:
+            large = write_large_dataset(data, Path(folder) / "large", first_batch_samples)
+            first = measure_first_batch(large, DataConfig(), 8)
+        total = first.open_seconds + first.batch_seconds
+        print(
+            f"first batch of {first_batch_samples:,} samples: {total:.2f} s "
+            f"({first.open_seconds:.2f} to open, {first.batch_seconds:.2f} to the batch)"
+        )
+
+
 def step(
     archs: tuple[str, ...] = ("tsn", "vpsn"),
     depth: int = 50,
@@ -155,7 +209,7 @@ def step(
     print(table(("", "ms/step", "spread", "clips/s", f"time / {archs[0]}", f"memory / {archs[0]}"), rows))
 
 
-COMMANDS = {"advise": advise, "pack": pack, "loader": loader, "step": step}
+COMMANDS = {"advise": advise, "pack": pack, "loader": loader, "scale": scale, "step": step}
 
 
 def main(arguments: list[str] | None = None) -> None:
