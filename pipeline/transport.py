@@ -39,7 +39,7 @@ class MissingError(RemoteError):
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How long a server is bothered before it is given up: with the defaults, some two minutes if it refuses at once.
+    """How long a server is bothered before it is given up: with the defaults, one to two minutes if it refuses at once.
 
     The wait after failure n is drawn from the upper half of [0, first_wait_seconds * 2**(n - 1)], that bound never
     being more than longest_wait_seconds.
