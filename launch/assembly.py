@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from launch.config import Config
-from launch.engine import Ranks, gather_objects
+from launch.engine import Ranks
 from launch.norms import prepare_batch_norm
 from model import build_model
-from pipeline.loader import VideoLoader
+from pipeline.loader import Agree, VideoLoader
 from sharding.commandline import UserError
 from sharding.manifest import PackedDataset, load_dataset
 
@@ -28,9 +28,15 @@ def load_splits(config: Config) -> tuple[PackedDataset, PackedDataset | None]:
 
 
 def build_loaders(
-    config: Config, ranks: Ranks, micro_batch_size: int, train_set: PackedDataset, val_set: PackedDataset | None
+    config: Config,
+    ranks: Ranks,
+    micro_batch_size: int,
+    train_set: PackedDataset,
+    val_set: PackedDataset | None,
+    agree: Agree,
 ) -> tuple[VideoLoader, VideoLoader | None]:
-    """The loader of the training split, and of the validation split if there is one."""
+    """The loader of the training split, and of the validation split if there is one; `agree` joins what the ranks find
+    bad."""
     shared = {"rank": ranks.rank, "world_size": ranks.world_size, "device": ranks.device}
     shared["micro_batch_size"] = micro_batch_size
     loader = VideoLoader(
@@ -39,7 +45,7 @@ def build_loaders(
         training=True,
         batch_size=config.train.batch_size,
         seed=config.train.seed,
-        agree=lambda bad: sorted(set().union(*gather_objects(bad, ranks))),
+        agree=agree,
         **shared,
     )
     return loader, VideoLoader(val_set, config.data, training=False, **shared) if val_set is not None else None

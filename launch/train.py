@@ -21,6 +21,7 @@ import torch
 from launch.assembly import build_loaders, build_network, describe_run, load_splits
 from launch.averaging import WeightAverage
 from launch.checkpoints import CheckpointInfo
+from launch.collectives import Agreement
 from launch.config import Config, parse_config
 from launch.engine import (
     Ranks,
@@ -101,9 +102,9 @@ class Trainer:
         self.config, self.ranks, self.train_set = config, ranks, train_set
         self.run_dir, train = Path(config.run_dir), config.train
         options = deepspeed_options(config, ranks.world_size)
+        micro_batch_size, agree = options["train_micro_batch_size_per_gpu"], Agreement()
         with all_or_none(ranks):
-            micro_batch_size = options["train_micro_batch_size_per_gpu"]
-            self.loader, self.val_loader = build_loaders(config, ranks, micro_batch_size, train_set, val_set)
+            self.loader, self.val_loader = build_loaders(config, ranks, micro_batch_size, train_set, val_set, agree)
             net = build_network(config)
         self.average = WeightAverage(net, train.ema_decay, ranks.device)
         self.mix = build_mixing(train, config.model.num_classes)

@@ -106,7 +106,12 @@ def same_weights(one: Path, other: Path, name: str = "model") -> bool:
 
 def train_alone(config: Path, run_dir: Path, *options: str):
     """Runs launch/train.py without the launcher, as one rank."""
-    return run_command([sys.executable, "launch/train.py", f"--config={config}", f"--run_dir={run_dir}", *options])
+    return run_command(alone_command(config, run_dir, *options))
+
+
+def alone_command(config: Path, run_dir: Path, *options: str) -> list[object]:
+    """launch/train.py without the launcher."""
+    return [sys.executable, "launch/train.py", f"--config={config}", f"--run_dir={run_dir}", *options]
 
 
 def free_port() -> int:

@@ -1,12 +1,20 @@
 """SIGTERM and SIGUSR1: the step is finished, all is saved, and the run goes on later as if it had never been asked."""
 
 import signal
-import sys
 
 import pytest
 
 from launch.checkpoints import pointed
-from tests.launch.conftest import find_rank, losses, same_weights, started, train_alone, train_command, wait_for_step
+from tests.launch.conftest import (
+    alone_command,
+    find_rank,
+    losses,
+    same_weights,
+    started,
+    train_alone,
+    train_command,
+    wait_for_step,
+)
 
 
 def last_step(run_dir) -> int:
@@ -16,8 +24,7 @@ def last_step(run_dir) -> int:
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)])
 def test_in_the_middle_of_an_epoch(small_config, trained, tmp_path, number):
     run_dir = tmp_path / "run"
-    command = [sys.executable, "launch/train.py", f"--config={small_config}", f"--run_dir={run_dir}"]
-    with started(command) as process:
+    with started(alone_command(small_config, run_dir)) as process:
         wait_for_step(run_dir, 2, process)
         process.send_signal(number)
         assert process.wait(60) == 75

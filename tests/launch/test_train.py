@@ -1,16 +1,21 @@
 """Training for real: the launcher, DeepSpeed, real shards, processes killed for real."""
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from launch.checkpoints import find_checkpoint, load_checkpoint, pointed
 from launch.runlog import read_metrics
+from launch.train import main
+from sharding.commandline import UserError
 from sharding.manifest import load_dataset
 from tests.launch.conftest import (
+    alone_command,
     losses,
     same_weights,
     started,
@@ -18,6 +23,7 @@ from tests.launch.conftest import (
     train_alone,
     train_command,
     wait_for_step,
+    weights,
 )
 
 
@@ -58,7 +64,7 @@ def test_killed_and_resumed_is_as_if_undisturbed(small_config, trained, tmp_path
     assert same_weights(run_dir, trained)
 
 
-@pytest.mark.parametrize("zero_stage", [0, pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.parametrize("zero_stage", [*(pytest.param(stage, marks=pytest.mark.slow) for stage in (0, 1)), 2])
 def test_two_ranks_share_the_samples(small_config, trained, tmp_path, zero_stage):
     run_dir = tmp_path / "run"
     done = train(small_config, run_dir, "--train.epochs=1", f"--train.zero_stage={zero_stage}", num_ranks=2)
@@ -90,15 +96,28 @@ def test_a_second_run_in_the_folder_is_refused(small_config, trained):
 
 
 @pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--data.train=nowhere", "nowhere: no such folder"),
+        ("--train.require_gpu=true", "train.require_gpu=true, but this machine has no GPU"),
+        ("--train.precision=fp16", "train.precision=fp16 needs a GPU"),
+        ("--train.sync_batch_norm=true", "train.sync_batch_norm=true needs GPUs"),
+        ("--train.micro_batch_size=3", "train.batch_size=4 is not a multiple of 1 rank(s) times"),
+    ],
+)
+def test_mistakes_found_before_anything_is_begun(small_config, tmp_path, option, message):
+    with pytest.raises(UserError) as caught:
+        main([f"--config={small_config}", f"--run_dir={tmp_path / 'run'}", option])
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--data.train=nowhere"], "nowhere: no such folder"),
         (["--data.val=null", "--train.batch_size=23"], "22 samples do not fill one batch of 23; lower the batch size"),
-        (["--model.pretrained=absent.pth"], "absent.pth"),
-        (["--data.decoder=nvdec"], "data.decoder=nvdec"),
-        (["--train.require_gpu=true"], "train.require_gpu=true, but this machine has no GPU"),
-        (["--train.precision=fp16"], "train.precision=fp16 needs a GPU"),
-        (["--train.sync_batch_norm=true"], "train.sync_batch_norm=true needs GPUs"),
+        pytest.param(["--model.pretrained=absent.pth"], "absent.pth", marks=pytest.mark.slow),
+        pytest.param(["--data.decoder=nvdec"], "data.decoder=nvdec", marks=pytest.mark.slow),
         (["--run_dir=/dev/null/run"], "run_dir=/dev/null/run cannot be written: Not a directory"),
     ],
 )
@@ -108,3 +127,65 @@ def test_mistakes_end_in_one_line(small_config, tmp_path, options, message):
     errors = [line for line in done.stderr.splitlines() if "error:" in line]
     assert len(errors) == 1 and message in errors[0], done.stderr
     assert "Traceback" not in done.stderr + done.stdout
+
+
+def test_a_loss_that_is_no_number_ends_the_run(small_config, tmp_path):
+    """On all ranks alike; the step is named though only every hundredth is logged, and no checkpoint holds it."""
+    run_dir = tmp_path / "run"
+    options = ["--optimizer.learning_rate=1e30", "--train.log_every_steps=100", "--train.save_every_steps=1"]
+    done = train(small_config, run_dir, *options, num_ranks=2)
+    assert done.returncode == 1
+    errors = [line for line in (done.stdout + done.stderr).splitlines() if "last good checkpoint" in line]
+    assert len(errors) == 1 and "step" in errors[0], done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+    for path in run_dir.glob("checkpoints/step-*/model.safetensors"):
+        assert all(value.isfinite().all() for value in load_file(path).values())
+
+
+@pytest.mark.slow
+def test_all_that_is_averaged_mixed_and_held_still_resumes_exactly(small_config, tmp_path):
+    options = ["--train.ema_decay=0.8", "--train.mixup=0.4", "--train.cutmix=1", "--loss.label_smoothing=0.1"]
+    options += ["--train.batch_norm=partial", "--train.micro_batch_size=2"]
+    for name in ("whole", "parts"):
+        with started(alone_command(small_config, tmp_path / name, *options)) as process:
+            if name == "parts":
+                wait_for_step(tmp_path / name, 7, process)
+                process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == (75 if name == "parts" else 0)
+    assert train_alone(small_config, tmp_path / "parts", *options, "--resume").returncode == 0
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+    for name in ("model", "model_raw"):
+        assert same_weights(tmp_path / "parts", tmp_path / "whole", name)
+    average, raw = (weights(tmp_path / "whole", name) for name in ("model", "model_raw"))
+    assert not torch.equal(average["fc.weight"], raw["fc.weight"])
+
+
+def test_a_run_of_other_classes_is_refused(small_config, trained, motion, tmp_path):
+    """As many classes, but not the same."""
+    other = tmp_path / "other"
+    shutil.copytree(motion, other)
+    for split in ("train", "val"):
+        path = other / split / "manifest.json"
+        path.write_text(path.read_text().replace('"left"', '"anywhere"'))
+    done = train_alone(
+        small_config, trained, "--resume", f"--data.train={other / 'train'}", f"--data.val={other / 'val'}"
+    )
+    assert done.returncode == 2
+    assert f"run_dir={trained} holds a run with other classes than those of data.train={other / 'train'}" in done.stderr
+
+
+@pytest.mark.slow
+def test_compiled(small_config, tmp_path):
+    done = train_alone(small_config, tmp_path / "run", "--train.compile=true", "--train.epochs=1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(losses(tmp_path / "run")) == 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_ranks", [2, 4])
+def test_ranks_leave_no_shared_memory_behind(small_config, tmp_path, num_ranks):
+    before = set(Path("/dev/shm").glob("deepspeed_*"))
+    done = train(small_config, tmp_path / "run", "--train.epochs=1", num_ranks=num_ranks)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert seen(tmp_path / "run") == [(20, 1)]
+    assert set(Path("/dev/shm").glob("deepspeed_*")) <= before

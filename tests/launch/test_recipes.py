@@ -1,0 +1,40 @@
+"""Every file of launch/configs: it parses, builds its network, and takes a step on generated videos."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from launch.config import load_config, parse_config
+from launch.utilization import training_flops
+from model import build_model
+from tests.launch.conftest import losses, train_alone
+
+CONFIGS = sorted((Path(__file__).resolve().parents[2] / "launch" / "configs").glob("*.yaml"))
+GFLOPS = {8: 36.0, 16: 72.0}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_it_parses_builds_and_comes_back_whole(path, tmp_path):
+    config = parse_config("train", [f"--config={path}"])
+    resolved = tmp_path / "resolved.yaml"
+    resolved.write_text(config.to_yaml())
+    assert load_config(resolved) == config
+    assert config.run_dir == f"runs/{path.stem}"
+    with torch.device("meta"):
+        net = build_model(replace(config.model, pretrained=None))
+    assert net.num_segments == config.data.num_segments
+    if config.data.crop_size == 224:
+        assert training_flops(config.model, 224) / 6e9 == pytest.approx(GFLOPS[net.num_segments], abs=0.05)
+        assert f"{GFLOPS[net.num_segments]} G multiply-adds" in path.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_it_takes_a_step(path, motion, tmp_path):
+    small = ["--data.short_side=32", "--data.crop_size=32", "--train.batch_size=22", "--train.micro_batch_size=11"]
+    small += ["--train.epochs=1", "--schedule.warmup_epochs=0", "--model.pretrained=null", "--data.val=null"]
+    done = train_alone(path, tmp_path / "run", f"--data.train={motion / 'train'}", *small)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert list(losses(tmp_path / "run")) == [1]
