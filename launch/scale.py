@@ -115,7 +115,7 @@ def write_large_dataset(small: Path, out: Path, num_samples: int) -> Path:
             columns[name] = pa.concat_arrays([values] * copies)
     pq.write_table(pa.table(columns, schema=table.schema), out / TABLE)
     total = sum(shard.bytes for shard in shards)
-    manifest = replace(source.manifest, shards=tuple(shards), samples=copies * len(source), bytes=total)
+    manifest = replace(source.manifest, shards=tuple(shards), samples=copies * len(source), bytes=total, table_sha256="")
     values = {name: getattr(manifest, name) for name in Manifest.__dataclass_fields__}
     manifest = replace(manifest, fingerprint=fingerprint_of(values))
     (out / MANIFEST).write_text(json.dumps(asdict(manifest)))

@@ -257,6 +257,9 @@ def load_table(directory: Path | str) -> PackedDataset:
         level_labels={level: columns[f"label_{level}"] for level in levels},
     )
     _check_table(dataset)
+    recorded = manifest.table_sha256
+    if recorded and hashlib.sha256((directory / TABLE).read_bytes()).hexdigest() != recorded:
+        raise UserError(f"{directory / TABLE}: changed since it was packed; copy it here again, or pack again")
     return dataset
 
 

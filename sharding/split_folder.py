@@ -33,7 +33,7 @@ from sharding.manifest import (
     table_schema,
 )
 from sharding.records import Annotations
-from sharding.shard import PARTS, part_path, read_part, write_part
+from sharding.shard import PARTS, file_sha256, part_path, read_part, write_part
 from sharding.tar import write_atomically
 
 _PLAN = "plan.json"
@@ -127,8 +127,13 @@ def complete(directory: Path, plan: PackPlan) -> Manifest:
         "bytes": sum(shard.bytes for shard in shards),
         "settings": dict(plan.settings),
     }
-    fingerprint = fingerprint_of(values)
-    manifest = Manifest(**values, failures=num_failures, fingerprint=fingerprint, plan=plan.fingerprint)
+    manifest = Manifest(
+        **values,
+        failures=num_failures,
+        fingerprint=fingerprint_of(values),
+        plan=plan.fingerprint,
+        table_sha256=file_sha256(directory / TABLE),
+    )
     write_atomically(directory / MANIFEST, manifest.to_json())
     shutil.rmtree(directory / PARTS)
     return manifest

@@ -74,6 +74,13 @@ def cut_table(split: Path) -> None:
     pq.write_table(table.slice(0, 12), split / "samples.parquet")
 
 
+def change_table(split: Path) -> None:
+    """One number that no other check would miss."""
+    table = pq.read_table(split / "samples.parquet").to_pydict()
+    table["num_frames"][3] += 1
+    pq.write_table(pa.table(table, table_schema([])), split / "samples.parquet", compression="zstd")
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -85,6 +92,7 @@ def cut_table(split: Path) -> None:
         (lambda s: change_manifest(s, classes=["only"]), "label outside the 1 classes"),
         (lambda s: change_manifest(s, samples=14), "13 rows, but 14 in the manifest"),
         (cut_table, "12 rows, but 13 in the manifest"),
+        (change_table, "samples.parquet: changed since it was packed; copy it here again"),
         (lambda s: (s / "samples.parquet").unlink(), "samples.parquet: .*pack this split again"),
         (lambda s: (s / "samples.parquet").write_bytes(b"PAR1"), "samples.parquet: .*pack this split again"),
         (lambda s: (s / "shard-000000.tar").unlink(), "shard-000000.tar: missing; copy it here again"),

@@ -67,12 +67,15 @@ def test_bad_samples_are_set_aside_once(split, capsys):
 
 
 def rewrite(split: Path, **columns) -> None:
-    """Changes single values of the table: column=(row, value)."""
+    """Changes single values of the table, as a faulty packer would write them: column=(row, value)."""
     rows = pq.read_table(split / "samples.parquet")
     values = rows.to_pylist()
     for column, (row, value) in columns.items():
         values[row][column] = value
     pq.write_table(pa.Table.from_pylist(values, schema=rows.schema), split / "samples.parquet")
+    manifest = json.loads((split / "manifest.json").read_text())
+    table_sha256 = hashlib.sha256((split / "samples.parquet").read_bytes()).hexdigest()
+    (split / "manifest.json").write_text(json.dumps(manifest | {"table_sha256": table_sha256}))
 
 
 @pytest.mark.parametrize(
