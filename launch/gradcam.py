@@ -28,10 +28,12 @@ def draw_gradcam(
     class_name: str | None = None,
     stage: str = "layer4",
 ) -> Path:
-    """Draws the frames that the network sees of a video, and over them what speaks for a class: by default its first.
+    """Draws the frames that the network sees of a video, and over them what speaks for a class of `info.classes`.
+
+    By default for the most probable one.
 
     Raises:
-        UserError: the video cannot be read, the network knows no such class, or captum is not installed.
+        UserError: the video cannot be decoded.
     """
     with open_loader([video], info.packing, config.data, "cpu") as (loader, failures):
         if loader is None:

@@ -16,6 +16,8 @@ from sharding.commandline import UserError
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
+plt.rcParams["text.parse_math"] = False  # names of classes and files may hold a $
+
 MOST_NAMED_CLASSES = 60
 FRAMES_PER_ROW = 8
 
@@ -86,25 +88,25 @@ def kernel_names(config: SynthesizerConfig) -> tuple[list[str], list[str]]:
 def draw_synthesizers(norms: Mapping[str, np.ndarray], config: SynthesizerConfig, title: str, path: Path) -> Path:
     """Draws ||T_ij||_1 (4, 4) of each synthesizer: spatial kernels j across, temporal kernels i down; Figure 5.
 
-    The darker the denser, each map for itself: from 0 to its own largest, as T of a later stage has more entries.
+    The darker the denser, each map on its own scale, from its smallest to its largest value.
     """
     spatial, temporal = kernel_names(config)
     size = (2.9 * len(norms) + 0.6, 3.7)
     figure, rows = plt.subplots(1, len(norms), figsize=size, constrained_layout=True, squeeze=False, sharey=True)
     for axes, (name, values) in zip(rows[0], norms.items()):
-        top = float(values.max()) or 1.0
-        axes.imshow(values, cmap="Blues", vmin=0, vmax=top)
+        low, high = float(values.min()), float(values.max())
+        axes.imshow(values, cmap="Blues", vmin=low, vmax=high)
         for (row, column), value in np.ndenumerate(values):
-            color = "white" if value > 0.6 * top else "black"
+            color = "white" if value > low + 0.6 * (high - low) else "black"
             axes.text(column, row, f"{value:.3g}", ha="center", va="center", color=color, fontsize=9)
         axes.set_xticks(range(len(spatial)), spatial)
         axes.set_yticks(range(len(temporal)), temporal)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
-        axes.set_title(f"after {name}", fontsize=11)
+        axes.set_title(f"after {name}: {low:.3g} to {high:.3g}", fontsize=11)
     rows[0, 0].set_ylabel("temporal kernel i")
     figure.supxlabel("spatial kernel j", fontsize=10)
-    figure.suptitle(f"$\\|T_{{ij}}\\|_1$ of {title}", fontsize=12)
+    figure.suptitle(f"‖Tᵢⱼ‖₁ of {title}", fontsize=12)
     return save(figure, path)
 
 

@@ -95,7 +95,7 @@ def test_frames_count_with_the_share_of_them_that_lies_before():
 def test_odd_numbers_of_frames_are_drawn(tmp_path):
     draw_frames(np.array([1, 2, 3]), num_segments=1, epochs=1, title="", path=tmp_path / "one.png")
     pictures, heat = np.zeros((11, 8, 12, 3), np.uint8), np.ones((11, 8, 12))
-    draw_heat(pictures, heat, ["x"] * 11, "", tmp_path / "heat.png")
+    draw_heat(pictures, heat, ["x"] * 11, "$x^$.mp4", tmp_path / "heat.png")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["heat.png", "one.png"]
 
 
