@@ -1,7 +1,5 @@
 """From the configuration to the parts of a run."""
 
-from pathlib import Path
-
 import torch
 from torch import nn
 
@@ -10,16 +8,18 @@ from launch.engine import Ranks
 from launch.norms import prepare_batch_norm
 from model import build_model
 from pipeline.loader import Agree, VideoLoader
+from pipeline.remote import open_dataset
 from sharding.commandline import UserError
-from sharding.manifest import PackedDataset, load_dataset
+from sharding.manifest import PackedDataset
 
 
 def load_splits(config: Config) -> tuple[PackedDataset, PackedDataset | None]:
     """The training split and, if the configuration names one, the validation split, of the same classes."""
     if config.data.train is None:
         raise UserError("data.train is not set: give the folder of a packed training split")
-    train_set = load_dataset(Path(config.data.train))
-    val_set = load_dataset(Path(config.data.val)) if config.data.val else None
+    data = config.data
+    train_set = open_dataset(data.train, data.cache_dir, data.cache_bytes)
+    val_set = open_dataset(data.val, data.cache_dir, data.cache_bytes) if data.val else None
     if val_set and val_set.manifest.classes != train_set.manifest.classes:
         raise UserError(
             f"{config.data.val}: its classes are not those of {config.data.train}; pack both with one list of classes"

@@ -14,8 +14,8 @@ import yaml
 
 from model import ModelConfig
 from pipeline.config import DataConfig
+from pipeline.remote import is_remote, read_manifest
 from sharding.commandline import CommandLine, UserError
-from sharding.manifest import load_manifest
 
 AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -227,7 +227,7 @@ def _instantiate(parser: CommandLine, namespace) -> Config:
 
 
 def _count_classes(train: str | None) -> int:
-    """Classes of the dataset in folder `train`; the default where there is none yet, as for a config only printed."""
-    if train and (Path(train) / "manifest.json").exists():
-        return len(load_manifest(Path(train)).classes)
+    """Classes of the dataset at `train`; the default where there is none yet, as for a config only printed."""
+    if train and (is_remote(train) or (Path(train) / "manifest.json").exists()):
+        return len(read_manifest(train).classes)
     return ModelConfig.num_classes

@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     checkpoint = find_checkpoint(options.checkpoint)
     net, info, config = load_checkpoint(checkpoint)
-    dataset = open_dataset(options.data)
+    dataset = open_dataset(options.data, config.data.cache_dir, config.data.cache_bytes)
     if dataset.manifest.classes != info.classes:
         raise UserError(f"{options.data}: its classes are not those that {checkpoint} was trained on")
     data = _with_views(config.data, options)
@@ -76,7 +76,7 @@ def write_evaluation(
         "crop_size": data.crop_size,
         "short_side": data.short_side,
         "checkpoint": str(checkpoint),
-        "data": str(dataset.directory),
+        "data": dataset.location,
         "fingerprint": dataset.fingerprint,
         "samples_in_data": len(dataset),
         "quarantined": len(dataset.quarantined),

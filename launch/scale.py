@@ -114,8 +114,8 @@ def write_large_dataset(small: Path, out: Path, num_samples: int) -> Path:
         else:
             columns[name] = pa.concat_arrays([values] * copies)
     pq.write_table(pa.table(columns, schema=table.schema), out / TABLE)
-    total = sum(shard.bytes for shard in shards)
-    manifest = replace(source.manifest, shards=tuple(shards), samples=copies * len(source), bytes=total, table_sha256="")
+    totals = {"samples": copies * len(source), "bytes": sum(shard.bytes for shard in shards), "table_sha256": ""}
+    manifest = replace(source.manifest, shards=tuple(shards), **totals)
     values = {name: getattr(manifest, name) for name in Manifest.__dataclass_fields__}
     manifest = replace(manifest, fingerprint=fingerprint_of(values))
     (out / MANIFEST).write_text(json.dumps(asdict(manifest)))

@@ -6,7 +6,10 @@ from typing import Literal
 Decoder = Literal["auto", "pyav", "nvdec", "jpeg"]
 
 # May differ between a run and its continuation: where the data lies and how fast it comes, not what the clips are.
-_FREE = {"train", "val", "decoder", "reading_threads", "read_ahead", "test_clips", "test_crops"}
+_FREE = {
+    *("train", "val", "cache_dir", "cache_gigabytes", "decoder", "reading_threads", "read_ahead"),
+    *("test_clips", "test_crops", "min_frames", "on_bad_sample", "max_bad_samples"),
+}
 
 
 @dataclass(frozen=True)
@@ -14,9 +17,13 @@ class DataConfig:
     """The data: packed datasets, frame sampling, cropping and decoding."""
 
     train: str | None = None
-    """Folder of the packed training split: the one that holds manifest.json."""
+    """Folder or URL (s3://, gs://, https://) of the packed training split: the one that holds manifest.json."""
     val: str | None = None
-    """Folder of the packed validation split; its classes must be those of the training split."""
+    """Folder or URL of the packed validation split; its classes must be those of the training split."""
+    cache_dir: str | None = None
+    """Folder for the shards of remote splits, best on a fast local disk; default $VPSN_CACHE, else ~/.cache/vpsn."""
+    cache_gigabytes: float = 100.0
+    """Most that the shards in that folder may take."""
     num_segments: int = 8
     """Frames per clip."""
     sampling: Literal["segments", "dense"] = "segments"
@@ -78,11 +85,18 @@ class DataConfig:
         for name, largest in (("color_jitter", 1), ("hue_jitter", 180), ("grayscale", 1)):
             if not 0 <= getattr(self, name) <= largest:
                 raise ValueError(f"data.{name}={getattr(self, name)}: use 0 to {largest}")
+        if not self.cache_gigabytes > 0:
+            raise ValueError(f"data.cache_gigabytes={self.cache_gigabytes}: use more than 0")
         if self.crop_size > self.short_side:
             raise ValueError(
                 f"data.crop_size={self.crop_size} is larger than data.short_side={self.short_side}: "
                 "lower the one or raise the other"
             )
+
+    @property
+    def cache_bytes(self) -> int:
+        """Most bytes that the shards of remote splits may take."""
+        return round(self.cache_gigabytes * 1e9)
 
     @property
     def num_views(self) -> int:

@@ -3,7 +3,7 @@
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from pipeline.decoders import choose_decoder
 from pipeline.feed import Feed
 from pipeline.graph import ClipGraph, Inputs
 from pipeline.plan import ClipPlan, plan_clip, plan_order, plan_rank_batches, plan_rank_evaluation
-from pipeline.reading import ReadAhead, SampleError
+from pipeline.reading import ReadAhead, SampleError, verify_command
 from sharding.commandline import UserError
 from sharding.manifest import PackedDataset
 
@@ -160,7 +160,8 @@ class VideoLoader:
         self._idle_graph = self._graph
 
     def close(self) -> None:
-        """Stops the reading threads."""
+        """Stops the reading threads, and the fetching of remote shards, for which they may wait."""
+        self.dataset.close()
         if self._read_ahead is not None:
             self._read_ahead.cancel()
         self._pool.shutdown(cancel_futures=True)
@@ -179,18 +180,18 @@ class VideoLoader:
         return len(self._evaluation_batches())
 
     def _check(self) -> None:
-        config, directory = self.config, self.dataset.directory
+        config, location = self.config, self.dataset.location
         kept = np.delete(self.dataset.num_frames, self.dataset.quarantined)
         if len(kept) and kept.min() < config.min_frames:
             sample_id = int(np.argmax(self.dataset.num_frames < config.min_frames))
             raise UserError(
-                f"{directory}, sample {self.dataset.key(sample_id)}: {self.dataset.num_frames[sample_id]} frames, but "
+                f"{location}, sample {self.dataset.key(sample_id)}: {self.dataset.num_frames[sample_id]} frames, but "
                 f"data.min_frames={config.min_frames}; lower it, or list the sample in quarantine.jsonl"
             )
         if not self.training:
             if config.test_crops == 10 and self.dataset.manifest.flip_pairs:
                 raise UserError(
-                    f"data.test_crops=10 mirrors clips, which changes classes of {directory} (its flip pairs); "
+                    f"data.test_crops=10 mirrors clips, which changes classes of {location} (its flip pairs); "
                     "use 1 or 3"
                 )
             return
@@ -201,7 +202,7 @@ class VideoLoader:
             )
         if self.steps_per_epoch == 0:
             raise UserError(
-                f"{directory}: {len(kept)} samples do not fill one batch of {self.batch_size}; lower the batch size"
+                f"{location}: {len(kept)} samples do not fill one batch of {self.batch_size}; lower the batch size"
             )
 
     def _evaluation_batches(self) -> list[np.ndarray]:
@@ -215,17 +216,23 @@ class VideoLoader:
         items = self.micro_batch_size * (self._frames_per_clip if self.decoder == "jpeg" else 1)
         self._graph, self._idle_graph = self._idle_graph or self._build_graph(self._next_inputs, items), None
         self._in_flight.clear()
-        if self.training:
-            order = plan_order(self.dataset.shards, self.config, self.batch_size, self.seed, self.epoch)
-            bad = np.union1d(self.dataset.quarantined, np.array(self.left_out, np.int64))
-            # Left out of the order and not of what is ordered: what came before the sample stays as it was.
-            order = order[~np.isin(order, bad)] if len(bad) else order
-            batches = plan_rank_batches(order, self.batch_size, self.micro_batch_size, self.rank, self.world_size)
-        else:
-            batches = [batch[None] for batch in self._evaluation_batches()]
-        rest = (self._plan(batch) for step in batches[self.step :] for batch in step)
-        self._read_ahead = ReadAhead(self._pool, self._feed.read, rest, self.config.read_ahead)
-        return len(batches)
+        steps = self._steps_of_epoch(self.epoch)
+        if self.dataset.shard_source:
+            rest = np.concatenate([np.empty(0, np.int64), *map(np.ravel, steps[self.step :])])
+            self.dataset.prefetch(rest, self._steps_of_epoch(self.epoch + 1).ravel() if self.training else None)
+        plans = (self._plan(batch) for step in steps[self.step :] for batch in step)
+        self._read_ahead = ReadAhead(self._pool, self._feed.read, plans, self.config.read_ahead)
+        return len(steps)
+
+    def _steps_of_epoch(self, epoch: int) -> Sequence[np.ndarray]:
+        """For each step of this rank its micro-batches: (micro-batches, B) sample ids."""
+        if not self.training:
+            return [batch[None] for batch in self._evaluation_batches()]
+        order = plan_order(self.dataset.shards, self.config, self.batch_size, self.seed, epoch)
+        bad = np.union1d(self.dataset.quarantined, np.array(self.left_out, np.int64))
+        # Left out of the order and not of what is ordered: what came before the sample stays as it was.
+        order = order[~np.isin(order, bad)] if len(bad) else order
+        return plan_rank_batches(order, self.batch_size, self.micro_batch_size, self.rank, self.world_size)
 
     def _plan(self, sample_ids: np.ndarray) -> list[ClipPlan]:
         which = {"training": self.training, "seed": self.seed, "epoch": self.epoch}
@@ -257,6 +264,8 @@ class VideoLoader:
         """The micro-batches of the next step. Raises SampleError for the sample that the graph cannot decode."""
         try:
             yield from self._run_step()
+        except UserError:  # such as a server that gives no shards: no fault of a sample
+            raise
         except Exception as error:
             bad = self._find_bad()
             raise (bad[0] if bad else error) from error
@@ -272,6 +281,8 @@ class VideoLoader:
             bad: list[SampleError] = []
             try:
                 batches = list(self._run_step())
+            except UserError:
+                raise
             except Exception:
                 bad = self._find_bad()
                 if not bad:
@@ -287,12 +298,12 @@ class VideoLoader:
 
     def _leave_out(self, sample_ids: list[int]) -> None:
         self.left_out = tuple(sorted({*self.left_out, *sample_ids}))
-        count, most, directory = len(self.left_out), self.config.max_bad_samples, self.dataset.directory
-        log.warning("%d bad sample(s) of %s left out so far", count, directory)
+        count, most, location = len(self.left_out), self.config.max_bad_samples, self.dataset.location
+        log.warning("%d bad sample(s) of %s left out so far", count, location)
         if count > most:
             raise UserError(
-                f"{directory}: {count} bad samples, more than data.max_bad_samples={most}; check the shards with: "
-                f"python -m sharding verify {directory} --decode"
+                f"{location}: {count} bad samples, more than data.max_bad_samples={most}; "
+                f"{verify_command(self.dataset)}"
             )
 
     def _run_step(self) -> Iterator[VideoBatch]:
@@ -317,6 +328,8 @@ class VideoLoader:
             self._build_graph(lambda: inputs, len(inputs["media"])).run()
         except SampleError as error:
             return error
+        except UserError:
+            raise
         except Exception as error:
             words = " ".join(str(error).split())
             return SampleError(self.dataset, plan.sample_id, f"{self.decoder} cannot decode it: {words}")

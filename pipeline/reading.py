@@ -22,8 +22,14 @@ class SampleError(RuntimeError):
         shard = dataset.shard_path(dataset.shards[sample_id])
         super().__init__(
             f"{shard}, sample {dataset.key(sample_id)}: {reason}; "
-            f"check the shards with: python -m sharding verify {dataset.directory} --decode"
+            f"{verify_command(dataset)}"
         )
+
+
+def verify_command(dataset: PackedDataset) -> str:
+    """What a message about bad samples advises."""
+    where = f"the folder that {dataset.location} was made from" if dataset.shard_source else dataset.directory
+    return f"check the shards with: python -m sharding verify {where} --decode"
 
 
 def read_media(dataset: PackedDataset, sample_id: int) -> bytes:

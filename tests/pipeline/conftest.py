@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ import pytest
 
 from pipeline.reading import read_jpegs, read_media
 from pipeline.transport import RetryPolicy
-from sharding.manifest import Manifest, PackedDataset
+from sharding.manifest import PackedDataset
 from tests.conftest import ROOT, pack
 from tests.servers import Fault, FaultyServer
 
@@ -22,24 +21,16 @@ QUICK = RetryPolicy(attempts=4, first_wait_seconds=0.01, connect_seconds=5, stal
 NUM_SHARDS = 5  # 13 samples, 3 in a shard
 
 
-def with_table_hash(split: Path) -> Path:
-    """Makes the manifest of a packed split record the hash of its table."""
-    manifest = Manifest.from_json((split / "manifest.json").read_text())
-    table_sha256 = hashlib.sha256((split / "samples.parquet").read_bytes()).hexdigest()
-    (split / "manifest.json").write_text(replace(manifest, table_sha256=table_sha256).to_json())
-    return split
-
-
 @pytest.fixture(scope="session")
 def in_shards(numbered_videos, tmp_path_factory) -> Path:
     """The numbered videos in five shards."""
-    return with_table_hash(pack(numbered_videos, tmp_path_factory.mktemp("in_shards"), samples_per_shard=3))
+    return pack(numbered_videos, tmp_path_factory.mktemp("in_shards"), samples_per_shard=3)
 
 
 @pytest.fixture(scope="session")
 def in_shards_jpeg(numbered_videos, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("in_shards_jpeg")
-    return with_table_hash(pack(numbered_videos, out, samples_per_shard=3, profile="jpeg"))
+    return pack(numbered_videos, out, samples_per_shard=3, profile="jpeg")
 
 
 @pytest.fixture

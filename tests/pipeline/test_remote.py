@@ -102,7 +102,8 @@ def test_a_server_that_answers_anew_again_and_again_is_given_up(in_shards, tmp_p
         server.fault = lambda path, n: Fault("drop", after=9000)
         with pytest.raises(RemoteError, match=r"shard-00000\d.tar: .*given up after 4 in a row"):
             content_of(dataset)
-        assert len(server.requests_of(".tar")) <= 6
+        # Of the 9000 bytes sent, the client may have seen 4096 or 8192 before the connection broke, which is progress.
+        assert len(server.requests_of(".tar")) <= 3 * 4
 
 
 def test_batches_are_those_of_the_folder_bit_for_bit(remote, in_shards, tmp_path):
@@ -122,6 +123,37 @@ def test_batches_are_those_of_the_folder_bit_for_bit(remote, in_shards, tmp_path
 
 
 # -- servers that cannot be helped -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["raise", "quarantine"])
+def test_a_dead_server_is_no_bad_sample(in_shards, tmp_path, mode):
+    """Where shards cannot be fetched training ends, whatever is done with samples that cannot be decoded."""
+    with FaultyServer(in_shards.parent) as server:
+        dataset = open_dataset(f"{server.url}/train", tmp_path, retry=replace(QUICK, attempts=2))
+        server.fault = lambda path, number: Fault("status")
+        config = DataConfig(num_segments=2, short_side=64, crop_size=32, on_bad_sample=mode)
+        loader = VideoLoader(dataset, config, training=True, micro_batch_size=3)
+        with pytest.raises(RemoteError, match=server.url):
+            list(loader)
+        assert loader.left_out == ()
+        loader.close()
+
+
+def test_an_epoch_fetches_ahead_in_the_order_of_the_plan(in_shards, tmp_path):
+    """With room for two shards of five, blocks are fetched once each, for the next epoch too."""
+    size = max(shard.bytes for shard in load_dataset(in_shards).manifest.shards)
+    config = DataConfig(num_segments=2, short_side=64, crop_size=32, shuffle="block", shuffle_block_shards=1)
+    with FaultyServer(in_shards.parent) as server:
+        dataset = open_dataset(f"{server.url}/train", tmp_path, cache_bytes=2 * size)
+        loader = VideoLoader(dataset, replace(config, shuffle_streams=1), training=True, micro_batch_size=1)
+        seen = [int(batch.sample_ids) for batch in loader]
+        loader.close()
+        fetched = [request.path for request in server.requests_of(".tar")]
+    order = list(dict.fromkeys(dataset.shards[seen].tolist()))
+    names = [f"/train/{dataset.manifest.shards[shard].name}" for shard in order]
+    assert set(fetched[:2]) == set(names[:2])
+    assert set(fetched[: len(names)]) == set(names)
+    assert all(fetched.count(name) <= 2 for name in names)
 
 
 def test_flipped_bytes_are_never_served(remote, tmp_path):
