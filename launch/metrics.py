@@ -1,6 +1,5 @@
 """Accuracy of a network on a packed split, over all ranks, each sample exactly once."""
 
-import contextlib
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from torch import nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
-from launch.config import AUTOCAST_DTYPES
+from launch.inference import compute_logits
 from pipeline.loader import VideoBatch
 
 
@@ -49,14 +48,6 @@ class Evaluation:
             "samples": self.samples,
             "clips_per_second": self.clips_per_second,
         }
-
-
-def compute_logits(net: nn.Module, clips: torch.Tensor, precision: str) -> torch.Tensor:
-    """Logits (B, num_classes) float32 of clips (B, T, 3, H, W), in the arithmetic the network was trained in."""
-    dtype = AUTOCAST_DTYPES.get(precision)
-    autocast = torch.autocast(clips.device.type, dtype) if dtype else contextlib.nullcontext()
-    with torch.inference_mode(), autocast:
-        return net(clips).float()
 
 
 def compute_scores(net: nn.Module, batch: VideoBatch, precision: str) -> torch.Tensor:

@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from launch.checkpoints import find_checkpoint, load_checkpoint
-from launch.metrics import compute_logits, evaluate
+from launch.inference import compute_logits
+from launch.metrics import evaluate
 from launch.scores import read_scores, write_scores
 from model import freeze
 from pipeline.loader import VideoLoader

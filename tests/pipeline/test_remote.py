@@ -151,8 +151,8 @@ def test_an_epoch_fetches_ahead_in_the_order_of_the_plan(in_shards, tmp_path):
         fetched = [request.path for request in server.requests_of(".tar")]
     order = list(dict.fromkeys(dataset.shards[seen].tolist()))
     names = [f"/train/{dataset.manifest.shards[shard].name}" for shard in order]
-    assert set(fetched[:2]) == set(names[:2])
-    assert set(fetched[: len(names)]) == set(names)
+    assert fetched[0] in names[:2]  # the two that there is room for are fetched at once
+    assert set(fetched) == set(names)
     assert all(fetched.count(name) <= 2 for name in names)
 
 
