@@ -36,6 +36,7 @@ class StepMeter:
 
     def timed(self, loader: VideoLoader) -> Iterator[VideoBatch]:
         """The loader's batches; the time spent waiting for them counts as loading."""
+        self._begin()  # the time of the evaluation before is not training's
         hidden = None if self._ranks.is_first else True  # None: hidden where there is no terminal
         batches = iter(loader)
         with (

@@ -1,4 +1,9 @@
-"""Signals that ask a run to save and leave: SIGTERM, and SIGUSR1, which a cluster can send before its time limit."""
+"""Signals that ask a run to save and leave: SIGTERM, and SIGUSR1, which a cluster can send before its time limit.
+
+They are for the ranks, one of them is enough. Slurm's srun passes them on. The `deepspeed` command does not; its child,
+deepspeed.launcher.launch, passes SIGTERM on, waits up to 30 seconds and then kills, and dies of SIGUSR1. So either
+`kill -USR1` a process of launch/train.py, or send SIGTERM to the process group of `deepspeed`.
+"""
 
 import logging
 import signal
@@ -10,10 +15,6 @@ log = logging.getLogger("launch.signals")
 EXIT_CODE = 75
 """Of a run that left because it was asked to: EX_TEMPFAIL of sysexits.h, "try again later" - that is, --resume. Unlike
 0 it cannot be mistaken for a finished training, nor like 1 for a failed one."""
-
-
-class StopAsked(Exception):
-    """Raised between two steps, after the run has been saved."""
 
 
 class StopRequest:

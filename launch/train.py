@@ -46,7 +46,7 @@ from launch.norms import set_training_mode
 from launch.run import last_checkpoint, open_run, record_evaluation, resume, save_run
 from launch.runlog import RunLog, check_wandb, start_logging
 from launch.schedules import learning_rate_factor
-from launch.signals import EXIT_CODE, StopAsked, StopRequest
+from launch.signals import EXIT_CODE, StopRequest
 from launch.utilization import Utilization
 from launch.voices import all_or_none, one_voice
 from pipeline.loader import VideoBatch
@@ -76,10 +76,9 @@ def run(config: Config, ranks: Ranks, train_set: PackedDataset, val_set: PackedD
     liveness = Liveness(ranks, config.train.silence_seconds)
     try:
         with closing(Trainer(config, ranks, train_set, val_set)) as trainer:
-            trainer.train()
-        return 0
-    except StopAsked:
-        return EXIT_CODE
+            finished = trainer.train()
+            liveness.stop()
+        return 0 if finished else EXIT_CODE
     except UserError:
         raise
     except Diverged as error:  # on all ranks alike
@@ -111,9 +110,9 @@ class Trainer:
         self.engine = build_engine(config, net, options, ranks)
         utilization = Utilization(config.model, config.data.crop_size, ranks.device, train.precision)
         self.meter = StepMeter(ranks, utilization)
-        self.evaluation_due = config.resume == "auto" and resume(
-            self.run_dir, self.engine, self.loader, self.average, ranks
-        )
+        self.evaluation_due = False
+        if config.resume == "auto":
+            self.evaluation_due = resume(self.run_dir, self.engine, self.loader, self.average, ranks)
         self.log = RunLog(self.run_dir, ranks.rank, self.step, asdict(config) if train.wandb else None)
         self.stop = StopRequest(ranks)
 
@@ -122,17 +121,20 @@ class Trainer:
         """Optimizer steps taken since the beginning of the run."""
         return self.loader.epoch * self.loader.steps_per_epoch + self.loader.step
 
-    def train(self) -> None:
+    def train(self) -> bool:
+        """Until the last epoch, or until a signal asks to leave: then all is saved, and it returns False."""
         log.info("%s", describe_run(self.config, self.ranks, self.engine.module, self.loader))
         if self.evaluation_due:
             self.evaluate()
         while self.loader.epoch < self.config.train.epochs:
-            self.train_epoch()
+            if not self.train_epoch():
+                return False
             self.save()
             if self.stop.asked():
-                raise StopAsked
+                return False
             self.evaluate()
         log.info("finished %d epochs in %s", self.loader.epoch, self.run_dir)
+        return True
 
     def close(self) -> None:
         """Stops the reading threads and writes out what is buffered."""
@@ -141,8 +143,8 @@ class Trainer:
                 loader.close()
         self.log.close()
 
-    def train_epoch(self) -> None:
-        """What is left of the loader's epoch."""
+    def train_epoch(self) -> bool:
+        """What is left of the loader's epoch; returns False if it left in the middle of it."""
         train = self.config.train
         set_training_mode(self.engine, train)
         times_seen = torch.zeros(len(self.train_set), dtype=torch.int32, device=self.ranks.device)
@@ -155,11 +157,12 @@ class Trainer:
             self.average.update()
             if self.step % train.log_every_steps == 0 or self.loader.step == 0:
                 self.log_step(self.meter.take())
-            if self.loader.step > 0:
-                self.save_within_epoch()
+            if self.loader.step > 0 and self.save_within_epoch():
+                return False
         sum_over_ranks(times_seen)
         figures = {"samples_seen": int((times_seen > 0).sum()), "most_times_seen": int(times_seen.max())}
         self.log.write("epoch", self.step, epoch=self.loader.epoch, **figures)
+        return True
 
     def train_step(self, batch: VideoBatch) -> dict[str, torch.Tensor]:
         """Forward, backward and, once the batch is complete, the optimizer's step; returns the losses."""
@@ -197,17 +200,16 @@ class Trainer:
         self.log.write("evaluation", self.step, epoch=self.loader.epoch, **evaluation.figures())
         log.info("after epoch %d: %s", self.loader.epoch, evaluation)
 
-    def save_within_epoch(self) -> None:
-        """Saves if it is time to or a signal asks for it, and then leaves."""
+    def save_within_epoch(self) -> bool:
+        """Saves if it is time to, or if a signal asks to leave, which it returns."""
         every, asked = self.config.train.save_every_steps, self.stop.asked()
         if asked or (every and self.step % every == 0):
             self.save()
-        if asked:
-            raise StopAsked
+        return asked
 
     def save(self) -> None:
         """A checkpoint of this moment, with statistics of BatchNorm that agree over the ranks."""
-        for net in {self.engine.module, self.average.module}:
+        for net in dict.fromkeys((self.engine.module, self.average.module)):
             average_buffers(net, self.ranks.world_size)
         if not is_finite(self.engine.module, self.ranks):
             raise Diverged(f"weights are not finite after step {self.step}")

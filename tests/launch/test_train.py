@@ -1,8 +1,13 @@
 """Training for real: the launcher, DeepSpeed, real shards, processes killed for real."""
 
+import fcntl
 import os
+import pty
 import shutil
 import signal
+import struct
+import termios
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -25,6 +30,8 @@ from tests.launch.conftest import (
     wait_for_step,
     weights,
 )
+
+WITHOUT_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 
 
 def seen(run_dir: Path) -> list[tuple[int, int]]:
@@ -99,9 +106,9 @@ def test_a_second_run_in_the_folder_is_refused(small_config, trained):
     ("option", "message"),
     [
         ("--data.train=nowhere", "nowhere: no such folder"),
-        ("--train.require_gpu=true", "train.require_gpu=true, but this machine has no GPU"),
-        ("--train.precision=fp16", "train.precision=fp16 needs a GPU"),
-        ("--train.sync_batch_norm=true", "train.sync_batch_norm=true needs GPUs"),
+        pytest.param("--train.require_gpu=true", "but this machine has no GPU", marks=WITHOUT_GPU),
+        pytest.param("--train.precision=fp16", "train.precision=fp16 needs a GPU", marks=WITHOUT_GPU),
+        pytest.param("--train.sync_batch_norm=true", "train.sync_batch_norm=true needs GPUs", marks=WITHOUT_GPU),
         ("--train.micro_batch_size=3", "train.batch_size=4 is not a multiple of 1 rank(s) times"),
     ],
 )
@@ -189,3 +196,22 @@ def test_ranks_leave_no_shared_memory_behind(small_config, tmp_path, num_ranks):
     assert done.returncode == 0, done.stdout + done.stderr
     assert seen(tmp_path / "run") == [(20, 1)]
     assert set(Path("/dev/shm").glob("deepspeed_*")) <= before
+
+
+@pytest.mark.slow
+def test_a_progress_bar_on_a_terminal_only(small_config, tmp_path):
+    terminal, end = pty.openpty()
+    fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    command = alone_command(small_config, tmp_path / "on", "--train.epochs=1")
+    with started(command, stdout=end, stderr=end) as process:
+        os.close(end)
+        shown = b""
+        with suppress(OSError):  # how the end of a terminal reads
+            while part := os.read(terminal, 4096):
+                shown += part
+        assert process.wait(60) == 0
+    os.close(terminal)
+    assert b"epoch 1" in shown and b"step/s" in shown and b"5/5 [" in shown
+    done = train_alone(small_config, tmp_path / "off", "--train.epochs=1")
+    assert "5/5 [" not in done.stdout + done.stderr
+    assert "epoch 1.00, step 5: loss" in done.stdout
