@@ -55,11 +55,12 @@ def test_a_port_in_use_is_one_line(small_config, tmp_path):
     assert "Traceback" not in output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("option", "message"),
     [
         ("--run_dir=/dev/null/run", "cannot be written: Not a directory"),  # found together
-        pytest.param("--train.epochz=3", "did you mean --train.epochs?", marks=pytest.mark.slow),  # by each alone
+        ("--train.epochz=3", "did you mean --train.epochs?"),  # found by each alone
     ],
 )
 def test_a_mistake_of_all_ranks_is_told_once(small_config, tmp_path, option, message):

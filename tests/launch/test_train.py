@@ -56,6 +56,7 @@ def test_a_run_leaves_figures_and_checkpoints(trained, motion):
     assert find_checkpoint(trained).name in ("step-00000005", "step-00000010")
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_is_as_if_undisturbed(small_config, trained, tmp_path):
     """kill -9 of all processes in the middle of an epoch, after a checkpoint within it."""
     run_dir = tmp_path / "run"
