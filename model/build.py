@@ -1,13 +1,16 @@
 """From a ModelConfig to a network: the register of architectures."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import nn
 
-from model import gst, p3d, receptive_field, stm, tea, tsm
+from model import gst, p3d, receptive_field, slowonly, stm, tea, tsm
 from model.config import ModelConfig
+from model.encoder_head import CrossEncoderResNet, EncoderResNet
+from model.hierarchy import IntegrationNet, PathwayNet
 from model.resnet import Block, Place, VideoResNet
 from model.synthesizer import Synthesizer
 from model.weights import load_pretrained
@@ -22,6 +25,7 @@ BLOCKS: dict[str, Callable[[Place, int], Block]] = {
     "p3d_a": lambda place, depth: p3d.block(place, "A"),
     "p3d_b": lambda place, depth: p3d.block(place, "B"),
     "p3d_c": lambda place, depth: p3d.block(place, "C"),
+    "slowonly": slowonly.block,
 }
 
 # What stands after the stages of model.synthesizer.placement: (channels, num_segments, model.synthesizer) -> module.
@@ -33,12 +37,18 @@ INSERTED: dict[str, Callable[..., nn.Module]] = {
     "rf_l_inception_t": receptive_field.TemporalInception,
 }
 
+# What stands on a backbone's frames instead of the mean of their logits: (config, block) -> network.
+ENCODERS: dict[str, Callable[..., VideoResNet]] = {"encoder": EncoderResNet, "cross_encoder": CrossEncoderResNet}
 
-def build_model(config: ModelConfig) -> VideoResNet:
+# Several backbones as one network: (backbones, num_segments, names of the coarser levels, dropout) -> network.
+PATHWAYS: dict[str, Callable[..., PathwayNet]] = {"pathways": PathwayNet, "integration": IntegrationNet}
+
+
+def build_model(config: ModelConfig) -> VideoResNet | PathwayNet:
     """The network `config` describes, channels-last, in training mode, on the CPU.
 
     It maps clips (B, T, 3, H, W) to logits (B, num_classes). With `config.pretrained` weights are read here; to load a
-    checkpoint of the whole network afterwards, build it with `dataclasses.replace(config, pretrained=None)`.
+    checkpoint of the whole network afterwards, build it with `config.without_files()`.
 
     >>> net = build_model(ModelConfig(arch="vpsn", depth=18, num_classes=8, num_segments=4))
     >>> net(torch.zeros(2, 4, 3, 64, 64)).shape
@@ -47,15 +57,40 @@ def build_model(config: ModelConfig) -> VideoResNet:
     Raises:
         ValueError: an impossible configuration, or weights that cannot be had or do not fit.
     """
+    if config.head in PATHWAYS:
+        net = _build_pathways(config)
+        if config.pretrained is not None:
+            net.load_pretrained(config.pretrained, config.depth)
+    else:
+        net = _build_backbone(config)
+        if config.pretrained is not None:
+            load_pretrained(net, config.pretrained, config.depth)
+    return net.to(memory_format=torch.channels_last)
+
+
+def _build_backbone(config: ModelConfig) -> VideoResNet:
     block = BLOCKS.get(config.arch)
     if block is not None:
         block = partial(block, depth=config.depth)
-    net = VideoResNet(config.depth, config.num_classes, config.num_segments, config.dropout, block)
+    if config.head in ENCODERS:
+        net = ENCODERS[config.head](config, block)
+    else:
+        net = VideoResNet(config.depth, config.num_classes, config.num_segments, config.dropout, block)
     if config.arch in INSERTED:
         _insert(net, config, INSERTED[config.arch])
-    if config.pretrained is not None:
-        load_pretrained(net, config.pretrained, config.depth)
-    return net.to(memory_format=torch.channels_last)
+    return net
+
+
+def _build_pathways(config: ModelConfig) -> PathwayNet:
+    """With no levels, as where no dataset is known yet, only the pathway of the classes."""
+    sizes = [*(len(classes) for _, classes in config.levels), config.num_classes]
+    frames = config.pathway_frames[-len(sizes) :]
+    backbones = [
+        _build_backbone(replace(config, head="mean", levels=(), num_classes=size, num_segments=count))
+        for size, count in zip(sizes, frames)
+    ]
+    names = tuple(name for name, _ in config.levels)
+    return PATHWAYS[config.head](backbones, config.num_segments, names, config.dropout)
 
 
 def _insert(net: VideoResNet, config: ModelConfig, build: Callable[..., nn.Module]) -> None:

@@ -1,6 +1,6 @@
 """What a network is made of, as plain data: checkpoints carry it, `--help` is made from it, `build_model` reads it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args, get_origin
 
 Architecture = Literal[
@@ -18,7 +18,9 @@ Architecture = Literal[
     "rf_l",
     "rf_l_inception",
     "rf_l_inception_t",
+    "slowonly",
 ]
+Head = Literal["mean", "encoder", "cross_encoder", "pathways", "integration"]
 Stage = Literal["stem", "layer1", "layer2", "layer3", "layer4"]
 
 PLACEMENTS: dict[str, tuple[Stage, ...]] = {
@@ -91,6 +93,38 @@ class SynthesizerConfig:
 
 
 @dataclass(frozen=True)
+class EncoderConfig:
+    """The transformer encoder of the heads encoder and cross_encoder."""
+
+    width: int = 512
+    """Width of a token."""
+
+    layers: int = 2
+    """Transformer layers."""
+
+    heads: int = 8
+    """Attention heads; they divide the width."""
+
+    text_level: str | None = None
+    """cross_encoder: the coarser level whose label text joins the frames; null takes the finest of them."""
+
+    text_width: int = 64
+    """cross_encoder: width of the vectors of words before they are mapped to tokens."""
+
+    word_vectors: str | None = None
+    """cross_encoder: text file with a word and text_width numbers a line (as GloVe and fastText publish them) that the
+    words of the labels start from; null starts from random vectors."""
+
+    def __post_init__(self) -> None:
+        _check_plain(self, "model.encoder")
+        for name in ("width", "layers", "heads", "text_width"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"model.encoder.{name}={getattr(self, name)}: allowed is >= 1")
+        if self.width % self.heads:
+            raise ValueError(f"model.encoder.width={self.width}: allowed is a multiple of heads={self.heads}")
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """A network from clips (B, T, 3, H, W) to logits (B, num_classes)."""
 
@@ -115,7 +149,27 @@ class ModelConfig:
     synthesizer: SynthesizerConfig = field(default_factory=SynthesizerConfig)
     """The blocks between the stages in vpsn and the rf architectures; the others have none."""
 
+    head: Head = "mean"
+    """What turns the features of frames into logits. mean: a classifier on each frame, averaged; encoder: a transformer
+    encoder over the frames; cross_encoder: the same over the frames and the words of a coarser label; pathways: a whole
+    network for each level of labels; integration: the same networks, frozen, and classifiers that join them."""
+
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    """The transformer of the heads encoder and cross_encoder."""
+
+    pathway_frames: tuple[int, ...] = (4, 8, 16)
+    """pathways, integration: frames that the network of each level takes of a clip, coarsest level first, the
+    dataset's classes last."""
+
+    levels: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """Coarser levels of labels, coarsest first: each a name and the names of its classes."""
+
     def __post_init__(self) -> None:
+        for name, values in (
+            ("pathway_frames", self.pathway_frames),
+            ("levels", ((level, tuple(classes)) for level, classes in self.levels)),
+        ):
+            object.__setattr__(self, name, tuple(values))
         _check_plain(self, "model")
         if self.depth not in DEPTHS[self.arch]:
             allowed = ", ".join(map(str, DEPTHS[self.arch]))
@@ -130,8 +184,33 @@ class ModelConfig:
                 "model.pretrained='imagenet': torchvision has no Res2Net, which model.arch=tea is; give a file of "
                 "weights of Res2Net-26w-4s"
             )
+        if self.head in ("pathways", "integration"):
+            self._check_pathways()
+        names = [level for level, _ in self.levels]
+        text_level = self.encoder.text_level
+        if self.head == "cross_encoder" and names and text_level is not None and text_level not in names:
+            raise ValueError(f"model.encoder.text_level={text_level!r}: allowed are {', '.join(names)}")
         if self.pretrained == "":
             raise ValueError("model.pretrained='': allowed are null, imagenet, or a .pth or .safetensors file")
+
+    def without_files(self) -> "ModelConfig":
+        """The same network without the files that it starts from, for a checkpoint to be loaded into."""
+        return replace(self, pretrained=None, encoder=replace(self.encoder, word_vectors=None))
+
+    def _check_pathways(self) -> None:
+        if self.arch == "vpsn" or self.arch.startswith("rf_"):
+            raise ValueError(f"model.arch={self.arch}: allowed for model.head={self.head} is one without synthesizers")
+        frames = self.pathway_frames
+        if not frames or not all(1 <= count <= self.num_segments for count in frames):
+            raise ValueError(
+                f"model.pathway_frames={list(frames)}: allowed are 1 to {self.num_segments} frames (model.num_segments)"
+            )
+        if self.levels and len(frames) != len(self.levels) + 1:
+            names = ", ".join(level for level, _ in self.levels)
+            raise ValueError(
+                f"model.pathway_frames={list(frames)}: allowed are {len(self.levels) + 1} numbers, for the levels "
+                f"{names} and the classes"
+            )
 
 
 def _check_plain(config: object, prefix: str) -> None:

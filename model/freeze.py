@@ -20,9 +20,10 @@ from model.synthesizer import GROUPS, FixedFusion, SpatialBag, Synthesizer, pool
 def freeze(net: VideoResNet) -> VideoResNet:
     """A copy of `net` for inference: in evaluation mode, without gradients, with the same logits up to rounding."""
     net = copy.deepcopy(net).eval().requires_grad_(False)
-    for stage, module in net.synthesizers.items():
-        if isinstance(module, Synthesizer):
-            net.synthesizers[stage] = FrozenSynthesizer(module)
+    for module in list(net.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, Synthesizer):
+                setattr(module, name, FrozenSynthesizer(child))
     for module in list(net.modules()):
         _fold_batch_norms(module)
     return net

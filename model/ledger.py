@@ -59,7 +59,7 @@ def measure(config: ModelConfig, size: int = 224) -> Cost:
     for module in net.modules():
         module.register_forward_hook(count)
     net(clips)
-    synthesizers = [module for module in net.synthesizers.values() if isinstance(module, Synthesizer)]
+    synthesizers = [module for module in net.modules() if isinstance(module, Synthesizer)]
     return Cost(
         parameters=sum(parameter.numel() for parameter in net.parameters()),
         fusion_parameters=sum(p.numel() for synthesizer in synthesizers for p in synthesizer.fusion.parameters()),

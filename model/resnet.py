@@ -31,6 +31,18 @@ class Outputs(NamedTuple):
     """(S,), detached"""
     mean_gates: Tensor
     """(S,), detached: mean sigmoid(||T_ij||_1); at 1 the interaction loss of Eq. 2 has no gradient left."""
+    level_logits: tuple[Tensor, ...] = ()
+    """(B, classes of the level) for each coarser level of labels, in the order of the network's `level_names`."""
+
+
+def join_outputs(logits: Tensor, losses: list, level_logits: tuple[Tensor, ...] = ()) -> Outputs:
+    """The outputs of one call; `losses` are those of each synthesizer."""
+    if not losses:
+        zero, none = logits.new_zeros((), dtype=torch.float32), logits.new_zeros(0, dtype=torch.float32)
+        return Outputs(logits, zero, zero, none, none, none, level_logits)
+    interaction, capacity, gates = (torch.stack(terms) for terms in zip(*losses))
+    means = interaction.mean(), capacity.mean()
+    return Outputs(logits, *means, interaction.detach(), capacity.detach(), gates.detach(), level_logits)
 
 
 class Place(NamedTuple):
@@ -117,6 +129,10 @@ class VideoResNet(nn.Module):
     """
 
     added = ("synthesizers",)
+    level_names: tuple[str, ...] = ()
+    """Coarser levels of labels that it predicts too."""
+    given_levels: tuple[str, ...] = ()
+    """Levels whose true labels it is told in training, after the clips."""
 
     def __init__(
         self,
@@ -148,9 +164,7 @@ class VideoResNet(nn.Module):
             self.stage_channels[f"layer{stage}"] = channels
         self.synthesizers = nn.ModuleDict()
         self.dropout = nn.Dropout(dropout)
-        self.fc = nn.Linear(channels, num_classes)
-        nn.init.normal_(self.fc.weight, std=0.001)
-        nn.init.zeros_(self.fc.bias)
+        self.fc = classifier(channels, num_classes)
 
     @property
     def synthesizer_names(self) -> tuple[str, ...]:
@@ -167,15 +181,7 @@ class VideoResNet(nn.Module):
         """
         features, losses = self._run(clips, with_losses)
         logits = self.forward_head(features)
-        if not with_losses:
-            return logits
-        if not losses:
-            zero, none = logits.new_zeros((), dtype=torch.float32), logits.new_zeros(0, dtype=torch.float32)
-            return Outputs(logits, zero, zero, none, none, none)
-        interaction, capacity, gates = (torch.stack(terms) for terms in zip(*losses))
-        return Outputs(
-            logits, interaction.mean(), capacity.mean(), interaction.detach(), capacity.detach(), gates.detach()
-        )
+        return join_outputs(logits, losses) if with_losses else logits
 
     def forward_features(self, clips: Tensor) -> Tensor:
         """Feature maps (B*T, channels, H/32, W/32), channels-last, of clips (B, T, 3, H, W)."""
@@ -205,6 +211,14 @@ class VideoResNet(nn.Module):
                 else:
                     x = self.synthesizers[stage](x)
         return x, losses
+
+
+def classifier(channels: int, num_classes: int) -> nn.Linear:
+    """A linear classifier that starts near zero."""
+    module = nn.Linear(channels, num_classes)
+    nn.init.normal_(module.weight, std=0.001)
+    nn.init.zeros_(module.bias)
+    return module
 
 
 def conv(in_channels: int, out_channels: int, size: int, stride: int = 1) -> nn.Conv2d:

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from model import ModelConfig, SynthesizerConfig
+from model import EncoderConfig, ModelConfig, SynthesizerConfig
 from sharding.commandline import CommandLine
 
 
@@ -64,7 +64,8 @@ def test_the_command_line_makes_the_configuration():
 
 
 def test_configurations_are_plain_data():
-    config = ModelConfig(synthesizer=SynthesizerConfig(placement="B"))
+    config = ModelConfig(synthesizer=SynthesizerConfig(placement="B"), levels=(("event", ("vault", "bars")),))
     data = dataclasses.asdict(config)
-    assert ModelConfig(**{**data, "synthesizer": SynthesizerConfig(**data["synthesizer"])}) == config
+    parts = {"synthesizer": SynthesizerConfig(**data["synthesizer"]), "encoder": EncoderConfig(**data["encoder"])}
+    assert ModelConfig(**data | parts) == config
     assert hash(config) == hash(dataclasses.replace(config))

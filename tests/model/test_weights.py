@@ -132,7 +132,10 @@ def test_imagenet_weights_enter_every_backbone(arch, tmp_path):
         if arch == "gst" and name.endswith("conv2.weight"):
             width = len(value)
             value, name = value[: 3 * width // 4, : width // 2], name.replace("conv2.", "conv2.spatial.")
-        assert torch.equal(own[name], value), name
+        ours = own[name]
+        if arch == "slowonly" and ours.shape != value.shape:  # the middle one of three frames
+            ours = ours.chunk(3, dim=1)[1]
+        assert torch.equal(ours, value), name
 
 
 @pytest.mark.parametrize("arch", ["p3d_a", "vpsn", "rf_s", "rf_l", "rf_l_inception", "rf_l_inception_t"])
