@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from model import gst, p3d, receptive_field, slowonly, stm, tea, tsm
+from model import am_mup, dg_p3d, gst, p3d, receptive_field, slowonly, stm, tea, tsm
 from model.config import ModelConfig
 from model.encoder_head import CrossEncoderResNet, EncoderResNet
 from model.hierarchy import IntegrationNet, PathwayNet
@@ -26,7 +26,11 @@ BLOCKS: dict[str, Callable[[Place, int], Block]] = {
     "p3d_b": lambda place, depth: p3d.block(place, "B"),
     "p3d_c": lambda place, depth: p3d.block(place, "C"),
     "slowonly": slowonly.block,
+    "dg_p3d": dg_p3d.block,
 }
+
+# The network around the blocks, where it is another than the plain one: as VideoResNet.
+NETWORKS: dict[str, Callable[..., VideoResNet]] = {"dg_p3d": dg_p3d.DGP3D}
 
 # What stands after the stages of model.synthesizer.placement: (channels, num_segments, model.synthesizer) -> module.
 INSERTED: dict[str, Callable[..., nn.Module]] = {
@@ -75,7 +79,10 @@ def _build_backbone(config: ModelConfig) -> VideoResNet:
     if config.head in ENCODERS:
         net = ENCODERS[config.head](config, block)
     else:
-        net = VideoResNet(config.depth, config.num_classes, config.num_segments, config.dropout, block)
+        network = NETWORKS.get(config.arch, VideoResNet)
+        net = network(config.depth, config.num_classes, config.num_segments, config.dropout, block)
+    if config.init == "am_mup":
+        am_mup.initialize(net, config.depth)
     if config.arch in INSERTED:
         _insert(net, config, INSERTED[config.arch])
     return net

@@ -19,6 +19,7 @@ Architecture = Literal[
     "rf_l_inception",
     "rf_l_inception_t",
     "slowonly",
+    "dg_p3d",
 ]
 Head = Literal["mean", "encoder", "cross_encoder", "pathways", "integration"]
 Stage = Literal["stem", "layer1", "layer2", "layer3", "layer4"]
@@ -30,7 +31,7 @@ PLACEMENTS: dict[str, tuple[Stage, ...]] = {
 Depth = Literal[18, 34, 50, 101]
 
 # The depths of each architecture: these replace parts of a bottleneck, which ResNet-18 and 34 have none of.
-_OF_BOTTLENECKS = ("gst", "tea", "stm", "p3d", "p3d_a", "p3d_b", "p3d_c")
+_OF_BOTTLENECKS = ("gst", "tea", "stm", "p3d", "p3d_a", "p3d_b", "p3d_c", "dg_p3d")
 DEPTHS: dict[str, tuple[int, ...]] = {
     arch: (50, 101) if arch in _OF_BOTTLENECKS else get_args(Depth) for arch in get_args(Architecture)
 }
@@ -132,7 +133,7 @@ class ModelConfig:
     """Architecture: vpsn is the ResNet with synthesizers, tsn the plain ResNet on each frame, the others baselines."""
 
     depth: Depth = 50
-    """Layers of the ResNet; gst, tea, stm and p3d are made of bottlenecks and have 50 or 101."""
+    """Layers of the ResNet; gst, tea, stm, p3d and dg_p3d are made of bottlenecks and have 50 or 101."""
 
     num_classes: int = 400
     """Number of classes."""
@@ -144,7 +145,12 @@ class ModelConfig:
     """Probability of dropping a feature before the classifier, 0 <= p < 1."""
 
     pretrained: str | None = None
-    """Weights to start from: imagenet (torchvision's), or a .pth or .safetensors file; null starts from scratch."""
+    """Weights to start from: imagenet (torchvision's), a .pth or .safetensors file, or in training the folder of a run
+    or checkpoint; null starts from scratch."""
+
+    init: Literal["kaiming", "am_mup"] = "kaiming"
+    """Initial weights of the ResNet: kaiming, He's by fan-out; am_mup, He's by fan-in, in residual branches with a
+    variance divided by the number of blocks."""
 
     synthesizer: SynthesizerConfig = field(default_factory=SynthesizerConfig)
     """The blocks between the stages in vpsn and the rf architectures; the others have none."""
@@ -190,12 +196,29 @@ class ModelConfig:
         text_level = self.encoder.text_level
         if self.head == "cross_encoder" and names and text_level is not None and text_level not in names:
             raise ValueError(f"model.encoder.text_level={text_level!r}: allowed are {', '.join(names)}")
+        if self.arch == "dg_p3d":
+            self._check_dg_p3d()
+        if self.pretrained is not None and self.init != "kaiming":
+            raise ValueError(
+                f"model.init={self.init!r}: model.pretrained={self.pretrained!r} would replace them; use either"
+            )
         if self.pretrained == "":
             raise ValueError("model.pretrained='': allowed are null, imagenet, or a .pth or .safetensors file")
 
     def without_files(self) -> "ModelConfig":
         """The same network without the files that it starts from, for a checkpoint to be loaded into."""
         return replace(self, pretrained=None, encoder=replace(self.encoder, word_vectors=None))
+
+    def _check_dg_p3d(self) -> None:
+        frames, rest = divmod(self.num_segments, 4)  # that its stem makes one of; its second head pools these in fours
+        if rest or (frames > 4 and frames % 4):
+            raise ValueError(
+                f"model.num_segments={self.num_segments}: allowed for model.arch=dg_p3d are 4, 8, 12, multiples of 16"
+            )
+        if self.head != "mean":
+            raise ValueError(
+                f"model.head={self.head}: allowed for model.arch=dg_p3d, which has two of its own, is mean"
+            )
 
     def _check_pathways(self) -> None:
         if self.arch == "vpsn" or self.arch.startswith("rf_"):

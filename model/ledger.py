@@ -164,6 +164,7 @@ ROWS = (
     Row("4", "GST, 16 frames", _baseline("gst", 16), multiply_adds=59, note=_THEIRS),
     Row("4, 5", "TEA, 8 frames", _baseline("tea"), multiply_adds=35),
     Row("4, 5", "TEA, 16 frames", _baseline("tea", 16), multiply_adds=70),
+    Row("other", "DG-P3D, 16 frames", _baseline("dg_p3d", 16), note="nothing published; its stem strides over time"),
     Row("4, 5", "STM, 16 frames", _baseline("stm", 16), multiply_adds=67, note=_THEIRS),
     Row(
         "4", "Ours, 8 frames, 112 x 112", _vpsn(receptive_field="5x5x7"), 112, multiply_adds=9.12, note="not explained"

@@ -33,6 +33,8 @@ class Outputs(NamedTuple):
     """(S,), detached: mean sigmoid(||T_ij||_1); at 1 the interaction loss of Eq. 2 has no gradient left."""
     level_logits: tuple[Tensor, ...] = ()
     """(B, classes of the level) for each coarser level of labels, in the order of the network's `level_names`."""
+    head_logits: tuple[Tensor, ...] = ()
+    """(B, num_classes) of each head of a network that has several, whose mean is `logits`; each is trained."""
 
 
 def join_outputs(logits: Tensor, losses: list, level_logits: tuple[Tensor, ...] = ()) -> Outputs:

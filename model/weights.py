@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 logger = logging.getLogger(__name__)
 
-CLASSIFIER = ("fc.weight", "fc.bias")
+CLASSIFIER = "fc"
 
 
 def load_pretrained(net: nn.Module, source: str, depth: int) -> None:
@@ -32,11 +32,13 @@ def load_pretrained(net: nn.Module, source: str, depth: int) -> None:
     own = net.state_dict()
     # Files written before BatchNorm counted its batches lack the counters; nothing here reads them.
     fresh = {name for name in own if name.endswith("num_batches_tracked")}
-    if all(name in state and state[name].shape != own[name].shape for name in CLASSIFIER):
-        old, new = (len(tensors["fc.bias"]) for tensors in (state, own))
-        logger.info("%s: classifier of %d classes replaced by one of %d, newly initialised", source, old, new)
-        state = {name: value for name, value in state.items() if name not in CLASSIFIER}
-        fresh |= set(CLASSIFIER)
+    for prefix in (name.removesuffix("bias") for name in own if name.split(".")[-2:] == [CLASSIFIER, "bias"]):
+        names = {prefix + "weight", prefix + "bias"}
+        if all(name in state and state[name].shape != own[name].shape for name in names):
+            old, new = (len(tensors[prefix + "bias"]) for tensors in (state, own))
+            logger.info("%s: classifier of %d classes replaced by one of %d, newly initialised", source, old, new)
+            state = {name: value for name, value in state.items() if name not in names}
+            fresh |= names
     added = added_names(net)
     if added and not added & state.keys():
         logger.info("%s: has none of %d added tensors; they start from their initialisation", source, len(added))

@@ -14,6 +14,15 @@ def baseline(arch, depth=50, **options):
     return ModelConfig(arch, depth, 174, synthesizer=SynthesizerConfig(**options))
 
 
+def dg_p3d_parameters():
+    """Of 50 layers, written out: ResNet-50, its layer4 and classifier once more, stem, kernels over time, context."""
+    blocks = {64: 3, 128: 4, 256: 6, 512: 3 + 3}
+    layer4 = (1024 * 512 + 2 * 2048 * 512) + 3 * (9 * 512**2 + 512 * 2048) + 1024 * 2048 + 2 * (6 * 512 + 4 * 2048)
+    over_time = sum(3 * width**2 * count for width, count in blocks.items())
+    context = sum((2 * c * c // 16 + c // 16 + c) * count for c, count in ((4 * w, n) for w, n in blocks.items()))
+    return 23_864_558 + layer4 + 2049 * 174 + 9 * 49 * 64 + over_time + context
+
+
 @pytest.mark.parametrize(
     ("config", "parameters"),
     [
@@ -24,6 +33,7 @@ def baseline(arch, depth=50, **options):
         (baseline("tea"), 24_456_280),
         (baseline("stm"), 24_035_194),
         (baseline("p3d"), 23_864_558 + 1_413_120 + 4_480),
+        (baseline("dg_p3d"), dg_p3d_parameters()),
         (baseline("rf_s", placement="B", proportion=1 / 6), 27_569_314),
         (baseline("rf_l", placement="B", proportion=1 / 8), 27_348_078),
         (vpsn(), 24_771_342),
