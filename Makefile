@@ -35,7 +35,7 @@ demo: setup
 constraints: setup
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --no-annotate --no-header --no-emit-index-url \
-	    --upgrade --extra cuda13 --extra cuda12 --extra dask --extra test pyproject.toml -o constraints.txt
+	    --upgrade --extra cuda13 --extra cuda12 --extra remote --extra benchmark --extra test pyproject.toml -o constraints.txt
 
 clean:
 	rm -rf .venv data runs
