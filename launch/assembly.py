@@ -1,12 +1,16 @@
 """From the configuration to the parts of a run."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import torch
 from torch import nn
 
-from launch.config import Config
+from launch.checkpoints import find_checkpoint
+from launch.config import NEED_LEVELS, Config
 from launch.engine import Ranks
 from launch.norms import prepare_batch_norm
-from model import build_model
+from model import ModelConfig, build_model
 from pipeline.loader import Agree, VideoLoader
 from pipeline.remote import open_dataset
 from sharding.commandline import UserError
@@ -20,7 +24,13 @@ def load_splits(config: Config) -> tuple[PackedDataset, PackedDataset | None]:
     data = config.data
     train_set = open_dataset(data.train, data.cache_dir, data.cache_bytes)
     val_set = open_dataset(data.val, data.cache_dir, data.cache_bytes) if data.val else None
-    if val_set and val_set.manifest.classes != train_set.manifest.classes:
+    if config.model.head in NEED_LEVELS and not train_set.manifest.levels:
+        raise UserError(
+            f"model.head={config.model.head} needs further levels of labels, and {data.train} has none; pack a dataset "
+            "that has them, such as finegym"
+        )
+    splits = [split.manifest for split in (train_set, val_set) if split]
+    if any((split.classes, split.levels) != (splits[0].classes, splits[0].levels) for split in splits):
         raise UserError(
             f"{config.data.val}: its classes are not those of {config.data.train}; pack both with one list of classes"
         )
@@ -55,10 +65,17 @@ def build_network(config: Config) -> nn.Module:
     """The network in its initial state."""
     torch.manual_seed(config.train.seed)
     try:
-        net = build_model(config.model)
+        net = build_model(_with_weights_of_run(config.model))
     except ValueError as error:
         raise UserError(str(error)) from error
     return prepare_batch_norm(net, config.train)
+
+
+def _with_weights_of_run(model: ModelConfig) -> ModelConfig:
+    """Where `pretrained` is the folder of a run or checkpoint, the same with the file of its weights."""
+    if model.pretrained is None or not Path(model.pretrained).is_dir():
+        return model
+    return replace(model, pretrained=str(find_checkpoint(Path(model.pretrained)) / "model.safetensors"))
 
 
 def describe_run(config: Config, ranks: Ranks, net: nn.Module, loader: VideoLoader) -> str:

@@ -12,7 +12,7 @@
 import json
 import platform
 import shutil
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
@@ -141,7 +141,7 @@ def load_checkpoint(path: Path) -> tuple[nn.Module, CheckpointInfo, Config]:
     config, info = load_config(folder / "config.yaml"), read_info(folder)
     try:
         tensors = load_file(folder / "model.safetensors")
-        net = build_model(replace(config.model, pretrained=None))
+        net = build_model(config.model.without_files())
         net.load_state_dict(tensors)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise UserError(f"{folder}: damaged checkpoint: {' '.join(str(error).split())}") from error

@@ -17,6 +17,7 @@ from pipeline.config import DataConfig
 from pipeline.remote import is_remote, read_manifest
 from sharding.commandline import CommandLine, UserError
 
+NEED_LEVELS = ("pathways", "integration", "cross_encoder")  # heads that are made of levels of labels
 AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -174,6 +175,16 @@ class Config:
             raise ValueError(
                 f"schedule.warmup_epochs={self.schedule.warmup_epochs} is longer than train.epochs={self.train.epochs}"
             )
+        head = self.model.head
+        if head == "integration" and self.model.pretrained is None:
+            raise ValueError(
+                "model.head=integration trains nothing of its pathways; give model.pretrained, such as the run folder "
+                "of a training with model.head=pathways"
+            )
+        if head in NEED_LEVELS and (self.train.mixup or self.train.cutmix):
+            raise ValueError(
+                f"train.mixup and train.cutmix blend only the labels of one level; use 0 with model.head={head}"
+            )
 
     def to_yaml(self) -> str:
         """The whole configuration as YAML that `load_config` reads."""
@@ -183,8 +194,8 @@ class Config:
 def parse_config(prog: str, arguments: list[str] | None = None) -> Config:
     """Reads --config FILE and --section.key=value options.
 
-    `model.num_segments` is `data.num_segments`, and `model.num_classes` the number of classes of `data.train`; neither
-    can be given.
+    `model.num_segments` is `data.num_segments`, `model.num_classes` the number of classes of `data.train`, and
+    `model.levels` its further levels of labels; none of them can be given.
 
     Raises:
         UserError: something is wrong with them, told in one line.
@@ -196,6 +207,7 @@ def parse_config(prog: str, arguments: list[str] | None = None) -> Config:
     parser.add_class_arguments(Config)
     parser.link_arguments("data.num_segments", "model.num_segments")
     parser.link_arguments("data.train", "model.num_classes", compute_fn=_count_classes)
+    parser.link_arguments("data.train", "model.levels", compute_fn=_read_levels)
     arguments = sys.argv[1:] if arguments is None else arguments
     arguments = ["--resume=auto" if argument == "--resume" else argument for argument in arguments]
     return _instantiate(parser, parser.parse_args(arguments))
@@ -228,6 +240,12 @@ def _instantiate(parser: CommandLine, namespace) -> Config:
 
 def _count_classes(train: str | None) -> int:
     """Classes of the dataset at `train`; the default where there is none yet, as for a config only printed."""
-    if train and (is_remote(train) or (Path(train) / "manifest.json").exists()):
-        return len(read_manifest(train).classes)
-    return ModelConfig.num_classes
+    return len(read_manifest(train).classes) if _is_there(train) else ModelConfig.num_classes
+
+
+def _read_levels(train: str | None) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    return tuple(read_manifest(train).levels.items()) if _is_there(train) else ModelConfig.levels
+
+
+def _is_there(train: str | None) -> bool:
+    return bool(train) and (is_remote(train) or (Path(train) / "manifest.json").exists())

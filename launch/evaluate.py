@@ -3,8 +3,9 @@
     deepspeed launch/evaluate.py --checkpoint runs/demo --data data/motion/packed/val
     deepspeed --num_gpus 8 launch/evaluate.py --checkpoint runs/k400_8f --data shards/k400/val --clips 10 --crops 3
 
-Writes evaluation.json, classes.csv (accuracy of each class), scores.parquet (keys, predictions and scores; several such
-files make an ensemble: launch/ensemble.py) and confusion.png.
+Writes evaluation.json, classes.csv (accuracy of each class; classes-LEVEL.csv on coarser levels of labels),
+scores.parquet (keys, predictions and scores; several such files make an ensemble: launch/ensemble.py) and
+confusion.png.
 """
 
 import csv
@@ -36,6 +37,12 @@ def main(arguments: list[str] | None = None) -> None:
     dataset = open_dataset(options.data, config.data.cache_dir, config.data.cache_bytes)
     if dataset.manifest.classes != info.classes:
         raise UserError(f"{options.data}: its classes are not those that {checkpoint} was trained on")
+    levels = [level for level in config.model.levels if level[0] in net.level_names]
+    for level, classes in levels:
+        if dataset.manifest.levels.get(level) != classes:
+            raise UserError(f"{options.data}: its classes of the level {level} are not those of {checkpoint}")
+    if options.tell_levels and not net.given_levels:
+        raise UserError(f"--tell_levels: {checkpoint} is no network that reads labels; leave it away")
     data = _with_views(config.data, options)
     ranks = start_ranks()
     loader = VideoLoader(
@@ -47,7 +54,8 @@ def main(arguments: list[str] | None = None) -> None:
         world_size=ranks.world_size,
         device=ranks.device,
     )
-    evaluation = evaluate(freeze(net).to(ranks.device), loader, len(info.classes), config.train.precision)
+    net, num_classes, precision = freeze(net).to(ranks.device), len(info.classes), config.train.precision
+    evaluation = evaluate(net, loader, num_classes, precision, levels, options.tell_levels)
     scores = _join(gather_over_ranks((evaluation.sample_ids.numpy(), evaluation.scores.numpy())), dataset)
     if ranks.is_first:
         out = options.out or checkpoint / f"evaluation-{dataset.manifest.split}"
@@ -68,6 +76,8 @@ def write_evaluation(
     out.mkdir(parents=True, exist_ok=True)
     write_scores(out / "scores.parquet", scores)
     _write_classes(evaluation.confusion.numpy(), scores.classes, out / "classes.csv")
+    for level, confusion in evaluation.level_confusions.items():
+        _write_classes(confusion.numpy(), dataset.manifest.levels[level], out / f"classes-{level}.csv")
     values = evaluation.figures() | {
         "confusion": evaluation.confusion.tolist(),
         "classes": dataset.manifest.classes,
@@ -127,6 +137,11 @@ def _parser() -> CommandLine:
     parser.add_argument("--crops", type=Literal[1, 3, 10], default=1, help="Crops of each clip: 1, 3 or 10.")
     parser.add_argument("--crop_size", type=int | None, default=None, help="Side of a crop; default: as in training.")
     parser.add_argument("--short_side", type=int | None, default=None, help="Short side; default: as in training.")
+    parser.add_argument(
+        "--tell_levels",
+        action="store_true",
+        help="Tell a cross encoder the true coarser label; by default it reads the one that it predicts.",
+    )
     parser.add_argument("--batch_size", type=int, default=16, help="Clips per forward pass on each rank.")
     parser.add_argument("--decoder", type=Decoder, default="auto", help="Decode node: pyav, nvdec, jpeg or auto.")
     parser.add_argument("--out", type=Path | None, default=None, help="Folder for results; default: in the checkpoint.")

@@ -169,8 +169,10 @@ class Trainer:
         engine = self.engine
         seed_step(engine, self.config.train.seed, self.ranks.rank)
         clips, labels = self.mix(batch.clips, batch.labels)
-        outputs = engine(clips, with_losses=True)
-        losses = training_losses(outputs, labels, self.config.loss, engine.module.synthesizer_names)
+        net = engine.module
+        outputs = engine(clips, *batch.labels_of(net.given_levels).values(), with_losses=True)
+        level_labels = batch.labels_of(net.level_names)
+        losses = training_losses(outputs, labels, self.config.loss, net.synthesizer_names, level_labels)
         engine.backward(losses["loss"])
         set_learning_rate(engine, self.learning_rate(engine.global_steps))
         engine.step()
@@ -194,8 +196,8 @@ class Trainer:
         """Accuracy on the validation split, if there is one, of what was saved last."""
         if self.val_loader is None:
             return
-        num_classes, precision = self.config.model.num_classes, self.config.train.precision
-        evaluation = evaluate(self.average.module, self.val_loader, num_classes, precision)
+        model, precision = self.config.model, self.config.train.precision
+        evaluation = evaluate(self.average.module, self.val_loader, model.num_classes, precision, model.levels)
         record_evaluation(self.run_dir, evaluation.figures(), self.ranks)
         self.log.write("evaluation", self.step, epoch=self.loader.epoch, **evaluation.figures())
         log.info("after epoch %d: %s", self.loader.epoch, evaluation)

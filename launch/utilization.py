@@ -1,7 +1,6 @@
 """How much of a GPU's arithmetic a training uses (model FLOP utilisation), and of its memory."""
 
 import re
-from dataclasses import replace
 
 import torch
 
@@ -43,7 +42,7 @@ def peak_flops(device: torch.device, precision: str) -> float | None:
 def training_flops(config: ModelConfig, crop_size: int) -> float:
     """Floating-point operations of training on one clip: two for a multiply-add of convolutions and classifier, and
     three times as many with the backward pass, which computes two products of that size."""
-    return 6.0 * measure(replace(config, pretrained=None), crop_size).multiply_adds
+    return 6.0 * measure(config.without_files(), crop_size).multiply_adds
 
 
 class Utilization:

@@ -3,9 +3,9 @@
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -39,11 +39,18 @@ class VideoBatch:
     """Whether this is the last of the micro-batches of an optimizer step."""
     num_views: int = 1
     """V: 1 in training."""
+    level_labels: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    """(B,) int64 class ids on each further level of labels; they do not change sides with a mirrored clip."""
 
     def __post_init__(self) -> None:
         size = len(self.sample_ids)
         assert self.clips.ndim == 5 and self.clips.shape[2] == 3, self.clips.shape
         assert len(self.clips) == size * self.num_views and self.labels.shape == self.sample_ids.shape == (size,), self
+        assert all(labels.shape == (size,) for labels in self.level_labels.values()), self
+
+    def labels_of(self, levels: Sequence[str]) -> dict[str, torch.Tensor]:
+        """The labels of these further levels, each (B,), in this order."""
+        return {level: self.level_labels[level] for level in levels}
 
     def __repr__(self) -> str:
         return f"VideoBatch(clips={tuple(self.clips.shape)}, labels={tuple(self.labels.shape)}, {self.clips.device})"
@@ -310,12 +317,17 @@ class VideoLoader:
         for number in range(self._micro_batches_per_step):
             crops = self._graph.run()
             plans = self._in_flight.popleft()
+            ids = [plan.sample_id for plan in plans]
             yield VideoBatch(
                 self._feed.join(crops, plans),
                 torch.tensor([plan.label for plan in plans], device=self.device),
-                torch.tensor([plan.sample_id for plan in plans], device=self.device),
+                torch.tensor(ids, device=self.device),
                 ends_step=number == self._micro_batches_per_step - 1,
                 num_views=self.num_views,
+                level_labels={
+                    level: torch.tensor(labels[ids], dtype=torch.int64, device=self.device)
+                    for level, labels in self.dataset.level_labels.items()
+                },
             )
 
     def _find_bad(self) -> list[SampleError]:
