@@ -18,12 +18,15 @@ def training_losses(
 ) -> dict[str, torch.Tensor]:
     """Scalars by name: "loss" is the sum to minimise, the others are what it is made of.
 
+    Of a network with several heads "classification" is the sum of their cross-entropies.
+
     Args:
         labels: (B,) class ids, or (B, num_classes) shares of the classes.
         stages: names of the synthesizers, in the order of `outputs`.
         level_labels: (B,) class ids of each coarser level that `outputs` has logits of, in that order.
     """
-    classification = _cross_entropy(outputs.logits, labels, weights)
+    heads = outputs.head_logits or (outputs.logits,)
+    classification = sum(_cross_entropy(logits, labels, weights) for logits in heads)
     levels = {
         f"classification/{level}": _cross_entropy(logits, of_level, weights)
         for logits, (level, of_level) in zip(outputs.level_logits, (level_labels or {}).items(), strict=True)
