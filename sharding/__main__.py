@@ -1,4 +1,4 @@
-"""python -m sharding {pack,verify,stats,motion}: makes packed datasets, checks them, and tells what is in them."""
+"""python -m sharding {pack,verify,stats,motion,motion-gym}: packs datasets, checks them, and tells what is in them."""
 
 import os
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from sharding.commandline import CommandLine, run_command
 
 _DESCRIPTION = """\
 Packs video datasets into tar shards, once, for training. pack makes them, verify checks them, stats tells what is in
-them, motion writes a synthetic dataset to try everything on. Each command has its own --help."""
+them, motion and motion-gym write synthetic datasets to try everything on. Each command has its own --help."""
 
 _PACK_EXAMPLE = (
     "python -m sharding pack --dataset kinetics --videos k400/videos --annotations train.csv val.csv --split train "
@@ -118,6 +118,18 @@ def _run_motion(values: dict[str, Any]) -> None:
     write_motion(MotionConfig(**values))
 
 
+def _add_motion_gym_options(parser: CommandLine) -> None:
+    from sharding.motion_gym import MotionGymConfig
+
+    parser.add_class_arguments(MotionGymConfig)
+
+
+def _run_motion_gym(values: dict[str, Any]) -> None:
+    from sharding.motion_gym import MotionGymConfig, write_motion_gym
+
+    write_motion_gym(MotionGymConfig(**values))
+
+
 def _with_hyphens(parser: CommandLine) -> None:
     """Spells options --max-frames, not --max_frames; the latter stays possible."""
     for action in parser._actions:
@@ -132,6 +144,7 @@ _COMMANDS: dict[str, tuple[str, Callable[[CommandLine], None], Callable[[dict[st
     "verify": ("check a packed split: bytes, hashes, index, table, labels", _add_verify_options, _run_verify),
     "stats": ("tell what is in a packed split", _add_stats_options, _run_stats),
     "motion": ("write a synthetic dataset in which only motion tells the class", _add_motion_options, _run_motion),
+    "motion-gym": ("write motions with labels on three levels, as FineGym", _add_motion_gym_options, _run_motion_gym),
 }
 
 

@@ -10,7 +10,7 @@ impossible: what grows throughout is larger at the end than at the start.
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -352,13 +352,18 @@ def write_motion(config: MotionConfig) -> None:
 
 
 def _write_video(config: MotionConfig, index: int, folder: Path) -> None:
-    name = config.class_names[index % config.num_classes]
-    with av.open(folder / name / f"{index:06d}.mp4", "w", options={"fflags": "+bitexact"}) as container:
+    path = folder / config.class_names[index % config.num_classes] / f"{index:06d}.mp4"
+    write_frames(path, render_video(config, index), config.size, config.fps)
+
+
+def write_frames(path: Path, frames: Iterable[np.ndarray], size: int, fps: int) -> None:
+    """Writes frames (size, size, 3) uint8 RGB as H.264."""
+    with av.open(path, "w", options={"fflags": "+bitexact"}) as container:
         # The same bytes every time: one thread, and no macroblock tree, whose costs vary from run to run with B-frames.
         options = {"preset": "veryfast", "crf": "16", "x264-params": "mbtree=0"}
-        stream = container.add_stream("libx264", rate=Fraction(config.fps), options=options)
-        stream.width, stream.height, stream.pix_fmt = config.size, config.size, "yuv420p"
+        stream = container.add_stream("libx264", rate=Fraction(fps), options=options)
+        stream.width, stream.height, stream.pix_fmt = size, size, "yuv420p"
         stream.codec_context.thread_count = 1
-        for frame in render_video(config, index):
+        for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode(None))
