@@ -1,0 +1,86 @@
+"""Every command of the README, as it stands, in a folder like a fresh checkout.
+
+What the commands take for Kinetics-400 is a handful of motion videos in its layout, and the recipe is cut down to a
+small network and one epoch; the commands themselves are not touched.
+"""
+
+import csv
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT, run_command
+
+# In the sections on the user's own videos; make is tested by being what runs this test.
+SECTION = (ROOT / "README.md").read_text().split("## Training on your videos")[1]
+BLOCKS = re.findall(r"```sh\n(.*?)```", SECTION, re.DOTALL)
+PYTHON = re.findall(r"```python\n(.*?)```", SECTION, re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory) -> Path:
+    """The project's folders, a recipe cut down, and videos where the README says they are."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("sharding", "pipeline", "model", "launch"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    recipe = folder / "launch" / "configs" / "kinetics400_8f.yaml"
+    values = yaml.safe_load(recipe.read_text())
+    values["data"] |= {"short_side": 32, "crop_size": 32}
+    values["model"] |= {"depth": 18, "pretrained": None}
+    values["train"] |= {"epochs": 1, "batch_size": 4}
+    values["schedule"] = {"milestones": []}
+    recipe.write_text(yaml.safe_dump(values))
+    for split, count in (("train", 12), ("val", 4)):
+        videos = folder / "motion"
+        flags = ["--num_classes=2", "--num_frames=10", "--size=32", f"--split={split}", f"--num_videos={count}"]
+        done = run_command([sys.executable, "-m", "sharding", "motion", f"--out={videos}", *flags])
+        assert done.returncode == 0, done.stderr
+        (folder / "k400" / split).mkdir(parents=True)
+        with (folder / "k400" / f"{split}.csv").open("w", newline="") as file:
+            table = csv.writer(file)
+            table.writerow(["label", "youtube_id", "time_start", "time_end", "split"])
+            for number, video in enumerate(sorted((videos / split).rglob("*.mp4"))):
+                name = f"{split}{number:06d}"
+                shutil.copy(video, folder / "k400" / split / f"{name}_000001_000011.mp4")
+                table.writerow([video.parent.name, name, 1, 11, split])
+    (folder / "clips" / "more").mkdir(parents=True)
+    one, other, *_ = sorted((folder / "k400" / "val").glob("*.mp4"))
+    shutil.copy(one, folder / "some_video.mp4")
+    shutil.copy(other, folder / "clips" / "more" / "other.mp4")
+    return folder
+
+
+@pytest.mark.slow
+def test_every_command_runs(checkout):
+    assert len(BLOCKS) >= 4
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = os.environ | {"PATH": path, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
+    for block in BLOCKS:
+        script = "set -euo pipefail\n" + block
+        done = subprocess.run(
+            ["bash", "-c", script], cwd=checkout, env=environment, capture_output=True, text=True, timeout=900
+        )
+        assert done.returncode == 0, f"{block}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    for written in ("model.onnx", "model.json", "drawn/other.mp4", "runs/kinetics400_8f/curves.png"):
+        assert any(checkout.rglob(Path(written).name)), written
+
+
+@pytest.mark.slow
+def test_python_runs(checkout):
+    assert PYTHON
+    for block in PYTHON:
+        done = run_command([sys.executable, "-c", block])
+        assert done.returncode == 0, done.stderr
+
+
+def test_figures_name_files_that_exist():
+    for path in re.findall(
+        r"`((?:launch|pipeline|sharding|model)/[\w/]+\.(?:py|yaml|sh))`", (ROOT / "README.md").read_text()
+    ):
+        assert (ROOT / path).is_file(), path
