@@ -63,8 +63,10 @@ def compute_gradcam(net: VideoResNet, clips: torch.Tensor, target: int, stage: s
     from captum.attr import LayerGradCam
 
     layer: nn.Module = net.synthesizers[stage] if stage in net.synthesizers else getattr(net, stage)
-    # Feature maps are those of folded frames (B * T, C, h, w), and so are the maps.
+    # Feature maps are those of folded frames (B * T, C, h, w), and so are the maps; where a stem strides over time each
+    # stands for several frames.
     maps = LayerGradCam(net, layer).attribute(clips, target=target, relu_attributions=True).detach()
+    maps = maps.repeat_interleave(clips.shape[0] * clips.shape[1] // len(maps), dim=0)
     maps = F.interpolate(maps, clips.shape[-2:], mode="bilinear").unflatten(0, clips.shape[:2])[:, :, 0]
     return maps / maps.amax((1, 2, 3), keepdim=True).clamp(min=1e-12)
 

@@ -72,6 +72,17 @@ def test_gradcam_looks_where_the_class_comes_from():
     assert top < 32 and left < 32
 
 
+def test_where_the_stem_strides_over_time_a_map_stands_for_several_frames():
+    pytest.importorskip("captum")
+    torch.manual_seed(0)
+    net = build_model(ModelConfig("dg_p3d", 50, 3, 8, dropout=0.0)).eval()
+    torch.nn.init.normal_(net.fc.weight)
+    heat = compute_gradcam(net, torch.randn(2, 8, 3, 64, 64), 1, "layer4")
+    assert heat.shape == (2, 8, 64, 64)
+    for first in (0, 4):
+        assert torch.equal(heat[:, first : first + 4], heat[:, first : first + 1].expand(-1, 4, -1, -1))
+
+
 def test_pictures_of_clips_are_the_frames(motion):
     dataset = load_dataset(motion / "val")
     data = DataConfig(num_segments=SEGMENTS, short_side=32, crop_size=32)
