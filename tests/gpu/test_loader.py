@@ -1,10 +1,13 @@
 """The GPU's decode nodes against the CPU's: the same plan, the same frames."""
 
+import shutil
+
 import pytest
 import torch
 
 from pipeline.config import DataConfig
 from pipeline.loader import VideoLoader
+from pipeline.reading import SampleError
 from sharding.manifest import load_dataset
 
 # In units of the normalised clips: four grey levels of 255 on average, and 24 anywhere, for other roundings of the
@@ -16,12 +19,22 @@ MEAN_BOUND, MAX_BOUND = 4 / 58, 24 / 57
     ("fixture", "on_gpu", "on_cpu"),
     [("numbered", "nvdec", "pyav"), ("numbered_jpeg", "jpeg", "jpeg"), ("numbered", "pyav", "pyav")],
 )
-@pytest.mark.parametrize("training", [True, False])
-def test_same_clips_as_on_the_cpu(request, gpu, fixture, on_gpu, on_cpu, training):
+@pytest.mark.parametrize(
+    ("training", "settings"),
+    [
+        (True, {}),
+        (True, {"crop": "multi_scale", "color_jitter": 0.3, "hue_jitter": 20, "grayscale": 0.2}),
+        (True, {"crop": "random_resized", "sampling": "dense", "frame_stride": 2}),
+        (False, {}),
+        (False, {"test_clips": 2, "test_crops": 3}),
+        (False, {"sampling": "dense", "frame_stride": 3, "test_clips": 2, "test_crops": 10}),
+    ],
+)
+def test_same_clips_as_on_the_cpu(request, gpu, fixture, on_gpu, on_cpu, training, settings):
     dataset = load_dataset(request.getfixturevalue(fixture))
 
     def batches(decoder: str, device: torch.device | str) -> list:
-        config = DataConfig(num_segments=8, short_side=64, crop_size=56, decoder=decoder)
+        config = DataConfig(num_segments=8, short_side=64, crop_size=56, decoder=decoder, **settings)
         loader = VideoLoader(dataset, config, training=training, micro_batch_size=4, seed=3, device=device)
         return list(loader)
 
@@ -33,3 +46,16 @@ def test_same_clips_as_on_the_cpu(request, gpu, fixture, on_gpu, on_cpu, trainin
         difference = (one.clips.cpu() - other.clips).abs()
         assert difference.mean() < MEAN_BOUND
         assert difference.max() < MAX_BOUND
+
+
+@pytest.mark.parametrize(("fixture", "decoder"), [("numbered", "nvdec"), ("numbered_jpeg", "jpeg")])
+def test_a_damaged_sample_is_named(request, gpu, tmp_path, fixture, decoder):
+    copy = tmp_path / "copy"
+    shutil.copytree(request.getfixturevalue(fixture), copy)
+    dataset = load_dataset(copy)
+    with dataset.shard_path(dataset.shards[4]).open("r+b") as file:
+        file.seek(int(dataset.media_offsets[4]))
+        file.write(bytes(int(dataset.media_bytes[4])))
+    config = DataConfig(num_segments=4, short_side=64, crop_size=56, decoder=decoder)
+    with pytest.raises(SampleError, match=dataset.key(4)):
+        list(VideoLoader(dataset, config, training=False, micro_batch_size=4, device=gpu))
