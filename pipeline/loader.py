@@ -183,14 +183,15 @@ class VideoLoader:
 
     def _count_steps(self) -> int:
         if self.training:
-            return (len(self.dataset) - len(self.dataset.quarantined)) // self.batch_size
+            return len(self._good_samples()) // self.batch_size
         return len(self._evaluation_batches())
 
     def _check(self) -> None:
         config, location = self.config, self.dataset.location
-        kept = np.delete(self.dataset.num_frames, self.dataset.quarantined)
-        if len(kept) and kept.min() < config.min_frames:
-            sample_id = int(np.argmax(self.dataset.num_frames < config.min_frames))
+        kept = self._good_samples()
+        short = kept[self.dataset.num_frames[kept] < config.min_frames]
+        if len(short):
+            sample_id = int(short[0])
             raise UserError(
                 f"{location}, sample {self.dataset.key(sample_id)}: {self.dataset.num_frames[sample_id]} frames, but "
                 f"data.min_frames={config.min_frames}; lower it, or list the sample in quarantine.jsonl"
@@ -212,9 +213,12 @@ class VideoLoader:
                 f"{location}: {len(kept)} samples do not fill one batch of {self.batch_size}; lower the batch size"
             )
 
+    def _good_samples(self) -> np.ndarray:
+        """The sample ids that the dataset does not list as quarantined."""
+        return np.setdiff1d(np.arange(len(self.dataset)), self.dataset.quarantined)
+
     def _evaluation_batches(self) -> list[np.ndarray]:
-        sample_ids = np.setdiff1d(np.arange(len(self.dataset)), self.dataset.quarantined)
-        return plan_rank_evaluation(sample_ids, self.micro_batch_size, self.rank, self.world_size)
+        return plan_rank_evaluation(self._good_samples(), self.micro_batch_size, self.rank, self.world_size)
 
     def _start(self) -> int:
         """Sets the reading threads to the rest of the current epoch; returns the number of its steps."""
@@ -227,7 +231,8 @@ class VideoLoader:
         if self.dataset.shard_source:
             rest = np.concatenate([np.empty(0, np.int64), *map(np.ravel, steps[self.step :])])
             self.dataset.prefetch(rest, self._steps_of_epoch(self.epoch + 1).ravel() if self.training else None)
-        plans = (self._plan(batch) for step in steps[self.step :] for batch in step)
+        epoch = self.epoch
+        plans = (self._plan(batch, epoch) for step in steps[self.step :] for batch in step)
         self._read_ahead = ReadAhead(self._pool, self._feed.read, plans, self.config.read_ahead)
         return len(steps)
 
@@ -241,8 +246,8 @@ class VideoLoader:
         order = order[~np.isin(order, bad)] if len(bad) else order
         return plan_rank_batches(order, self.batch_size, self.micro_batch_size, self.rank, self.world_size)
 
-    def _plan(self, sample_ids: np.ndarray) -> list[ClipPlan]:
-        which = {"training": self.training, "seed": self.seed, "epoch": self.epoch}
+    def _plan(self, sample_ids: np.ndarray, epoch: int) -> list[ClipPlan]:
+        which = {"training": self.training, "seed": self.seed, "epoch": epoch}
         return [plan_clip(self.dataset, self.config, int(sample_id), **which) for sample_id in sample_ids]
 
     @property
