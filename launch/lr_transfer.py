@@ -247,6 +247,8 @@ def draw(found: Sequence[Measurement], conclusion: dict, title: str, path: Path)
     law.set_xticks(counts, [str(count) for count in counts])
     law.minorticks_off()
     law.set_title(describe_exponents(conclusion))
+    for axis in (losses.xaxis, law.yaxis):
+        axis.set_major_formatter("{x:g}")
     for axes in (losses, law):
         axes.legend()
         axes.grid(alpha=0.3)

@@ -1,0 +1,136 @@
+"""Draws the pictures of these pages that no command draws.
+
+python docs/pictures.py optimizers    # docs/optimizers.png, from some hundred short trainings
+python docs/pictures.py dg_p3d        # docs/dg_p3d.png
+"""
+
+import math
+import sys
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from launch.optimizers import Lcam, SecondMomentExponent
+from launch.plots import plt, save
+from launch.transfer_task import TaskConfig, build_network, draw_batch
+
+HERE = Path(__file__).parent
+TASK = TaskConfig(width=32)
+STEPS_PER_EPOCH = 40
+
+
+def draw_optimizers() -> Path:
+    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4), constrained_layout=True, width_ratios=(3, 2))
+    _draw_lcam(left)
+    rates = [10 ** (place / 3) for place in range(-11, 3)]
+    for exponent in (0.0, 0.125, 0.25, 0.5):
+        losses = [_final_loss(exponent, rate) for rate in rates]
+        shown = [(rate, loss) for rate, loss in zip(rates, losses) if loss < 2.4]
+        right.plot(*zip(*shown), ".-", label=f"exponent {exponent:g}")
+    right.set(xscale="log", xlabel="learning rate", ylabel="loss after 100 steps", title="second-moment exponent")
+    right.xaxis.set_major_formatter("{x:g}")
+    right.legend()
+    right.grid(alpha=0.3)
+    return save(figure, HERE / "optimizers.png")
+
+
+def _draw_lcam(axes) -> None:
+    torch.manual_seed(0)
+    net = build_network(TASK, 4)
+    optimizer = Lcam(net.parameters(), lr=0.004, momentum_low=0.9, momentum_high=0.95)
+    losses, means, momenta = [], [], []
+    for step in range(3 * STEPS_PER_EPOCH):
+        images, labels = draw_batch(TASK, 0, step)
+        loss = F.cross_entropy(net(images), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.note_loss(loss.detach(), *divmod(step, STEPS_PER_EPOCH))
+        momenta.append(float(optimizer.param_groups[0]["momentum"]))
+        optimizer.step()
+        losses.append(loss.item())
+        epoch = losses[step - step % STEPS_PER_EPOCH :]
+        means.append(sum(epoch) / len(epoch))
+    steps = range(len(losses))
+    axes.plot(steps, means, color="gray", label="mean of the epoch so far")
+    for momentum, color in ((0.9, "tab:blue"), (0.95, "tab:orange")):
+        after = [step for step in steps[:-1] if math.isclose(momenta[step + 1], momentum)]
+        axes.plot(after, [losses[step] for step in after], ".", color=color, label=f"next momentum {momentum:g}")
+    axes.set(xlabel="step", ylabel="loss", title=f"LCAM, epochs of {STEPS_PER_EPOCH} steps")
+    axes.legend()
+    axes.grid(alpha=0.3)
+
+
+def _final_loss(exponent: float, learning_rate: float) -> float:
+    torch.manual_seed(0)
+    net = build_network(TASK, 4)
+    optimizer = SecondMomentExponent(net.parameters(), learning_rate, exponent=exponent)
+    losses = []
+    for step in range(100):
+        images, labels = draw_batch(TASK, 0, step)
+        loss = F.cross_entropy(net(images), labels)
+        losses.append(loss.item())
+        if not losses[-1] < 100:
+            return math.inf
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return sum(losses[-20:]) / 20
+
+
+def draw_dg_p3d() -> Path:
+    figure, axes = plt.subplots(figsize=(12, 4.2), constrained_layout=True)
+    axes.set(xlim=(0, 24), ylim=(1.2, 9.5))
+    axes.axis("off")
+
+    def box(x: float, y: float, text: str, width: float = 2.2, color: str = "#dbe8f6") -> None:
+        axes.add_patch(plt.Rectangle((x - width / 2, y - 0.42), width, 0.84, facecolor=color, edgecolor="black"))
+        axes.text(x, y, text, ha="center", va="center", fontsize=9)
+
+    def arrow(x0: float, y0: float, x1: float, y1: float) -> None:
+        axes.annotate("", (x1, y1), (x0, y0), arrowprops={"arrowstyle": "->", "shrinkA": 0, "shrinkB": 0})
+
+    spatial, temporal, other = "#dbe8f6", "#fbe3c8", "#e8e8e8"
+    stages = ["clip\nT", "stem 4×7×7\nT/4", "layer1\nA B C", "layer2\nA B C A", "layer3\nB C A B C A"]
+    for place, text in enumerate(stages):
+        box(1.3 + 2.9 * place, 8, text, color=temporal if place == 1 else other if place == 0 else spatial)
+        if place:
+            arrow(1.3 + 2.9 * (place - 1) + 1.1, 8, 1.3 + 2.9 * place - 1.1, 8)
+    heads = ((8.9, "layer4, stride 2\nB C A"), (7.1, "layer4, stride 1\nB C A"))
+    box(15.9, 7.1, "max over\n4 frames", color=temporal)
+    for y, text in heads:
+        box(19 if y < 8 else 17.5, y, text, 2.8)
+        box(22.4, y, "mean, fc", color=other)
+        arrow(20.4 if y < 8 else 18.9, y, 21.3, y)
+    arrow(14, 8, 16.1, 8.9)
+    arrow(14, 8, 14.8, 7.1)
+    arrow(17, 7.1, 17.6, 7.1)
+    axes.text(22.4, 8, "logits: the mean\nloss: the sum", ha="center", va="center", fontsize=9)
+
+    middles = {
+        "A": ["S", "T", "bn", "relu"],
+        "B": ["S + T", "bn", "relu"],
+        "C": ["S", "bn", "relu", "x + T(x)", "relu"],
+    }
+    for row, (kind, steps) in enumerate(middles.items()):
+        y = 4.8 - 1.5 * row
+        axes.text(0.3, y, kind, fontsize=13, va="center", weight="bold")
+        for place, text in enumerate(["1×1, bn, relu", *steps, "1×1, bn"]):
+            x = 2.0 + 2.35 * place
+            box(x, y, text, 2.0, temporal if "T" in text else spatial)
+            if place:
+                arrow(x - 1.35, y, x - 1.0, y)
+        end = 2.0 + 2.35 * (len(steps) + 1)
+        axes.plot([end + 1.0, 18.4, 18.4], [y, y, 3.3], color="black", linewidth=1.2)
+    arrow(18.4, 3.3, 19.0, 3.3)
+    box(21.4, 3.3, "+ shortcut + fc₂(relu(fc₁(mean)))\nrelu", 4.8, other)
+    axes.text(0.3, 6.0, "S: 1×3×3   T: 3×1×1, at first the identity in A and nothing in B and C", fontsize=9)
+    return save(figure, HERE / "dg_p3d.png")
+
+
+PICTURES = {"optimizers": draw_optimizers, "dg_p3d": draw_dg_p3d}
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    for name in sys.argv[1:] or PICTURES:
+        print(PICTURES[name]())
