@@ -7,6 +7,7 @@ The files are what launch/evaluate.py wrote for the same packed split.
 
 from pathlib import Path
 
+from launch.outputs import check_writable
 from launch.scores import mean_scores, read_scores, write_scores
 from sharding.commandline import CommandLine, UserError, run_command
 
@@ -18,6 +19,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if len(options.scores) < 2:
         raise UserError("an ensemble takes two score files or more")
+    if options.out:
+        check_writable(options.out)
     together = mean_scores(options.scores)
     for path in options.scores:
         alone = read_scores(path)

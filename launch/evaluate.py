@@ -20,8 +20,10 @@ from launch.checkpoints import find_checkpoint, load_checkpoint
 from launch.collectives import gather_over_ranks
 from launch.engine import start_ranks, stop_ranks
 from launch.metrics import Evaluation, evaluate
+from launch.outputs import check_writable
 from launch.scores import Scores, write_scores
 from launch.visualize import draw_confusion
+from launch.voices import all_or_none
 from model import freeze
 from pipeline.config import DataConfig, Decoder
 from pipeline.loader import VideoLoader
@@ -32,6 +34,8 @@ from sharding.manifest import PackedDataset
 
 def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
+    if options.batch_size < 1:
+        raise UserError(f"--batch_size {options.batch_size}: use 1 or more")
     checkpoint = find_checkpoint(options.checkpoint)
     net, info, config = load_checkpoint(checkpoint)
     dataset = open_dataset(options.data, config.data.cache_dir, config.data.cache_bytes)
@@ -44,7 +48,11 @@ def main(arguments: list[str] | None = None) -> None:
     if options.tell_levels and not net.given_levels:
         raise UserError(f"--tell_levels: {checkpoint} is no network that reads labels; leave it away")
     data = _with_views(config.data, options)
+    out = options.out or checkpoint / f"evaluation-{dataset.manifest.split}"
     ranks = start_ranks()
+    with all_or_none(ranks):
+        if ranks.is_first:
+            check_writable(out / "evaluation.json")
     loader = VideoLoader(
         dataset,
         data,
@@ -58,7 +66,6 @@ def main(arguments: list[str] | None = None) -> None:
     evaluation = evaluate(net, loader, num_classes, precision, levels, options.tell_levels)
     scores = _join(gather_over_ranks((evaluation.sample_ids.numpy(), evaluation.scores.numpy())), dataset)
     if ranks.is_first:
-        out = options.out or checkpoint / f"evaluation-{dataset.manifest.split}"
         write_evaluation(evaluation, scores, dataset, data, checkpoint, out)
         print(evaluation)
         print(
@@ -100,7 +107,8 @@ def write_evaluation(
 def _with_views(data: DataConfig, options) -> DataConfig:
     """The checkpoint's sampling with the views of the command line."""
     changes = {"decoder": options.decoder, "test_clips": options.clips, "test_crops": options.crops}
-    changes |= {name: getattr(options, name) for name in ("crop_size", "short_side") if getattr(options, name)}
+    given = {name: getattr(options, name) for name in ("crop_size", "short_side")}
+    changes |= {name: value for name, value in given.items() if value is not None}
     try:
         return replace(data, **changes)
     except ValueError as error:

@@ -12,6 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from launch.checkpoints import find_checkpoint, load_checkpoint
+from launch.ensemble import main as ensemble_main
+from launch.evaluate import main as evaluate_main
 from launch.inference import compute_logits
 from launch.metrics import evaluate
 from launch.scores import read_scores, write_scores
@@ -164,3 +166,28 @@ def test_other_classes_are_refused(trained, numbered):
     done = run_command(command)
     assert done.returncode == 2
     assert "its classes are not those that" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [("--batch_size=0", "--batch_size 0: use 1 or more"), ("--crop_size=0", "data.crop_size=0: use 1 or more")],
+)
+def test_evaluate_takes_no_nothing(option, message, trained, motion):
+    with pytest.raises(UserError, match=message):
+        evaluate_main([f"--checkpoint={trained}", f"--data={motion / 'val'}", option])
+
+
+def test_evaluate_refuses_what_cannot_be_written(trained, motion, tmp_path):
+    """Before it evaluates, or hours would be lost."""
+    (tmp_path / "file").write_text("in the way of a folder")
+    arguments = [f"--checkpoint={trained}", f"--data={motion / 'val'}", f"--out={tmp_path / 'file'}"]
+    done = run_command([sys.executable, "launch/evaluate.py", *arguments])
+    assert done.returncode == 2
+    assert "evaluation.json: cannot be written" in done.stderr
+
+
+def test_ensemble_refuses_what_cannot_be_written(evaluated, tmp_path):
+    (tmp_path / "file").write_text("in the way of a folder")
+    files = [str(evaluated / "scores.parquet")] * 2
+    with pytest.raises(UserError, match="cannot be written"):
+        ensemble_main([*files, f"--out={tmp_path / 'file' / 'mean.parquet'}"])
