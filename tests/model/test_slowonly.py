@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from model import ModelConfig, build_model
+from model.ledger import measure
 from model.slowonly import ThreeFrameConv
 
 B, T = 2, 4
@@ -45,3 +46,10 @@ def test_two_dimensional_weights_keep_their_behaviour(tmp_path):
     torch.save(net.state_dict(), tmp_path / "slowonly.pth")
     again = build_model(ModelConfig("slowonly", 18, 5, T, pretrained=str(tmp_path / "slowonly.pth")))
     assert torch.equal(again.layer4[0].conv1.weight, net.layer4[0].conv1.weight)
+
+
+def test_its_cost_is_the_published_one():
+    """PyTorchVideo's model zoo: Slow R50 8x8 on Kinetics-400, 32.45 M parameters, 54.52 G at 256 x 256."""
+    cost = measure(ModelConfig("slowonly", 50, 400, 8), size=256)
+    assert cost.parameters == 32_454_096
+    assert round(cost.multiply_adds / 1e9, 2) == 54.52
