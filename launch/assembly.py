@@ -78,6 +78,26 @@ def _with_weights_of_run(model: ModelConfig) -> ModelConfig:
     return replace(model, pretrained=str(find_checkpoint(Path(model.pretrained)) / "model.safetensors"))
 
 
+def check_stages(config: Config) -> None:
+    """Raises UserError if the network of a stage cannot go on with the weights of the stage before."""
+    stages = config.split_stages()
+    if len(stages) == 1:
+        return
+    shapes = []
+    for number, stage in enumerate(stages, 1):
+        with torch.device("meta"):
+            net = build_model(stage.model.without_files())
+        shapes.append({name: tuple(value.shape) for name, value in net.state_dict().items()})
+        for name, shape in shapes[0].items():
+            if shapes[-1].get(name) != shape:
+                model = stage.model
+                raise UserError(
+                    f"stage {number}: {name} has shape {shapes[-1].get(name)} with num_segments={model.num_segments}, "
+                    f"{shape} in stage 1: model.arch={model.arch} with model.head={model.head} cannot change it; use "
+                    "the same num_segments in all stages, or another network"
+                )
+
+
 def describe_run(config: Config, ranks: Ranks, net: nn.Module, loader: VideoLoader) -> str:
     """What is about to be trained, in a line; all of it is in config.yaml."""
     model, train = config.model, config.train

@@ -5,13 +5,15 @@ from this configuration (`launch.engine`), so that every setting is said once.
 """
 
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import yaml
 
+from launch.stages import ClipConfig, StageConfig
 from model import ModelConfig
 from pipeline.config import DataConfig
 from pipeline.remote import is_remote, read_manifest
@@ -26,7 +28,7 @@ class TrainConfig:
     """Length, batches, precision, checkpoints."""
 
     epochs: int = 80
-    """Epochs of training in all."""
+    """Epochs of training in all; of a run of stages it is their sum."""
     batch_size: int = 64
     """Clips per optimizer step, over all ranks and accumulation steps."""
     micro_batch_size: int | None = None
@@ -163,6 +165,8 @@ class Config:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    stages: tuple[StageConfig, ...] = ()
+    """Stages of the run, one after the other; by default the other sections describe the whole run."""
     deepspeed: dict[str, Any] = field(default_factory=dict)
     """Raw options for DeepSpeed, beside those derived from the sections above; they may not contradict these."""
     run_dir: str = "runs/run"
@@ -171,6 +175,8 @@ class Config:
     """auto, or plain --resume: go on from the newest checkpoint in the run folder, if there is one."""
 
     def __post_init__(self) -> None:
+        if self.stages:
+            self._check_stages()
         if self.train.epochs < self.schedule.warmup_epochs:
             raise ValueError(
                 f"schedule.warmup_epochs={self.schedule.warmup_epochs} is longer than train.epochs={self.train.epochs}"
@@ -185,6 +191,30 @@ class Config:
             raise ValueError(
                 f"train.mixup and train.cutmix blend only the labels of one level; use 0 with model.head={head}"
             )
+
+    def split_stages(self) -> tuple["Config", ...]:
+        """A configuration of each stage; its train.epochs is the epoch of the run that ends it."""
+        if not self.stages:
+            return (self,)
+        ends = accumulate(stage.epochs for stage in self.stages)
+        first, *others = (self.with_clips(stage, end) for stage, end in zip(self.stages, ends))
+        return first, *(replace(other, resume="auto") for other in others)
+
+    def with_clips(self, clips: ClipConfig, epochs: int) -> "Config":
+        """The same with other clips, without stages."""
+        changes = clips.changes()
+        changes["train"]["epochs"] = epochs
+        sections = {name: replace(getattr(self, name), **values) for name, values in changes.items()}
+        return replace(self, **sections, stages=())
+
+    def _check_stages(self) -> None:
+        if self.schedule.name != "step" or self.schedule.milestones:
+            raise ValueError("stages have learning rates of their own; use schedule.name=step, schedule.milestones=[]")
+        epochs = sum(stage.epochs for stage in self.stages)
+        if self.train.epochs not in (TrainConfig.epochs, epochs):
+            raise ValueError(f"train.epochs={self.train.epochs}: the stages have {epochs} epochs; leave it out")
+        object.__setattr__(self, "train", replace(self.train, epochs=epochs))
+        self.split_stages()
 
     def to_yaml(self) -> str:
         """The whole configuration as YAML that `load_config` reads."""

@@ -252,9 +252,9 @@ def save_engine(engine: Engine, folder: Path, name: str, state: dict) -> None:
     engine.save_checkpoint(str(folder), tag=name, client_state=state, save_latest=False)
 
 
-def load_engine(engine: Engine, folder: Path, name: str) -> dict:
-    """Loads what `save_engine` wrote, on all ranks, and returns its `state`."""
-    path, state = engine.load_checkpoint(str(folder), tag=name)
+def load_engine(engine: Engine, folder: Path, name: str, optimizer: bool = True) -> dict:
+    """Loads what `save_engine` wrote, on all ranks, and returns its `state`; the optimizer's part only if wanted."""
+    path, state = engine.load_checkpoint(str(folder), tag=name, load_optimizer_states=optimizer)
     if path is None:
         raise UserError(f"{folder / name}: DeepSpeed finds no checkpoint there")
     if state.get("loss_scale"):

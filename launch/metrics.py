@@ -18,6 +18,8 @@ class Evaluation:
     """What an evaluation found."""
 
     top1: float
+    top3: float
+    """Share of samples whose class is among the three highest scores (or all, with fewer classes)."""
     top5: float
     """Share of samples whose class is among the five highest scores (or all, with fewer classes)."""
     mean_class: float
@@ -49,6 +51,7 @@ class Evaluation:
         """The single numbers, for logs."""
         figures = {
             "top1": self.top1,
+            "top3": self.top3,
             "top5": self.top5,
             "mean_class": self.mean_class,
             "samples": self.samples,
@@ -103,6 +106,7 @@ def evaluate(
     metrics = MetricCollection(
         {
             "top1": MulticlassAccuracy(num_classes, average="micro"),
+            "top3": MulticlassAccuracy(num_classes, average="micro", top_k=min(3, num_classes)),
             "top5": MulticlassAccuracy(num_classes, average="micro", top_k=min(5, num_classes)),
             "confusion": MulticlassConfusionMatrix(num_classes),
         },
@@ -125,6 +129,7 @@ def evaluate(
     confusion = results["confusion"].cpu()
     return Evaluation(
         top1=float(results["top1"]),
+        top3=float(results["top3"]),
         top5=float(results["top5"]),
         mean_class=mean_class_accuracy(confusion),
         samples=int(confusion.sum()),

@@ -69,14 +69,23 @@ def last_checkpoint(run_dir: Path) -> Path | None:
     return run_dir / "checkpoints" / name if name else None
 
 
-def resume(run_dir: Path, engine: Engine, loader: VideoLoader, average: WeightAverage, ranks: Ranks) -> bool:
+def resume(
+    run_dir: Path, engine: Engine, loader: VideoLoader, average: WeightAverage, last_epoch: int, ranks: Ranks
+) -> bool:
     """Takes the newest checkpoint, if there is one, into the engine, the loader and the average; returns whether it is
-    of the end of an epoch and has not been evaluated."""
+    of the end of an epoch and has not been evaluated.
+
+    If it ended a stage before the one that `last_epoch` ends, optimizer and clips are this stage's own.
+    """
     last = last_checkpoint(run_dir)
     if last is None:
         return False
-    state = load_engine(engine, last.parent, last.name)
-    loader.load_state_dict(state["loader"])
+    begins_stage = load_config(last / "config.yaml").train.epochs < last_epoch
+    state = load_engine(engine, last.parent, last.name, optimizer=not begins_stage)
+    if begins_stage:
+        loader.epoch, loader.left_out = state["loader"]["epoch"], tuple(state["loader"]["left_out"])
+    else:
+        loader.load_state_dict(state["loader"])
     average.load(last / "model.safetensors", engine.global_steps)
     log.info("resumed from %s", last)
     return any_rank(ranks.is_first and loader.step == 0 and not read_info(last).metrics, ranks)
@@ -126,7 +135,10 @@ def record_evaluation(run_dir: Path, metrics: dict[str, float], ranks: Ranks) ->
 
 def _check_same_run(old: Config, new: Config, run_dir: Path) -> None:
     """Raises UserError if `new` would train something else than `old`."""
-    before, now = (asdict(config) | {"data": config.data.shaping()} for config in (old, new))
+    before, now = (
+        asdict(config) | {"data": config.data.shaping(), "stages": dict(enumerate(map(asdict, config.stages), 1))}
+        for config in (old, new)
+    )
     for section, names in _FREE.items():
         for values in (before, now):
             for name in names:

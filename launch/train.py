@@ -12,20 +12,22 @@ what was asked for, told in one line; 1 anything else, with its reason in the lo
 """
 
 import logging
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
-from launch.assembly import build_loaders, build_network, describe_run, load_splits
+from launch.assembly import build_loaders, build_network, check_stages, describe_run, load_splits
 from launch.averaging import WeightAverage
-from launch.checkpoints import CheckpointInfo
+from launch.checkpoints import CheckpointInfo, read_info
 from launch.collectives import Agreement
 from launch.config import Config, parse_config
 from launch.engine import (
     Ranks,
     average_buffers,
+    barrier,
     build_engine,
     check_device,
     deepspeed_options,
@@ -63,21 +65,34 @@ def main(arguments: list[str] | None = None) -> int:
         if config.train.wandb:
             check_wandb()
         deepspeed_options(config, expected_world_size())
+        check_stages(config)
         train_set, val_set = load_splits(config)
         ranks = start_ranks(config.train.timeout_seconds)
         with all_or_none(ranks):
             run_dir = open_run(config, train_set.manifest.classes, ranks)
         start_logging(run_dir, ranks.rank)
-        return run(config, ranks, train_set, val_set)
+        return run(config, ranks, lambda: train_stages(config, ranks, train_set, val_set))
 
 
-def run(config: Config, ranks: Ranks, train_set: PackedDataset, val_set: PackedDataset | None) -> int:
-    """Trains; returns the exit code."""
+def train_stages(config: Config, ranks: Ranks, train_set: PackedDataset, val_set: PackedDataset | None) -> bool:
+    """Trains one stage after the other, from that of the newest checkpoint on; returns whether all are finished."""
+    last = last_checkpoint(Path(config.run_dir))
+    epoch = read_info(last).epoch if last else 0
+    for stage in config.split_stages():
+        if stage.train.epochs >= epoch:  # that which it ends may not have been evaluated
+            with closing(Trainer(stage, ranks, train_set, val_set)) as trainer:
+                if not trainer.train():
+                    return False
+    return True
+
+
+def run(config: Config, ranks: Ranks, train: Callable[[], bool]) -> int:
+    """Calls `train`, which tells whether it came to its end; returns the exit code."""
     liveness = Liveness(ranks, config.train.silence_seconds)
     try:
-        with closing(Trainer(config, ranks, train_set, val_set)) as trainer:
-            finished = trainer.train()
-            liveness.stop()
+        finished = train()
+        barrier()  # from here on none waits for another
+        liveness.stop()
         return 0 if finished else EXIT_CODE
     except UserError:
         raise
@@ -94,8 +109,8 @@ def run(config: Config, ranks: Ranks, train_set: PackedDataset, val_set: PackedD
 
 
 class Trainer:
-    """One run. All that training goes on from is the engine's, the loader's and the average's; the rest follows from
-    the step."""
+    """One run, or a stage of it. All that training goes on from is the engine's, the loader's and the average's; the
+    rest follows from the step."""
 
     def __init__(self, config: Config, ranks: Ranks, train_set: PackedDataset, val_set: PackedDataset | None):
         self.config, self.ranks, self.train_set = config, ranks, train_set
@@ -112,7 +127,7 @@ class Trainer:
         self.meter = StepMeter(ranks, utilization)
         self.evaluation_due = False
         if config.resume == "auto":
-            self.evaluation_due = resume(self.run_dir, self.engine, self.loader, self.average, ranks)
+            self.evaluation_due = resume(self.run_dir, self.engine, self.loader, self.average, train.epochs, ranks)
         self.log = RunLog(self.run_dir, ranks.rank, self.step, asdict(config) if train.wandb else None)
         self.stop = StopRequest(ranks)
 
@@ -121,12 +136,13 @@ class Trainer:
         """Optimizer steps taken since the beginning of the run."""
         return self.loader.epoch * self.loader.steps_per_epoch + self.loader.step
 
-    def train(self) -> bool:
-        """Until the last epoch, or until a signal asks to leave: then all is saved, and it returns False."""
+    def train(self, enough: Callable[[], bool] = lambda: False) -> bool:
+        """Until the last epoch, or until it is `enough`, which is asked before each, or until a signal asks to leave:
+        then all is saved, and it returns False."""
         log.info("%s", describe_run(self.config, self.ranks, self.engine.module, self.loader))
         if self.evaluation_due:
             self.evaluate()
-        while self.loader.epoch < self.config.train.epochs:
+        while not enough() and self.loader.epoch < self.config.train.epochs:
             if not self.train_epoch():
                 return False
             self.save()

@@ -1,0 +1,142 @@
+"""Runs of stages: clips, learning rate and BatchNorm that change on the way."""
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from launch.assembly import check_stages
+from launch.checkpoints import load_checkpoint, pointed
+from launch.config import Config, StageConfig, load_config, parse_config
+from launch.runlog import read_metrics
+from model import ModelConfig
+from model.config import EncoderConfig
+from sharding.commandline import UserError
+from tests.launch.conftest import alone_command, losses, same_weights, started, train_alone, wait_for_step
+
+STAGES = [
+    {"epochs": 1, "num_segments": 2, "learning_rate": 0.1},
+    {"epochs": 2, "num_segments": 4, "learning_rate": 0.02, "batch_norm": "partial"},
+    {"epochs": 1, "num_segments": 3, "sampling": "dense", "frame_stride": 1},
+]
+CONSTANT = ["--schedule.milestones=[]"]
+
+
+@pytest.fixture(scope="module")
+def staged_config(small_config, tmp_path_factory):
+    """small_config in three stages of 1, 2 and 1 epochs."""
+    values = yaml.safe_load(small_config.read_text())
+    del values["train"]["epochs"]
+    path = tmp_path_factory.mktemp("staged") / "staged.yaml"
+    path.write_text(yaml.safe_dump(values | {"schedule": {"milestones": []}, "stages": STAGES}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def staged(staged_config, tmp_path_factory):
+    """The run folder of that run, with all its checkpoints."""
+    run_dir = tmp_path_factory.mktemp("staged") / "run"
+    done = train_alone(staged_config, run_dir, "--train.keep_checkpoints=9")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return run_dir
+
+
+def test_each_stage_is_a_configuration(staged_config):
+    config = parse_config("train", [f"--config={staged_config}"])
+    first, second, third = config.split_stages()
+    assert config.train.epochs == 4 and [part.train.epochs for part in (first, second, third)] == [1, 3, 4]
+    assert [part.data.num_segments for part in (first, second, third)] == [2, 4, 3]
+    assert all(part.model.num_segments == part.data.num_segments for part in (first, second, third))
+    assert [part.optimizer.learning_rate for part in (first, second, third)] == [0.1, 0.02, 0.01]
+    assert [part.train.batch_norm for part in (first, second, third)] == ["train", "partial", "train"]
+    assert (third.data.sampling, third.data.frame_stride) == ("dense", 1)
+    assert (second.data.sampling, second.resume, first.resume) == ("segments", "auto", "never")
+    assert all(part.split_stages() == (part,) for part in (first, second, third))
+
+
+def test_it_comes_back_whole(staged_config, tmp_path):
+    config = parse_config("train", [f"--config={staged_config}"])
+    (tmp_path / "resolved.yaml").write_text(config.to_yaml())
+    assert load_config(tmp_path / "resolved.yaml") == config
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--schedule.milestones=[3]"], "use schedule.name=step, schedule.milestones=[]"),
+        (["--schedule.name=cosine"], "use schedule.name=step"),
+        (["--train.epochs=7"], "train.epochs=7: the stages have 4 epochs; leave it out"),
+        (["--stages=[{epochs: 0}]"], "epochs=0: use 1 or more"),
+        (["--stages=[{num_segments: 0}]"], "num_segments=0"),
+        (["--stages=[{num_segment: 4}]"], "num_segment"),
+    ],
+)
+def test_mistakes_are_one_line(staged_config, options, message):
+    with pytest.raises(UserError) as caught:
+        parse_config("train", [f"--config={staged_config}", *options])
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_network_made_for_one_length_is_refused_in_a_line():
+    model = ModelConfig(arch="tsn", depth=18, num_classes=3, head="encoder", encoder=EncoderConfig())
+    stages = (StageConfig(num_segments=4), StageConfig(num_segments=8))
+    schedule = parse_config("train", CONSTANT).schedule
+    with pytest.raises(UserError, match="stage 2: .*num_segments=8.*model.head=encoder cannot change it"):
+        check_stages(Config(model=model, schedule=schedule, stages=stages))
+    with pytest.raises(ValueError, match="model.num_segments=6"):
+        Config(model=ModelConfig(arch="dg_p3d"), schedule=schedule, stages=(StageConfig(num_segments=6),))
+    for arch in ("vpsn", "tsn", "tsm", "gst", "stm", "tea", "p3d"):
+        check_stages(Config(model=ModelConfig(arch=arch), schedule=schedule, stages=stages))
+
+
+def test_the_stages_follow_each_other_in_one_folder(staged):
+    lines = read_metrics(staged)
+    steps = [line for line in lines if line["kind"] == "train"]
+    assert [line["step"] for line in steps] == list(range(1, 21))
+    rates = [line["learning_rate"] for line in steps]
+    assert rates == pytest.approx([0.1 / 16] * 5 + [0.02 / 16] * 10 + [0.01 / 16] * 5)
+    assert [line["epoch"] for line in lines if line["kind"] == "evaluation"] == [1, 2, 3, 4]
+    folder = staged / "checkpoints"
+    segments = {path.name: load_config(path / "config.yaml").data.num_segments for path in folder.glob("step-*")}
+    assert [segments[name] for name in sorted(segments)] == [2, 4, 4, 3]
+    net, info, config = load_checkpoint(folder / pointed(folder, "last"))
+    assert info.epoch == 4 and net(torch.zeros(1, 3, 3, 32, 32)).shape == (1, 2) and not config.stages
+    assert load_config(staged / "config.yaml").stages == tuple(StageConfig(**stage) for stage in STAGES)
+
+
+def test_a_stage_goes_on_from_the_weights_of_the_one_before(staged):
+    """With partial BatchNorm the second stage leaves every one of them but the first as the first stage left it."""
+    first, second = (load_file(staged / "checkpoints" / f"step-{step:08d}" / "model.safetensors") for step in (5, 15))
+    held = [name for name in first if ".bn" in name and name.endswith("running_mean") and name.startswith("layer")]
+    assert held and all(torch.equal(first[name], second[name]) for name in held)
+    assert not torch.equal(first["bn1.running_mean"], second["bn1.running_mean"])
+    assert not torch.equal(first["fc.weight"], second["fc.weight"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [7, 11, 17])
+def test_killed_in_a_stage_and_resumed_is_as_if_undisturbed(staged_config, staged, tmp_path, step):
+    options = ["--train.save_every_steps=2", "--train.keep_checkpoints=9"]
+    with started(alone_command(staged_config, tmp_path / "run", *options)) as process:
+        wait_for_step(tmp_path / "run", step, process)
+        process.kill()
+    done = train_alone(staged_config, tmp_path / "run", *options, "--resume")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "resumed from" in done.stdout
+    assert losses(tmp_path / "run") == losses(staged)
+    assert same_weights(tmp_path / "run", staged)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("zero_stage", [1, 2])
+def test_stages_under_zero(staged_config, tmp_path, zero_stage):
+    options = [f"--train.zero_stage={zero_stage}", "--train.ema_decay=0.9"]
+    done = train_alone(staged_config, tmp_path / "run", *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(losses(tmp_path / "run")) == 20
+
+
+@pytest.mark.slow
+def test_other_stages_are_another_run(staged_config, staged):
+    done = train_alone(staged_config, staged, "--resume", "--stages=[{epochs: 4}]")
+    assert done.returncode == 2 and "holds a run with stages.1=" in done.stderr, done.stderr
