@@ -33,8 +33,10 @@ def draw_gradcam(
     By default for the most probable one.
 
     Raises:
-        UserError: the video cannot be decoded.
+        UserError: the video cannot be decoded, or the network is several that are joined.
     """
+    if not isinstance(net, VideoResNet):
+        raise UserError(f"model.head={config.model.head}: it has a network for each level, and Grad-CAM looks into one")
     with open_loader([video], info.packing, config.data, "cpu") as (loader, failures):
         if loader is None:
             raise UserError(f"{video}: {failures[0]}")

@@ -44,7 +44,8 @@ class FrameEncoder(nn.Module):
     def tokens(self, frames: Tensor) -> Tensor:
         """(B, T, channels) -> (B, 1 + T, width)"""
         frames = self.project(frames) + self.positions
-        return torch.cat([self.class_token.expand(len(frames), -1, -1), frames], dim=1)
+        # The length would be a number to torch.export; the shape stays a symbol.
+        return torch.cat([self.class_token.expand(frames.shape[0], -1, -1), frames], dim=1)
 
 
 class FrameTextEncoder(FrameEncoder):

@@ -168,6 +168,11 @@ def test_two_stages_are_trained_and_evaluated(gym, tmp_path):
     assert sum(int(row["correct"]) for row in rows) == round(8 * figures["top1/event"])
     done = run_command([*command, "--tell_levels"])
     assert done.returncode == 2 and "no network that reads labels" in done.stderr
+    video = gym / "gym" / "videos" / "val-00000.mp4"
+    done = run_command([sys.executable, "launch/predict.py", f"--checkpoint={second}", video])
+    assert done.returncode == 0 and "%" in done.stdout, done.stderr
+    done = run_command([sys.executable, "launch/visualize.py", "gradcam", second, video, f"--out={tmp_path / 'x.png'}"])
+    assert done.returncode == 2 and "Grad-CAM looks into one" in done.stderr
 
 
 @pytest.mark.slow

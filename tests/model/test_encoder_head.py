@@ -92,6 +92,16 @@ def test_without_a_label_it_takes_the_one_it_finds():
     torch.testing.assert_close(freeze(net)(clips), outputs.logits)
 
 
+@pytest.mark.parametrize("config", [ENCODED, CROSS], ids=["encoder", "cross_encoder"])
+def test_it_can_be_exported_for_any_number_of_clips(config):
+    net = freeze(awake(config))
+    batch = torch.export.Dim("batch")
+    exported = torch.export.export(net, (clips_of(2),), dynamic_shapes={"clips": {0: batch}}).module()
+    for count in (1, 3):
+        clips = clips_of(count)
+        torch.testing.assert_close(exported(clips), net(clips))
+
+
 def test_padding_is_not_read():
     net, clips = awake(CROSS), clips_of()
     label = torch.zeros(3, dtype=torch.int64)
