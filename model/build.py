@@ -44,7 +44,7 @@ INSERTED: dict[str, Callable[..., nn.Module]] = {
 # What stands on a backbone's frames instead of the mean of their logits: (config, block) -> network.
 ENCODERS: dict[str, Callable[..., VideoResNet]] = {"encoder": EncoderResNet, "cross_encoder": CrossEncoderResNet}
 
-# Several backbones as one network: (backbones, num_segments, names of the coarser levels, dropout) -> network.
+# Several backbones as one network: (backbones, config) -> network.
 PATHWAYS: dict[str, Callable[..., PathwayNet]] = {"pathways": PathwayNet, "integration": IntegrationNet}
 
 
@@ -96,8 +96,7 @@ def _build_pathways(config: ModelConfig) -> PathwayNet:
         _build_backbone(replace(config, head="mean", levels=(), num_classes=size, num_segments=count))
         for size, count in zip(sizes, frames)
     ]
-    names = tuple(name for name, _ in config.levels)
-    return PATHWAYS[config.head](backbones, config.num_segments, names, config.dropout)
+    return PATHWAYS[config.head](backbones, config)
 
 
 def _insert(net: VideoResNet, config: ModelConfig, build: Callable[..., nn.Module]) -> None:

@@ -167,6 +167,10 @@ class ModelConfig:
     """pathways, integration: frames that the network of each level takes of a clip, coarsest level first, the
     dataset's classes last."""
 
+    join_levels: bool = True
+    """integration: whether the classifier of a level sees the features of the coarser levels' networks beside those of
+    its own; without, it shows what they are good for."""
+
     levels: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """Coarser levels of labels, coarsest first: each a name and the names of its classes."""
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from model.config import ModelConfig
 from model.resnet import Outputs, VideoResNet, classifier, join_outputs
 from model.weights import load_pretrained, read_weights
 
@@ -31,14 +32,12 @@ class PathwayNet(nn.Module):
     synthesizer_names: tuple[str, ...] = ()
     given_levels: tuple[str, ...] = ()
 
-    def __init__(
-        self, pathways: Sequence[VideoResNet], num_segments: int, level_names: tuple[str, ...], dropout: float
-    ) -> None:
+    def __init__(self, pathways: Sequence[VideoResNet], config: ModelConfig) -> None:
         super().__init__()
-        assert len(pathways) == len(level_names) + 1, (len(pathways), level_names)
-        self.num_segments, self.level_names = num_segments, level_names
+        assert len(pathways) == len(config.levels) + 1, (len(pathways), config.levels)
+        self.num_segments, self.level_names = config.num_segments, tuple(name for name, _ in config.levels)
         self.pathways = nn.ModuleList(pathways)
-        self.frames = [pathway_frames(num_segments, pathway.num_segments) for pathway in pathways]
+        self.frames = [pathway_frames(config.num_segments, pathway.num_segments) for pathway in pathways]
 
     def forward(self, clips: Tensor, with_losses: bool = False) -> Tensor | Outputs:
         """Logits (B, num_classes) of clips (B, T, 3, H, W); with `with_losses` those of the coarser levels too.
@@ -68,21 +67,24 @@ class PathwayNet(nn.Module):
 
 
 class IntegrationNet(PathwayNet):
-    """Frozen pathways, and for each level a classifier on what its own and the coarser ones found."""
+    """Frozen pathways, and for each level a classifier on what its own and the coarser ones found.
+
+    Without model.join_levels the classifier of a level sees what its own pathway found alone.
+    """
 
     added = ("hidden", "classifiers")
 
-    def __init__(
-        self, pathways: Sequence[VideoResNet], num_segments: int, level_names: tuple[str, ...], dropout: float
-    ) -> None:
-        super().__init__(pathways, num_segments, level_names, dropout)
+    def __init__(self, pathways: Sequence[VideoResNet], config: ModelConfig) -> None:
+        super().__init__(pathways, config)
         self.pathways.requires_grad_(False)
+        self.seen = [range(0 if config.join_levels else level, level + 1) for level in range(len(pathways))]
+        """Of each level, the levels whose features its classifier sees."""
         fcs = [pathway.fc for pathway in pathways]
         self.hidden = nn.ModuleList(
-            nn.Sequential(nn.Linear(fc.in_features, HIDDEN), nn.ReLU(), nn.Dropout(dropout)) for fc in fcs
+            nn.Sequential(nn.Linear(fc.in_features, HIDDEN), nn.ReLU(), nn.Dropout(config.dropout)) for fc in fcs
         )
         self.classifiers = nn.ModuleList(
-            classifier((level + 1) * HIDDEN, fc.out_features) for level, fc in enumerate(fcs)
+            classifier(len(seen) * HIDDEN, fc.out_features) for seen, fc in zip(self.seen, fcs)
         )
         self.train()
 
@@ -96,7 +98,10 @@ class IntegrationNet(PathwayNet):
         with torch.no_grad():
             features = [self._features(pathway, clips[:, f]) for pathway, f in zip(self.pathways, self.frames)]
         hidden = [layer(feature) for layer, feature in zip(self.hidden, features)]
-        return [classify(torch.cat(hidden[: level + 1], dim=1)) for level, classify in enumerate(self.classifiers)]
+        return [
+            classify(torch.cat([hidden[level] for level in seen], dim=1))
+            for classify, seen in zip(self.classifiers, self.seen)
+        ]
 
     @staticmethod
     def _features(pathway: VideoResNet, clips: Tensor) -> Tensor:

@@ -54,6 +54,14 @@ def test_integration_joins_each_level_with_the_coarser_ones():
     torch.testing.assert_close(outputs.logits, element(torch.cat([e, s, el], 1)))
 
 
+def test_without_joining_a_level_sees_its_own_features_alone():
+    net, clips = build_model(replace(INTEGRATION, join_levels=False)).eval(), clips_of()
+    assert [classify.in_features for classify in net.classifiers] == [HIDDEN] * 3
+    net(clips).sum().backward()
+    reached = {name.split(".")[1] for name, p in net.named_parameters() if p.grad is not None}
+    assert reached == {"2"}
+
+
 def test_frozen_pathways_learn_nothing():
     net = build_model(INTEGRATION).train()
     before = {name: value.clone() for name, value in net.pathways.state_dict().items()}
