@@ -221,8 +221,8 @@ class Config:
         return yaml.safe_dump(asdict(self), sort_keys=False)
 
 
-def parse_config(prog: str, arguments: list[str] | None = None) -> Config:
-    """Reads --config FILE and --section.key=value options.
+def parse_config(prog: str, arguments: list[str] | None = None, kind: type[Config] = Config) -> Config:
+    """Reads --config FILE and --section.key=value options of a `kind` of configuration.
 
     `model.num_segments` is `data.num_segments`, `model.num_classes` the number of classes of `data.train`, and
     `model.levels` its further levels of labels; none of them can be given.
@@ -234,36 +234,36 @@ def parse_config(prog: str, arguments: list[str] | None = None) -> Config:
     parser.add_argument("--config", action="config", help="YAML file; what it leaves out keeps its default.")
     # The DeepSpeed launcher gives every process its number; the environment says the same.
     parser.add_argument("--local_rank", type=int, default=0, help="Set by the launcher.")
-    parser.add_class_arguments(Config)
+    parser.add_class_arguments(kind)
     parser.link_arguments("data.num_segments", "model.num_segments")
     parser.link_arguments("data.train", "model.num_classes", compute_fn=_count_classes)
     parser.link_arguments("data.train", "model.levels", compute_fn=_read_levels)
     arguments = sys.argv[1:] if arguments is None else arguments
     arguments = ["--resume=auto" if argument == "--resume" else argument for argument in arguments]
-    return _instantiate(parser, parser.parse_args(arguments))
+    return _instantiate(parser, parser.parse_args(arguments), kind)
 
 
-def load_config(path: Path) -> Config:
+def load_config(path: Path, kind: type[Config] = Config) -> Config:
     """Reads a resolved configuration that `Config.to_yaml` wrote.
 
     Raises:
         UserError: the file is missing or not such a configuration.
     """
     parser = CommandLine(prog=str(path), exit_on_error=False)
-    parser.add_class_arguments(Config)
+    parser.add_class_arguments(kind)
     try:
         values = yaml.safe_load(path.read_text())
         if not isinstance(values, dict):
             raise ValueError("no sections in it")
-        return _instantiate(parser, parser.parse_object(values))
+        return _instantiate(parser, parser.parse_object(values), kind)
     except (OSError, yaml.YAMLError, ValueError) as error:
         raise UserError(f"{path}: not a resolved configuration: {' '.join(str(error).split())}") from error
 
 
-def _instantiate(parser: CommandLine, namespace) -> Config:
+def _instantiate(parser: CommandLine, namespace, kind: type[Config]) -> Config:
     try:
         values = parser.instantiate(namespace)
-        return Config(**{name: getattr(values, name) for name in Config.__dataclass_fields__})
+        return kind(**{name: getattr(values, name) for name in kind.__dataclass_fields__})
     except ValueError as error:
         parser.error(str(error))
 

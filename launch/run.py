@@ -55,7 +55,7 @@ def open_run(config: Config, classes: tuple[str, ...], ranks: Ranks) -> Path:
         raise UserError(f"run_dir={run_dir} cannot be written: {error.strerror}; choose another") from error
     if config.resume == "never":
         raise UserError(f"run_dir={run_dir} holds a run already; go on with --resume, or choose another --run_dir")
-    _check_same_run(load_config(path), config, run_dir)
+    check_same_run(load_config(path), config, run_dir)
     if read_info(folder / last).classes != classes:
         raise UserError(
             f"run_dir={run_dir} holds a run with other classes than those of data.train={config.data.train}"
@@ -133,7 +133,7 @@ def record_evaluation(run_dir: Path, metrics: dict[str, float], ranks: Ranks) ->
     write_info(folder / last, replace(read_info(folder / last), metrics=metrics))
 
 
-def _check_same_run(old: Config, new: Config, run_dir: Path) -> None:
+def check_same_run(old: Config, new: Config, run_dir: Path) -> None:
     """Raises UserError if `new` would train something else than `old`."""
     before, now = (
         asdict(config) | {"data": config.data.shaping(), "stages": dict(enumerate(map(asdict, config.stages), 1))}

@@ -81,9 +81,9 @@ def test_a_network_made_for_one_length_is_refused_in_a_line():
     model = ModelConfig(arch="tsn", depth=18, num_classes=3, head="encoder", encoder=EncoderConfig())
     stages = (StageConfig(num_segments=4), StageConfig(num_segments=8))
     schedule = parse_config("train", CONSTANT).schedule
-    with pytest.raises(UserError, match="stage 2: .*num_segments=8.*model.head=encoder cannot change it"):
+    with pytest.raises(UserError, match=r"stage 2: .*num_segments=8.*model.head=encoder cannot change it"):
         check_stages(Config(model=model, schedule=schedule, stages=stages))
-    with pytest.raises(ValueError, match="model.num_segments=6"):
+    with pytest.raises(ValueError, match=r"model\.num_segments=6"):
         Config(model=ModelConfig(arch="dg_p3d"), schedule=schedule, stages=(StageConfig(num_segments=6),))
     for arch in ("vpsn", "tsn", "tsm", "gst", "stm", "tea", "p3d"):
         check_stages(Config(model=ModelConfig(arch=arch), schedule=schedule, stages=stages))

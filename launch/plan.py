@@ -1,0 +1,265 @@
+"""Finds in which order, and for how many epochs each, to train with which clips and learning rates.
+
+    deepspeed launch/plan.py --config launch/configs/plans/motion.yaml   # all GPUs of this machine, or its CPU
+    … --plan.patience_epochs=5                                           # any option of launch/train.py, and plan's
+    … --resume                                                           # goes on where it was
+
+It trains along every edge of the plan's graph (launch/planning.py), each a run of its own in RUN/edges, and leaves
+
+    RUN/schedule.yaml      the path found, as a configuration for launch/train.py
+    RUN/plan.png           the graph, the fitted curves and the path
+    RUN/plan.json          the figures of all edges
+    RUN/edges/1-4/         of each edge edge.json, the weights of its knee in model.safetensors, metrics.jsonl
+
+Exit codes are those of launch/train.py.
+"""
+
+import json
+import logging
+import os
+import shutil
+from contextlib import closing
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import yaml
+
+from launch.assembly import check_stages, load_splits
+from launch.checkpoints import read_info
+from launch.config import Config, TrainConfig, load_config, parse_config
+from launch.engine import Ranks, check_device, deepspeed_options, expected_world_size, gather_objects, start_ranks
+from launch.outputs import replacing
+from launch.plan_picture import draw_plan
+from launch.planning import SOURCE, Edge, Outcome, Plan, PlanConfig, find_knee, plan_edges
+from launch.run import check_same_run, last_checkpoint, open_run
+from launch.runlog import check_wandb, read_metrics, start_logging
+from launch.train import Trainer, run
+from launch.voices import all_or_none, one_voice
+from sharding.commandline import UserError, run_command
+from sharding.manifest import PackedDataset
+
+log = logging.getLogger("launch.plan")
+
+
+@dataclass(frozen=True)
+class PlannedConfig(Config):
+    """A run whose stages are to be found."""
+
+    plan: PlanConfig = field(default_factory=PlanConfig)
+
+    def __post_init__(self) -> None:
+        if self.stages:
+            raise ValueError("stages: they are what is to be found; leave them out")
+        super().__post_init__()
+        if self.train.epochs != TrainConfig.epochs:
+            raise ValueError(f"train.epochs={self.train.epochs}: a plan finds them; leave it out, see plan.max_epochs")
+        self.schedule_of_all()
+
+    @property
+    def num_states(self) -> int:
+        return len(self.plan.clips) * len(self.plan.rate_factors)
+
+    def base(self) -> Config:
+        """What all edges share."""
+        return Config(**{name: getattr(self, name) for name in Config.__dataclass_fields__})
+
+    def schedule_of(self, path: list[tuple[int, int]]) -> Config:
+        """The run of these states and epochs."""
+        stages = tuple(self.plan.stage(state, epochs) for state, epochs in path)
+        schedule = replace(self.schedule, warmup_epochs=min(self.schedule.warmup_epochs, stages[0].epochs))
+        changes = {"run_dir": f"{self.run_dir}/trained", "resume": "never"}
+        return replace(self.base(), stages=stages, schedule=schedule, **changes)
+
+    def schedule_of_all(self) -> Config:
+        """A run of all states, to be checked before anything is begun."""
+        return self.schedule_of([(state, self.plan.max_epochs) for state in range(1, self.num_states + 1)])
+
+    def along(self, edge: Edge, start: Outcome | None) -> Config:
+        """Training along an edge, from the outcome that made the model of its start."""
+        most = self.plan.max_epochs
+        config = self.base().with_clips(self.plan.stage(edge.end, most), most)
+        if start is not None and start.weights is not None:
+            config = replace(config, model=replace(config.model, pretrained=start.weights))
+        if edge.start != SOURCE:
+            config = replace(config, schedule=replace(config.schedule, warmup_epochs=0))
+        return replace(config, run_dir=f"{self.run_dir}/edges/{edge}", resume="auto")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    with one_voice():
+        config = parse_config("launch/plan.py", arguments, PlannedConfig)
+        check_device(config)
+        if config.train.wandb:
+            check_wandb()
+        deepspeed_options(config, expected_world_size())
+        if config.data.val is None:
+            raise UserError("data.val is not set: a plan is made by the accuracy on a packed validation split")
+        check_stages(config.schedule_of_all())
+        train_set, val_set = load_splits(config)
+        ranks = start_ranks(config.train.timeout_seconds)
+        with all_or_none(ranks):
+            open_plan(config, ranks)
+        start_logging(Path(config.run_dir), ranks.rank)
+        return run(config, ranks, lambda: search(config, ranks, train_set, val_set))
+
+
+def open_plan(config: PlannedConfig, ranks: Ranks) -> None:
+    """Makes the folder; the first rank checks whether the plan there may be gone on with."""
+    path = Path(config.run_dir) / "plan.yaml"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not ranks.is_first:
+            return
+        if not path.exists():
+            with replacing(path) as temporary:
+                temporary.write_text(config.to_yaml())
+            return
+    except OSError as error:
+        raise UserError(f"run_dir={config.run_dir} cannot be written: {error.strerror}; choose another") from error
+    if config.resume == "never":
+        raise UserError(
+            f"run_dir={config.run_dir} holds a plan already; go on with --resume, or choose another --run_dir"
+        )
+    check_same_run(load_config(path, PlannedConfig), config, path.parent)
+
+
+def search(config: PlannedConfig, ranks: Ranks, train_set: PackedDataset, val_set: PackedDataset) -> bool:
+    """The dynamic program over the edges; returns False if a signal asked to leave."""
+    plan, settings = Plan(), config.plan
+    for edge in plan_edges(len(settings.clips), len(settings.rate_factors), settings.extended):
+        outcome = train_edge(config, edge, plan.best.get(edge.start), ranks, train_set, val_set)
+        if outcome is None:
+            return False
+        plan.add(outcome)
+        log.info("edge %s: %d epochs, %.4f fitted, %.4f measured", edge, outcome.epochs, outcome.score, outcome.metric)
+    if ranks.is_first:
+        conclude(config, plan)
+    return True
+
+
+def train_edge(
+    config: PlannedConfig,
+    edge: Edge,
+    start: Outcome | None,
+    ranks: Ranks,
+    train_set: PackedDataset,
+    val_set: PackedDataset,
+) -> Outcome | None:
+    """Trains until the knee, unless it was done before; None if a signal asked to leave."""
+    along = config.along(edge, start)
+    folder = Path(along.run_dir)
+    if (outcome := _from_first(lambda: load_outcome(folder), ranks)) is not None:
+        return outcome
+    with all_or_none(ranks):
+        open_run(along, train_set.manifest.classes, ranks)
+    watch = Watch(folder, start.metric if start else 0.0, config.plan, ranks)
+    with closing(Trainer(along, ranks, train_set, val_set)) as trainer:
+        log.info("edge %s: %s", edge, config.plan.stage(edge.end, config.plan.max_epochs))
+        if not trainer.train(watch):
+            return None
+    return _from_first(lambda: finish_edge(folder, edge, start, watch), ranks)
+
+
+class Watch:
+    """Tells whether the knee was passed; keeps the weights of each epoch until then."""
+
+    def __init__(self, folder: Path, start_metric: float, plan: PlanConfig, ranks: Ranks):
+        self._folder, self._start_metric, self._plan, self._ranks = folder, start_metric, plan, ranks
+        self.metrics: tuple[float, ...] = ()
+        self.knee: tuple[int, float] | None = None
+
+    def __call__(self) -> bool:
+        if self._ranks.is_first:
+            keep_weights(self._folder)
+        self.metrics = _from_first(lambda: (self._start_metric, *read_accuracies(self._folder)), self._ranks)
+        self.knee = find_knee(self.metrics, self._plan.patience_epochs, self._plan.max_epochs)
+        return self.knee is not None
+
+
+def read_accuracies(run_dir: Path) -> list[float]:
+    """(top-1 + top-3 + top-5) / 3 of each evaluation of a run."""
+    lines = (line for line in read_metrics(run_dir) if line["kind"] == "evaluation")
+    means = {line["epoch"]: (line["top1"] + line["top3"] + line["top5"]) / 3 for line in lines}
+    return [means[epoch] for epoch in sorted(means)]
+
+
+def weights_of(folder: Path, epoch: int) -> Path:
+    return folder / "weights" / f"epoch-{epoch:04d}.safetensors"
+
+
+def keep_weights(folder: Path) -> None:
+    """Copies the evaluated weights of the newest checkpoint, unless there are some of this epoch."""
+    last = last_checkpoint(folder)
+    path = weights_of(folder, read_info(last).epoch) if last else None
+    if path is not None and not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        with replacing(path) as temporary:
+            shutil.copyfile(last / "model.safetensors", temporary)
+
+
+def finish_edge(folder: Path, edge: Edge, start: Outcome | None, watch: Watch) -> Outcome:
+    """Writes the outcome and the weights of the knee, and removes the others; at zero epochs they are the start's."""
+    epochs, score = watch.knee
+    weights = start.weights if start else None
+    if epochs > 0:
+        weights = os.fspath(folder / "model.safetensors")
+        with replacing(Path(weights)) as temporary:
+            shutil.copyfile(weights_of(folder, epochs), temporary)
+    outcome = Outcome(edge, watch.metrics, epochs, score, weights)
+    with replacing(folder / "edge.json") as temporary:
+        temporary.write_text(json.dumps(asdict(outcome), indent=1) + "\n")
+    for name in ("weights", "checkpoints"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    return outcome
+
+
+def load_outcome(folder: Path) -> Outcome | None:
+    """What `finish_edge` wrote."""
+    if not (folder / "edge.json").exists():
+        return None
+    values = json.loads((folder / "edge.json").read_text())
+    return Outcome(**values | {"edge": Edge(*values["edge"]), "metrics": tuple(values["metrics"])})
+
+
+def conclude(config: PlannedConfig, plan: Plan) -> None:
+    """Writes schedule.yaml, plan.json and plan.png."""
+    folder = Path(config.run_dir)
+    path = plan.path(config.num_states)
+    if not path:
+        raise UserError(f"{folder}: no edge has improved on what it started from; try other learning rates")
+    values = {"path": [str(outcome.edge) for outcome in path], "edges": [asdict(o) for o in plan.outcomes]}
+    with replacing(folder / "plan.json") as temporary:
+        temporary.write_text(json.dumps(values, indent=1) + "\n")
+    schedule = config.schedule_of([(outcome.edge.end, outcome.epochs) for outcome in path])
+    with replacing(folder / "schedule.yaml") as temporary:
+        temporary.write_text(schedule_yaml(schedule))
+    picture = draw_plan(plan, config.plan, path, folder / "plan.png")
+    for stage in schedule.stages:
+        log.info("%d epochs: %d segments, learning rate %g", stage.epochs, stage.num_segments, stage.learning_rate)
+    log.info("%s; train it with launch/train.py --config %s", picture, folder / "schedule.yaml")
+
+
+def schedule_yaml(config: Config) -> str:
+    """What differs from the defaults, as a configuration for `launch/train.py`."""
+    defaults = asdict(Config())
+    values = {}
+    for section, given in asdict(config).items():
+        if isinstance(given, dict):
+            given = {name: value for name, value in given.items() if value != defaults[section].get(name)}
+        values[section] = given
+    for name in ("num_segments", "num_classes", "levels"):  # which follow from the data
+        values["model"].pop(name, None)
+    values["train"].pop("epochs")
+    values["stages"] = [{name: v for name, v in stage.items() if v is not None} for stage in values["stages"]]
+    # Empty milestones differ from the defaults and are written, empty sections are not.
+    kept = {section: given for section, given in values.items() if given not in ({}, None)}
+    return yaml.safe_dump(kept, sort_keys=False)
+
+
+def _from_first(call, ranks: Ranks):
+    """What `call` returns on the first rank, on all of them."""
+    return gather_objects(call() if ranks.is_first else None, ranks)[0]
+
+
+if __name__ == "__main__":
+    run_command(main, "launch/plan.py")
