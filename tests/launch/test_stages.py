@@ -1,5 +1,7 @@
 """Runs of stages: clips, learning rate and BatchNorm that change on the way."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 import yaml
@@ -7,11 +9,15 @@ from safetensors.torch import load_file
 
 from launch.assembly import check_stages
 from launch.checkpoints import load_checkpoint, pointed
-from launch.config import Config, StageConfig, load_config, parse_config
+from launch.config import Config, load_config, parse_config
+from launch.plan import PlannedConfig
+from launch.planning import plan_edges
 from launch.runlog import read_metrics
+from launch.stages import StageConfig
 from model import ModelConfig
 from model.config import EncoderConfig
 from sharding.commandline import UserError
+from tests.conftest import ROOT
 from tests.launch.conftest import alone_command, losses, same_weights, started, train_alone, wait_for_step
 
 STAGES = [
@@ -140,3 +146,29 @@ def test_stages_under_zero(staged_config, tmp_path, zero_stage):
 def test_other_stages_are_another_run(staged_config, staged):
     done = train_alone(staged_config, staged, "--resume", "--stages=[{epochs: 4}]")
     assert done.returncode == 2 and "holds a run with stages.1=" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "segments", "rates", "epochs"),
+    [
+        ("kinetics400", [16, 32, 32, 64, 64], [0.04, 0.04, 0.004, 4e-4, 4e-5], [58, 108, 26, 10, 18]),
+        ("something_v1", [8, 8, 4, 8], [0.04, 0.004, 4e-4, 4e-4], [25, 6, 57, 35]),
+    ],
+)
+def test_the_published_paths(name, segments, rates, epochs):
+    config = parse_config("train", [f"--config={ROOT}/launch/configs/planned_{name}.yaml"])
+    check_stages(config)
+    stages = config.split_stages()
+    assert [stage.data.num_segments for stage in stages] == segments
+    assert [stage.train.epochs for stage in stages] == [sum(epochs[: number + 1]) for number in range(len(epochs))]
+    batch_size = config.train.batch_size
+    assert [stage.optimizer.scaled_learning_rate(batch_size) for stage in stages] == pytest.approx(rates)
+    # They are paths of the graph that launch/plan.py searches, in the same states.
+    plan = parse_config("plan", [f"--config={ROOT}/launch/configs/plans/{name}.yaml"], PlannedConfig)
+    states = {
+        (stage.data.num_segments, round(stage.optimizer.scaled_learning_rate(256), 9)): state
+        for state, stage in enumerate(plan.schedule_of_all().split_stages(), 1)
+    }
+    path = [0, *(states[segment, rate] for segment, rate in zip(segments, rates))]
+    edges = set(plan_edges(3, 3, extended=True))
+    assert all(edge in edges for edge in pairwise(path))
