@@ -41,7 +41,7 @@ def multi_scale_box(height: int, width: int, draws: np.ndarray) -> np.ndarray:
     array([  0.,   0., 224., 224.], dtype=float32)
     """
     scales = _SCALE_PAIRS[int(draws[0] * len(_SCALE_PAIRS))]
-    tall, wide = (int(min(height, width) * scale) for scale in scales)
+    tall, wide = (max(1, int(min(height, width) * scale)) for scale in scales)
     down, right = _PLACES[int(draws[1] * len(_PLACES))]
     top, left = (height - tall) // 4 * down, (width - wide) // 4 * right
     return np.array([top, left, top + tall, left + wide], np.float32)

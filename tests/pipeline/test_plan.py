@@ -165,6 +165,13 @@ def test_scaled_crops_lie_in_the_frame(height, width, draws):
     assert area > 0.06 or cut
 
 
+def test_multi_scale_keeps_a_pixel():
+    """Of a video one pixel high, 0.66 of the short side is none."""
+    for draw in np.linspace(0, 1, 50, endpoint=False):
+        top, left, bottom, right = multi_scale_box(1, 40, np.array([draw, 0.5]))
+        assert 0 <= top < bottom <= 1 and 0 <= left < right <= 40
+
+
 def test_multi_scale_takes_every_pair_and_place():
     draws = (np.arange(2000) + 0.5) / 2000
     generator = np.random.default_rng(0)
