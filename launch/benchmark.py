@@ -12,6 +12,7 @@ Figures hold for this machine at this moment; compare those of one run.
 import os
 import tempfile
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 
 import torch
@@ -222,7 +223,19 @@ def main(arguments: list[str] | None = None) -> None:
         commands.add_subcommand(name, subparser, help=summary)
     options = parser.parse_args(arguments)
     values = options[options.command].as_dict()
+    _check_numbers(options.command, values)
     COMMANDS[options.command](**values)
+
+
+def _check_numbers(command: str, values: dict[str, object]) -> None:
+    """Raises UserError for a number below 0, or of 0 where that is not the default: some would be measured forever."""
+    defaults = {name: parameter.default for name, parameter in signature(COMMANDS[command]).parameters.items()}
+    for name, value in values.items():
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            continue
+        if value < 0 or (value == 0 and defaults[name] != 0):
+            allowed = "0 or more" if defaults[name] == 0 else "more than 0"
+            raise UserError(f"--{name} {value:g}: use {allowed}")
 
 
 if __name__ == "__main__":

@@ -7,8 +7,10 @@ import sys
 import pytest
 
 from launch.advise import Candidate, choose_sample, recommend
+from launch.benchmark import main
 from launch.doctor import diagnosis
 from launch.loader_speed import Stage
+from sharding.commandline import UserError
 from tests.conftest import run_command
 
 
@@ -96,3 +98,19 @@ def test_samples_are_different_and_repeatable():
     assert len(set(chosen)) == 10
     assert chosen == choose_sample(videos, 10)
     assert choose_sample(videos, 1000) == videos
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "allowed"),
+    [
+        ("loader", "--batch_size=0", "more than 0"),
+        ("loader", "--clips_per_second=0", "more than 0"),
+        ("loader", "--epochs=-1", "0 or more"),
+        ("step", "--rounds=0", "more than 0"),
+        ("advise", "--num_videos=-5", "more than 0"),
+    ],
+)
+def test_numbers_that_measure_nothing_are_refused(command, option, allowed, tmp_path):
+    place = {"loader": [f"--data={tmp_path}"], "advise": [f"--videos={tmp_path}"], "step": []}[command]
+    with pytest.raises(UserError, match=f"{option.split('=')[0]} .*: use {allowed}"):
+        main([command, *place, option])
