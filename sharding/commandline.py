@@ -23,8 +23,15 @@ class CommandLine(ArgumentParser):
     def __init__(self, **arguments):
         super().__init__(allow_abbrev=False, **arguments)  # --model.dept is a mistake, not a short form
 
+    def parse_args(self, *arguments, **options):
+        try:
+            return super().parse_args(*arguments, **options)
+        except UnicodeDecodeError as error:  # only configuration files are read
+            self.error(f"--config: not a text file ({error.reason} at byte {error.start}); give a YAML file")
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         line = " ".join(message.split())
+        line = re.sub(r"^Call to compute_fn of link '.*?' with args \(.*?\) failed: ", "", line)  # the parser's affair
         nearest = _nearest_option(line, [name for action in self._actions for name in _names(action)])
         hint = f"; did you mean {nearest}?" if nearest else f"; see {self.prog} --help"
         if not self.exit_on_error:

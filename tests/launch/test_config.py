@@ -125,3 +125,15 @@ def test_a_damaged_resolved_configuration_is_one_line(tmp_path, text):
     with pytest.raises(UserError, match="not a resolved configuration") as caught:
         load_config(path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_configuration_that_is_no_text_is_one_line(tmp_path):
+    path = tmp_path / "weights.pt"
+    path.write_bytes(b"PK\x03\x04\xe8\x00\xff")
+    with pytest.raises(UserError, match="--config: not a text file"):
+        parse_config("train.py", [f"--config={path}"])
+
+
+def test_what_is_wrong_with_the_data_is_said_without_the_parser():
+    with pytest.raises(UserError, match=r"^foo://bucket/train: Protocol not known"):
+        parse_config("train.py", ["--data.train=foo://bucket/train"])
