@@ -1,6 +1,7 @@
 """DeepSpeed behind a small surface; the one module that imports it: start ranks, build the engine, save and load."""
 
 import errno
+import hashlib
 import logging
 import os
 import socket
@@ -15,6 +16,11 @@ os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.envir
 
 import numpy as np
 import torch
+
+# Where they are kept: of each environment by itself, or two of them would build anew in turns.
+_ENVIRONMENT = hashlib.sha256(f"{sys.prefix} {torch.__version__}".encode()).hexdigest()[:12]
+_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(_CACHE / "torch_extensions" / f"vpsn-{_ENVIRONMENT}"))
 
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # said, it is not guessed with a warning
@@ -88,6 +94,8 @@ def start_ranks(timeout_seconds: float = 600.0) -> Ranks:
             ranks_here = int(os.environ.get("LOCAL_SIZE", "1"))
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // ranks_here))
     if not dist.is_initialized():
+        if device.type == "cpu" and not any(Path(os.environ["TORCH_EXTENSIONS_DIR"]).rglob("*.so")):
+            print("building DeepSpeed's communication kernel for this environment: once, about a minute", flush=True)
         _join("nccl" if device.type == "cuda" else "gloo", timedelta(seconds=timeout_seconds))
     return Ranks(dist.get_rank(), dist.get_world_size(), device)
 

@@ -33,7 +33,8 @@ from launch.plan_picture import draw_plan
 from launch.planning import SOURCE, Edge, Outcome, Plan, PlanConfig, find_knee, plan_edges
 from launch.run import check_same_run, last_checkpoint, open_run
 from launch.runlog import check_wandb, read_metrics, start_logging
-from launch.train import Trainer, run
+from launch.train import run
+from launch.trainer import Trainer
 from launch.voices import all_or_none, one_voice
 from sharding.commandline import UserError, run_command
 from sharding.manifest import PackedDataset

@@ -1,6 +1,7 @@
 """The loader: planned clips, read, decoded and cropped, as an iterator whose state is (epoch, step)."""
 
 import logging
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -197,12 +198,20 @@ class VideoLoader:
                 f"data.min_frames={config.min_frames}; lower it, or list the sample in quarantine.jsonl"
             )
         if not self.training:
-            if config.test_crops == 10 and self.dataset.manifest.flip_pairs:
-                raise UserError(
-                    f"data.test_crops=10 mirrors clips, which changes classes of {location} (its flip pairs); "
-                    "use 1 or 3"
-                )
+            if config.test_crops == 10 and (self.dataset.manifest.flip_pairs or not config.flip):
+                reason = "the network was trained without mirroring (data.flip)" if not config.flip else ""
+                reason = reason or f"that changes classes of {location} (its flip pairs)"
+                raise UserError(f"data.test_crops=10 mirrors clips, but {reason}; use 1 or 3")
             return
+        thinned = self.dataset.manifest.settings.get("max_frames", math.inf)
+        if config.sampling == "dense" and self.dataset.manifest.profile in ("h264", "jpeg"):
+            share = float(np.mean(self.dataset.num_frames[kept] >= thinned))
+            if share:
+                log.warning(
+                    "%s: %.0f %% of the videos were cut down to %d evenly spaced frames when they were packed, so frames "
+                    "of a dense clip do not follow each other as they were filmed; pack under --profile dense",
+                    *(location, 100 * share, thinned),
+                )
         if self.batch_size % (self.world_size * self.micro_batch_size):
             raise UserError(
                 f"batch size {self.batch_size} cannot be shared: it must be a multiple of {self.world_size} rank(s) "

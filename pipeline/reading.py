@@ -29,7 +29,7 @@ class SampleError(RuntimeError):
 def verify_command(dataset: PackedDataset) -> str:
     """What a message about bad samples advises."""
     where = f"the folder that {dataset.location} was made from" if dataset.shard_source else dataset.directory
-    return f"check the shards with: python -m sharding verify {where} --decode"
+    return f"check the shards with: python -m sharding verify {where} --decode (--quarantine leaves bad samples out)"
 
 
 def read_media(dataset: PackedDataset, sample_id: int) -> bytes:

@@ -19,6 +19,7 @@ from sharding import media
 from sharding.commandline import UserError
 from sharding.manifest import PackedDataset, load_dataset
 from sharding.media import decode_frames
+from tests.conftest import pack
 from tests.pipeline.test_loader import pixels
 
 
@@ -137,8 +138,19 @@ def test_ten_crops_do_not_go_with_classes_that_have_sides(numbered, tmp_path):
     manifest = json.loads((copy / "manifest.json").read_text())
     (copy / "manifest.json").write_text(json.dumps(manifest | {"flip_pairs": [[0, 1]]}))
     config = DataConfig(short_side=64, crop_size=56, test_crops=10)
-    with pytest.raises(UserError, match=r"test_crops=10 mirrors clips.*use 1 or 3"):
+    with pytest.raises(UserError, match=r"test_crops=10 mirrors clips, but that changes classes .*use 1 or 3"):
         VideoLoader(load_dataset(copy), config, training=False, micro_batch_size=4)
+    with pytest.raises(UserError, match=r"trained without mirroring \(data.flip\); use 1 or 3"):
+        VideoLoader(load_dataset(numbered), replace(config, flip=False), training=False, micro_batch_size=4)
+
+
+def test_dense_clips_of_thinned_videos_are_warned_of(numbered_videos, numbered, tmp_path, caplog):
+    config = DataConfig(short_side=64, crop_size=56, sampling="dense", frame_stride=1)
+    VideoLoader(load_dataset(numbered), config, training=True, micro_batch_size=4)
+    assert not caplog.text
+    thinned = load_dataset(pack(numbered_videos, tmp_path, max_frames=8))
+    VideoLoader(thinned, config, training=True, micro_batch_size=4)
+    assert "69 % of the videos were cut down to 8 evenly spaced frames" in caplog.text
 
 
 def test_too_few_frames_are_refused_by_name(dataset):
