@@ -197,8 +197,7 @@ class Config:
         if not self.stages:
             return (self,)
         ends = accumulate(stage.epochs for stage in self.stages)
-        first, *others = (self.with_clips(stage, end) for stage, end in zip(self.stages, ends))
-        return first, *(replace(other, resume="auto") for other in others)
+        return tuple(self.with_clips(stage, end) for stage, end in zip(self.stages, ends))
 
     def with_clips(self, clips: ClipConfig, epochs: int) -> "Config":
         """The same with other clips, without stages."""

@@ -9,18 +9,24 @@ import sys
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 # DeepSpeed builds its communication kernels at first use and finds the build tools of this environment on the PATH.
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 
+# They are kept for each environment by itself, or two of them would build anew in turns.
+os.environ.setdefault(
+    "TORCH_EXTENSIONS_DIR",
+    str(
+        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        / "torch_extensions"
+        / ("vpsn-" + hashlib.sha256(f"{sys.prefix} {version('torch')}".encode()).hexdigest()[:12])
+    ),
+)
+
 import numpy as np
 import torch
-
-# Where they are kept: of each environment by itself, or two of them would build anew in turns.
-_ENVIRONMENT = hashlib.sha256(f"{sys.prefix} {torch.__version__}".encode()).hexdigest()[:12]
-_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(_CACHE / "torch_extensions" / f"vpsn-{_ENVIRONMENT}"))
 
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # said, it is not guessed with a warning
@@ -260,9 +266,9 @@ def save_engine(engine: Engine, folder: Path, name: str, state: dict) -> None:
     engine.save_checkpoint(str(folder), tag=name, client_state=state, save_latest=False)
 
 
-def load_engine(engine: Engine, folder: Path, name: str, optimizer: bool = True) -> dict:
-    """Loads what `save_engine` wrote, on all ranks, and returns its `state`; the optimizer's part only if wanted."""
-    path, state = engine.load_checkpoint(str(folder), tag=name, load_optimizer_states=optimizer)
+def load_engine(engine: Engine, folder: Path, name: str) -> dict:
+    """Loads what `save_engine` wrote, on all ranks, and returns its `state`."""
+    path, state = engine.load_checkpoint(str(folder), tag=name)
     if path is None:
         raise UserError(f"{folder / name}: DeepSpeed finds no checkpoint there")
     if state.get("loss_scale"):

@@ -4,6 +4,10 @@ import logging
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import NamedTuple
+
+from safetensors.torch import load_file
+from torch import nn
 
 from launch.averaging import WeightAverage
 from launch.checkpoints import (
@@ -69,26 +73,40 @@ def last_checkpoint(run_dir: Path) -> Path | None:
     return run_dir / "checkpoints" / name if name else None
 
 
-def resume(
-    run_dir: Path, engine: Engine, loader: VideoLoader, average: WeightAverage, last_epoch: int, ranks: Ranks
-) -> bool:
+def resume(run_dir: Path, engine: Engine, loader: VideoLoader, average: WeightAverage, ranks: Ranks) -> bool:
     """Takes the newest checkpoint, if there is one, into the engine, the loader and the average; returns whether it is
-    of the end of an epoch and has not been evaluated.
-
-    If it ended a stage before the one that `last_epoch` ends, optimizer and clips are this stage's own.
-    """
+    of the end of an epoch and has not been evaluated."""
     last = last_checkpoint(run_dir)
     if last is None:
         return False
-    begins_stage = load_config(last / "config.yaml").train.epochs < last_epoch
-    state = load_engine(engine, last.parent, last.name, optimizer=not begins_stage)
-    if begins_stage:
-        loader.epoch, loader.left_out = state["loader"]["epoch"], tuple(state["loader"]["left_out"])
-    else:
-        loader.load_state_dict(state["loader"])
+    state = load_engine(engine, last.parent, last.name)
+    loader.load_state_dict(state["loader"])
     average.load(last / "model.safetensors", engine.global_steps)
     log.info("resumed from %s", last)
     return any_rank(ranks.is_first and loader.step == 0 and not read_info(last).metrics, ranks)
+
+
+class StageEnd(NamedTuple):
+    """What a stage of a run leaves to the next, besides its last checkpoint."""
+
+    loader: dict
+    """Its loader's state."""
+    steps: int
+    """Optimizer steps taken since the beginning of the run."""
+
+
+def take_weights(net: nn.Module, run_dir: Path) -> None:
+    """Takes the weights that were trained last into a network around which no engine was built yet."""
+    last = last_checkpoint(run_dir)
+    raw = last / "model_raw.safetensors"
+    net.load_state_dict(load_file(raw if raw.exists() else last / "model.safetensors"))
+
+
+def begin_stage(before: StageEnd, run_dir: Path, engine: Engine, loader: VideoLoader, average: WeightAverage) -> None:
+    """Goes on counting where the stage before ended, with clips and an optimizer of its own."""
+    loader.epoch, loader.left_out = before.loader["epoch"], tuple(before.loader["left_out"])
+    engine.global_steps = before.steps
+    average.load(last_checkpoint(run_dir) / "model.safetensors", before.steps)
 
 
 def save_run(

@@ -17,8 +17,7 @@ from contextlib import closing
 from pathlib import Path
 
 from launch.assembly import check_stages, load_splits
-from launch.checkpoints import read_info
-from launch.config import Config, parse_config
+from launch.config import Config, load_config, parse_config
 from launch.engine import Ranks, barrier, check_device, deepspeed_options, expected_world_size, start_ranks, stop_ranks
 from launch.liveness import Liveness
 from launch.meter import Diverged
@@ -52,12 +51,14 @@ def main(arguments: list[str] | None = None) -> int:
 def train_stages(config: Config, ranks: Ranks, train_set: PackedDataset, val_set: PackedDataset | None) -> bool:
     """Trains one stage after the other, from that of the newest checkpoint on; returns whether all are finished."""
     last = last_checkpoint(Path(config.run_dir))
-    epoch = read_info(last).epoch if last else 0
+    reached = load_config(last / "config.yaml").train.epochs if last else 0  # where the stage of that checkpoint ends
+    before = None
     for stage in config.split_stages():
-        if stage.train.epochs >= epoch:  # that which it ends may not have been evaluated
-            with closing(Trainer(stage, ranks, train_set, val_set)) as trainer:
+        if stage.train.epochs >= reached:
+            with closing(Trainer(stage, ranks, train_set, val_set, before)) as trainer:
                 if not trainer.train():
                     return False
+                before = trainer.end()
     return True
 
 

@@ -27,7 +27,7 @@ from launch.meter import Diverged, StepMeter, describe_step
 from launch.metrics import evaluate
 from launch.mixing import build_mixing
 from launch.norms import set_training_mode
-from launch.run import record_evaluation, resume, save_run
+from launch.run import StageEnd, begin_stage, record_evaluation, resume, save_run, take_weights
 from launch.runlog import RunLog
 from launch.schedules import learning_rate_factor
 from launch.signals import StopRequest
@@ -40,10 +40,17 @@ log = logging.getLogger("launch.trainer")
 
 
 class Trainer:
-    """One run, or a stage of it. All that training goes on from is the engine's, the loader's and the average's; the
-    rest follows from the step."""
+    """One run, or a stage of it that follows on another. All that training goes on from is the engine's, the loader's
+    and the average's; the rest follows from the step."""
 
-    def __init__(self, config: Config, ranks: Ranks, train_set: PackedDataset, val_set: PackedDataset | None):
+    def __init__(
+        self,
+        config: Config,
+        ranks: Ranks,
+        train_set: PackedDataset,
+        val_set: PackedDataset | None,
+        before: StageEnd | None = None,
+    ):
         self.config, self.ranks, self.train_set = config, ranks, train_set
         self.run_dir, train = Path(config.run_dir), config.train
         options = deepspeed_options(config, ranks.world_size)
@@ -51,14 +58,18 @@ class Trainer:
         with all_or_none(ranks):
             self.loader, self.val_loader = build_loaders(config, ranks, micro_batch_size, train_set, val_set, agree)
             net = build_network(config)
+        if before is not None:
+            take_weights(net, self.run_dir)
         self.average = WeightAverage(net, train.ema_decay, ranks.device)
         self.mix = build_mixing(train, config.model.num_classes)
         self.engine = build_engine(config, net, options, ranks)
         utilization = Utilization(config.model, config.data.crop_size, ranks.device, train.precision)
         self.meter = StepMeter(ranks, utilization)
         self.evaluation_due = False
-        if config.resume == "auto":
-            self.evaluation_due = resume(self.run_dir, self.engine, self.loader, self.average, train.epochs, ranks)
+        if before is not None:
+            begin_stage(before, self.run_dir, self.engine, self.loader, self.average)
+        elif config.resume == "auto":
+            self.evaluation_due = resume(self.run_dir, self.engine, self.loader, self.average, ranks)
         self.log = RunLog(self.run_dir, ranks.rank, self.step, asdict(config) if train.wandb else None)
         self.stop = StopRequest(ranks)
 
@@ -82,6 +93,10 @@ class Trainer:
             self.evaluate()
         log.info("finished %d epochs in %s", self.loader.epoch, self.run_dir)
         return True
+
+    def end(self) -> StageEnd:
+        """For the next stage to go on from."""
+        return StageEnd(self.loader.state_dict(), self.engine.global_steps)
 
     def close(self) -> None:
         """Stops the reading threads and writes out what is buffered."""

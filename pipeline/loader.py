@@ -208,8 +208,8 @@ class VideoLoader:
             share = float(np.mean(self.dataset.num_frames[kept] >= thinned))
             if share:
                 log.warning(
-                    "%s: %.0f %% of the videos were cut down to %d evenly spaced frames when they were packed, so frames "
-                    "of a dense clip do not follow each other as they were filmed; pack under --profile dense",
+                    "%s: %.0f %% of the videos were cut down to %d evenly spaced frames when they were packed, so "
+                    "frames of a dense clip do not follow each other as they were filmed; pack under --profile dense",
                     *(location, 100 * share, thinned),
                 )
         if self.batch_size % (self.world_size * self.micro_batch_size):
