@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 import yaml
 
+from launch.optimizers import LcamConfig, SecondMomentConfig
 from launch.stages import ClipConfig, StageConfig
 from model import ModelConfig
 from pipeline.config import DataConfig
@@ -91,16 +92,23 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """Stochastic gradient descent with momentum."""
+    """The optimizer, its learning rate and its weight decay."""
 
+    name: Literal["sgd", "lcam", "second_moment"] = "sgd"
+    """sgd: stochastic gradient descent with momentum; lcam: the same, its momentum chosen by the loss; second_moment:
+    gradients scaled by a power of their second moment, between momentum and Adam."""
     learning_rate: float = 0.01
     """Learning rate at the reference batch size."""
     reference_batch_size: int = 64
     """The learning rate is scaled by train.batch_size over this; 0 leaves it as it is."""
     momentum: float = 0.9
-    """Momentum."""
+    """Momentum of sgd; of second_moment the decay of the first moment; lcam has two of its own."""
     nesterov: bool = False
-    """Nesterov's form of momentum."""
+    """Nesterov's form of momentum, for sgd and lcam."""
+    lcam: LcamConfig = field(default_factory=LcamConfig)
+    """What lcam chooses from."""
+    second_moment: SecondMomentConfig = field(default_factory=SecondMomentConfig)
+    """How second_moment scales."""
     weight_decay: float = 5e-4
     """Weight decay of convolution and linear weights; biases and BatchNorm have none."""
     bias_learning_rate_factor: float = 2.0
@@ -112,6 +120,8 @@ class OptimizerConfig:
         for name in ("learning_rate", "reference_batch_size", "momentum", "weight_decay", "clip_norm"):
             if getattr(self, name) < 0:
                 raise ValueError(f"optimizer.{name}={getattr(self, name)}: use 0 or more")
+        if self.nesterov and self.name == "second_moment":
+            raise ValueError("optimizer.nesterov=true: optimizer.name=second_moment has no such form; use false")
 
     def scaled_learning_rate(self, batch_size: int) -> float:
         """The learning rate for batches of `batch_size` clips."""

@@ -6,9 +6,9 @@ import logging
 import os
 import socket
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -36,6 +36,7 @@ import torch.distributed as dist
 from torch import nn
 
 from launch.config import AUTOCAST_DTYPES, Config, OptimizerConfig
+from launch.optimizers import Lcam, SecondMomentExponent
 from sharding.commandline import UserError
 
 Engine = deepspeed.DeepSpeedEngine
@@ -196,13 +197,9 @@ def deepspeed_options(config: Config, world_size: int) -> dict:
 
 
 def build_engine(config: Config, net: nn.Module, options: dict, ranks: Ranks) -> Engine:
-    """The DeepSpeed engine around `net`, with SGD over `parameter_groups`; `options` are `deepspeed_options`."""
-    optimizer = torch.optim.SGD(
-        parameter_groups(net, config.optimizer),
-        lr=config.optimizer.scaled_learning_rate(config.train.batch_size),
-        momentum=config.optimizer.momentum,
-        nesterov=config.optimizer.nesterov,
-    )
+    """The DeepSpeed engine around `net`, its optimizer over `parameter_groups`; `options` are `deepspeed_options`."""
+    learning_rate = config.optimizer.scaled_learning_rate(config.train.batch_size)
+    optimizer = build_optimizer(config.optimizer, parameter_groups(net, config.optimizer), learning_rate)
     # DeepSpeed shares parameters as flat memory and refuses channels-last ones; ZeRO 1 and 2 keep them flat for good.
     net.to(ranks.device, memory_format=torch.contiguous_format)
     engine, *_ = deepspeed.initialize(model=net, optimizer=optimizer, config=options)
@@ -211,6 +208,22 @@ def build_engine(config: Config, net: nn.Module, options: dict, ranks: Ranks) ->
     if config.train.compile:
         engine.compile()
     return engine
+
+
+def build_optimizer(config: OptimizerConfig, groups: list[dict], learning_rate: float) -> torch.optim.Optimizer:
+    """The optimizer that `config` names."""
+    second = config.second_moment
+    makers = {
+        "sgd": partial(torch.optim.SGD, momentum=config.momentum, nesterov=config.nesterov),
+        "lcam": partial(Lcam, nesterov=config.nesterov, **asdict(config.lcam)),
+        "second_moment": partial(
+            SecondMomentExponent,
+            betas=(config.momentum, second.decay),
+            exponent=second.exponent,
+            eps=second.epsilon,
+        ),
+    }
+    return makers[config.name](groups, lr=learning_rate)
 
 
 def parameter_groups(net: nn.Module, config: OptimizerConfig) -> list[dict]:
@@ -235,6 +248,14 @@ def set_learning_rate(engine: Engine, learning_rate: float) -> None:
     """Sets the learning rate of the next optimizer step, times each group's own factor."""
     for group in engine.optimizer.param_groups:
         group["lr"] = learning_rate * group["learning_rate_factor"]
+
+
+def note_loss(engine: Engine, loss: torch.Tensor, steps_per_epoch: int) -> None:
+    """Tells the loss of a forward pass, its mean over the ranks, to an optimizer whose steps depend on it."""
+    note = getattr(engine.basic_optimizer, "note_loss", None)
+    if note is not None:
+        mean = sum_over_ranks(loss.detach().to(torch.float64, copy=True)) / dist.get_world_size()
+        note(mean, *divmod(engine.global_steps, steps_per_epoch))
 
 
 def seed_step(engine: Engine, seed: int, rank: int) -> None:

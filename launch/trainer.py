@@ -18,6 +18,7 @@ from launch.engine import (
     build_engine,
     deepspeed_options,
     is_finite,
+    note_loss,
     seed_step,
     set_learning_rate,
     sum_over_ranks,
@@ -138,6 +139,7 @@ class Trainer:
         losses = training_losses(outputs, labels, self.config.loss, net.synthesizer_names, level_labels)
         engine.backward(losses["loss"])
         set_learning_rate(engine, self.learning_rate(engine.global_steps))
+        note_loss(engine, losses["loss"], self.loader.steps_per_epoch)
         engine.step()
         return losses
 
