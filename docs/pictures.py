@@ -2,6 +2,7 @@
 
 python docs/pictures.py optimizers    # docs/optimizers.png, from some hundred short trainings
 python docs/pictures.py dg_p3d        # docs/dg_p3d.png
+python docs/pictures.py hierarchies   # docs/hierarchies.png
 """
 
 import math
@@ -128,7 +129,51 @@ def draw_dg_p3d() -> Path:
     return save(figure, HERE / "dg_p3d.png")
 
 
-PICTURES = {"optimizers": draw_optimizers, "dg_p3d": draw_dg_p3d}
+def draw_hierarchies() -> Path:
+    figure, axes = plt.subplots(figsize=(12, 5.6), constrained_layout=True)
+    axes.set(xlim=(0, 24), ylim=(0, 11.2))
+    axes.axis("off")
+    frozen, trained, other, words = "#dbe8f6", "#fbe3c8", "#e8e8e8", "#d9efd9"
+
+    def box(x: float, y: float, text: str, width: float, color: str) -> None:
+        axes.add_patch(plt.Rectangle((x - width / 2, y - 0.5), width, 1.0, facecolor=color, edgecolor="black"))
+        axes.text(x, y, text, ha="center", va="center", fontsize=9)
+
+    def arrow(x0: float, y0: float, x1: float, y1: float) -> None:
+        axes.annotate("", (x1, y1), (x0, y0), arrowprops={"arrowstyle": "->", "shrinkA": 0, "shrinkB": 0})
+
+    box(1.5, 8.4, "clip\n16 frames", 2.2, other)
+    rows = [("event", "e", 4, 10.2), ("set", "s", 8, 8.4), ("element", "el", 16, 6.6)]
+    for place, (level, short, count, y) in enumerate(rows):
+        arrow(2.6, 8.4, 3.6, y)
+        box(5.6, y, f"SlowOnly\n{count} frames", 4, frozen)
+        arrow(7.6, y, 8.6, y)
+        box(10.2, y, f"fc 512, relu,\ndropout: {short}", 3.2, trained)
+        joined = "; ".join(row[1] for row in rows[: place + 1])
+        for *_, from_y in rows[: place + 1]:
+            arrow(11.8, from_y, 14.2, y)
+        box(15.6, y, f"[{joined}]", 2.8, other)
+        arrow(17, y, 18, y)
+        box(20.3, y, f"classifier of the {level}", 4.6, trained)
+    axes.text(5.6, 5.6, "stage 1: with a classifier each; stage 2: frozen", ha="center", fontsize=9)
+    axes.text(20.3, 5.6, "stage 2: the sum of the cross-entropies", ha="center", fontsize=9)
+
+    tokens = ["class", "frame 1", "frame 2", "…", "frame T", "word 1", "…", "word L"]
+    for place, token in enumerate(tokens):
+        x = 1.5 + 2.1 * place
+        box(x, 1.6, token, 1.9, other if place == 0 else words if place > 4 else frozen)
+        arrow(x, 2.1, x, 3.0)
+    axes.add_patch(plt.Rectangle((0.5, 3.0), 16.8, 0.9, facecolor=trained, edgecolor="black"))
+    axes.text(8.9, 3.45, "transformer encoder", ha="center", va="center", fontsize=9)
+    axes.plot([1.5, 1.5, 18], [3.9, 4.5, 4.5], color="black", linewidth=1.2)
+    arrow(18, 4.5, 18.2, 4.5)
+    box(20.3, 4.5, "classifier of the element", 4.2, trained)
+    axes.text(6.7, 0.6, "a CNN's features of each frame", ha="center", fontsize=9)
+    axes.text(14.1, 0.6, "the set's name, never the element's", ha="center", fontsize=9)
+    return save(figure, HERE / "hierarchies.png")
+
+
+PICTURES = {"optimizers": draw_optimizers, "dg_p3d": draw_dg_p3d, "hierarchies": draw_hierarchies}
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
