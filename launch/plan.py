@@ -18,9 +18,11 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 import yaml
 
@@ -40,6 +42,8 @@ from sharding.commandline import UserError, run_command
 from sharding.manifest import PackedDataset
 
 log = logging.getLogger("launch.plan")
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -185,6 +189,7 @@ def read_accuracies(run_dir: Path) -> list[float]:
 
 
 def weights_of(folder: Path, epoch: int) -> Path:
+    """Where the weights of an epoch are kept until the knee is known."""
     return folder / "weights" / f"epoch-{epoch:04d}.safetensors"
 
 
@@ -257,7 +262,7 @@ def schedule_yaml(config: Config) -> str:
     return yaml.safe_dump(kept, sort_keys=False)
 
 
-def _from_first(call, ranks: Ranks):
+def _from_first(call: Callable[[], Value], ranks: Ranks) -> Value:
     """What `call` returns on the first rank, on all of them."""
     return gather_objects(call() if ranks.is_first else None, ranks)[0]
 

@@ -11,7 +11,7 @@ from launch.plan import PlannedConfig, main, schedule_yaml
 from launch.runlog import read_metrics
 from sharding.commandline import UserError
 from tests.conftest import ROOT, run_command
-from tests.launch.conftest import alone_command, started, train_alone, wait_for_step
+from tests.launch.conftest import alone_command, started, train_alone, train_command, wait_for_step
 
 PLAN = {
     "clips": [{"num_segments": 2, "learning_rate": 0.1}, {"num_segments": 4, "learning_rate": 0.1}],
@@ -32,9 +32,11 @@ def plan_config(small_config, tmp_path_factory):
 
 
 def plan_command(config, run_dir, *options):
-    return [
-        part if part != "launch/train.py" else "launch/plan.py" for part in alone_command(config, run_dir, *options)
-    ]
+    return plan_instead(alone_command(config, run_dir, *options))
+
+
+def plan_instead(command):
+    return ["launch/plan.py" if part == "launch/train.py" else part for part in command]
 
 
 def parse(config, *options) -> PlannedConfig:
@@ -122,3 +124,12 @@ def test_killed_and_resumed_it_finds_the_same(plan_config, planned, tmp_path, ed
         return (folder / "plan.json").read_text().replace(str(folder), "RUN")
 
     assert found(run_dir) == found(planned)
+
+
+@pytest.mark.slow
+def test_two_ranks_plan_together(plan_config, tmp_path):
+    run_dir = tmp_path / "run"
+    done = run_command(plan_instead(train_command(plan_config, run_dir, "--plan.max_epochs=1", num_ranks=2)))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(json.loads((run_dir / "plan.json").read_text())["edges"]) == 3
+    assert (run_dir / "schedule.yaml").exists() and "Traceback" not in done.stdout + done.stderr
