@@ -104,8 +104,8 @@ class Curve:
         return -self.a * np.exp(-self.b * epoch) - self.c * epoch - self.d * epoch**2 + self.e
 
     def knee(self, most: int) -> int:
-        """The whole epoch in [0, most] where it is highest."""
-        return int(np.argmax(self(np.arange(most + 1.0))))
+        """The whole epoch in [0, most] where it is highest; the first of several, up to rounding."""
+        return int(np.argmax(np.round(self(np.arange(most + 1.0)), 9)))
 
 
 def fit_curve(metrics: Sequence[float]) -> Curve | None:

@@ -102,6 +102,7 @@ def test_what_never_rises_has_its_knee_at_zero():
     assert find_knee([0.5 - 0.01 * epoch for epoch in range(10)], 10, 99) is None
     knee, score = find_knee([0.5 - 0.01 * epoch for epoch in range(11)], 10, 99)
     assert knee == 0 and score == pytest.approx(0.5, abs=1e-3)
+    assert find_knee([1.0] * 11, 10, 99) == (0, pytest.approx(1.0))
     knee, _ = find_knee([0.01 * epoch for epoch in range(31)], 10, 30)
     assert knee == 30
 
