@@ -43,7 +43,10 @@ class MotionConfig:
     num_classes: int = 8
     """The first so many of left, right, up, down, grow, shrink, turn_clockwise, turn_anticlockwise, four diagonals,
     four ways to turn while growing or shrinking, eight there-and-back, four of changing speed, two zig-zags, two
-    circles: 32 in all."""
+    circles: 32 in all. With num_sizes above 1, so many motions times sizes."""
+    num_sizes: int = 1
+    """Above 1 the size of the object is part of the class: `radius` is cut, along its logarithm, into so many equal
+    ranges, and each motion within each of them is a class: left_size1 (the smallest), left_size2, right_size1, ..."""
     num_frames: int = 32
     """Frames of a video."""
     size: int = 64
@@ -74,13 +77,18 @@ class MotionConfig:
     """Processes that render at the same time. The files do not depend on it."""
 
     def __post_init__(self) -> None:
-        least_of = {"num_videos": 1, "num_classes": 2, "num_frames": 2, "size": 16, "fps": 1, "seed": 0}
+        least_of = {"num_videos": 1, "num_classes": 2, "num_sizes": 1, "num_frames": 2, "size": 16, "fps": 1, "seed": 0}
         least_of |= {"num_distractors": 0, "camera_jitter": 0, "noise": 0, "workers": 1}
         for name, least in least_of.items():
             if getattr(self, name) < least:
                 raise UserError(f"{name}={getattr(self, name)}: must be at least {least}")
-        if self.num_classes > len(MOTIONS):
-            raise UserError(f"num_classes={self.num_classes}: there are {len(MOTIONS)} kinds of motion; ask for fewer")
+        if self.num_classes % self.num_sizes:
+            raise UserError(f"num_classes={self.num_classes}: must be a multiple of num_sizes={self.num_sizes}")
+        if self.num_classes // self.num_sizes > len(MOTIONS):
+            raise UserError(
+                f"num_classes={self.num_classes}: there are {len(MOTIONS)} kinds of motion in num_sizes="
+                f"{self.num_sizes}; ask for at most {len(MOTIONS) * self.num_sizes}"
+            )
         if self.size % 2:
             raise UserError(f"size={self.size}: H.264 with 4:2:0 colour needs an even size; take {self.size + 1}")
         if self.split in (".", "..") or "/" in self.split or "\0" in self.split:
@@ -94,10 +102,11 @@ class MotionConfig:
                 raise UserError(f"{name}={low},{high}: needs 0 < least <= greatest <= {greatest}")
         if self.growth[0] <= 1:
             raise UserError(f"growth={self.growth[0]},{self.growth[1]}: the least factor must be above 1")
-        if self.radius[1] / self.radius[0] < self.growth[1]:
+        spanned = (self.radius[1] / self.radius[0]) ** (1 / self.num_sizes)
+        if spanned < self.growth[1]:
             raise UserError(
-                f"growth={self.growth[0]},{self.growth[1]}: radius={self.radius[0]},{self.radius[1]} spans only "
-                f"a factor of {self.radius[1] / self.radius[0]:.2f}; widen radius or lower growth"
+                f"growth={self.growth[0]},{self.growth[1]}: radius={self.radius[0]},{self.radius[1]} in num_sizes="
+                f"{self.num_sizes} spans only a factor of {spanned:.2f}; widen radius or lower growth"
             )
 
     @property
@@ -107,7 +116,10 @@ class MotionConfig:
 
     @property
     def class_names(self) -> list[str]:
-        return list(MOTIONS)[: self.num_classes]
+        motions = list(MOTIONS)[: self.num_classes // self.num_sizes]
+        if self.num_sizes == 1:
+            return motions
+        return [f"{motion}_size{size}" for motion in motions for size in range(1, self.num_sizes + 1)]
 
 
 @dataclass(frozen=True)
@@ -210,16 +222,19 @@ def _generator(config: MotionConfig, index: int, stream: int) -> np.random.Gener
 
 
 def sample_trajectory(config: MotionConfig, index: int) -> Trajectory:
-    """The motion of video number `index`. Over videos of one class the state at any frame is uniform on the torus."""
+    """The motion of video number `index`. Over videos of one class the state at any frame is uniform on the torus,
+    whose radii are those of the class's range."""
     random = _generator(config, index, _STATES)
     label = index % config.num_classes
-    path = MOTIONS[config.class_names[label]](np.linspace(0, 1, config.num_frames))
+    motion, size_range = divmod(label, config.num_sizes)
+    path = list(MOTIONS.values())[motion](np.linspace(0, 1, config.num_frames))
     smallest, largest = config.radius
     travel, growth, turn = (random.uniform(*each) for each in (config.travel, config.growth, config.turn_degrees))
-    octaves = math.log(largest / smallest)
+    octaves = math.log(largest / smallest) / config.num_sizes
     scale = np.array([travel, travel, math.log(growth) / octaves, turn / 360])
     right, down, size, angle = (random.uniform(size=(4, 1)) + scale[:, None] * path) % 1
-    return Trajectory(label, np.stack([right, down], axis=1), smallest * np.exp(octaves * size), 2 * math.pi * angle)
+    radius = smallest * np.exp(octaves * (size_range + size))
+    return Trajectory(label, np.stack([right, down], axis=1), radius, 2 * math.pi * angle)
 
 
 def render_video(config: MotionConfig, index: int) -> Iterator[np.ndarray]:

@@ -114,6 +114,29 @@ def test_motions_are_distinct_and_closed_under_reversal() -> None:
         assert sum(np.allclose(paths[other], backwards) for other in paths) == 1
 
 
+def test_sizes_are_part_of_the_class_and_nothing_else_of_the_frame_is() -> None:
+    """A frame tells the size of its class, for it is within its range, and not the motion."""
+    config = {"num_sizes": 2, "num_classes": 16, "radius": (0.036, 0.288), "growth": (1.19, 2.8)}
+    states, labels = sampled(**config)
+    sizes = np.floor(2 * states[..., 2])
+    assert np.array_equal(sizes, np.broadcast_to((labels % 2)[:, None], sizes.shape))
+    for frame in (0, 8):
+        for size in (0, 1):
+            chosen = labels % 2 == size
+            features = single_frame_features(states[chosen, frame])
+            assert centroid_accuracy(features, labels[chosen] // 2) < 1 / 8 + 4 * math.sqrt(
+                7 / 64 / (NUM_TRAJECTORIES / 4)
+            )
+    names = MotionConfig(out=Path("unused"), **config).class_names
+    assert names[:4] == ["left_size1", "left_size2", "right_size1", "right_size2"]
+
+
+@pytest.mark.parametrize("options", [{"num_sizes": 3}, {"num_sizes": 0}, {"num_sizes": 8, "growth": (1.2, 1.6)}])
+def test_impossible_sizes_are_refused(options: dict) -> None:
+    with pytest.raises(UserError, match="num_sizes"):
+        MotionConfig(out=Path("unused"), **options)
+
+
 def object_mask(frame: np.ndarray) -> np.ndarray:
     """Pixels that are not of the commonest colour, in a video without noise or texture."""
     colours, counts = np.unique(frame.reshape(-1, 3), axis=0, return_counts=True)
