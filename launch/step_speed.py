@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from launch.config import AUTOCAST_DTYPES
+from launch.usual import UsualResNet
 
 
 @dataclass(frozen=True)
@@ -63,10 +64,12 @@ def measure_steps(
 
 
 def _stepper(net: nn.Module, shape: Sequence[int], device: torch.device, precision: str) -> Callable[[], None]:
-    """A function that takes one training step."""
-    net = net.to(device, memory_format=torch.channels_last).train()
+    """A function that takes one training step, on clips that lie in memory as the network takes them."""
+    net = net.to(device).train()
     batch, frames, channels, height, width = shape
     clips = torch.randn(batch, frames, height, width, channels, device=device).permute(0, 1, 4, 2, 3)
+    if isinstance(net, UsualResNet):
+        clips = clips.contiguous()
     labels = torch.zeros(batch, dtype=torch.int64, device=device)
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-4, momentum=0.9)
     dtype = AUTOCAST_DTYPES.get(precision)
