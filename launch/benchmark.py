@@ -5,6 +5,7 @@
     python launch/benchmark.py loader --data DIR        # the loader stage by stage: what binds it, and what to change
     python launch/benchmark.py scale                    # the plan of millions of samples and a thousand ranks
     python launch/benchmark.py step                     # training steps of the architectures, against plain TSN
+    python launch/benchmark.py ranks --data DIR         # training with one and with two ranks
     python launch/benchmark.py plan                     # what training on Kinetics costs, from measured figures
 
 Figures hold for this machine at this moment; compare those of one run.
@@ -48,9 +49,11 @@ from launch.loader_speed import measure_first_batch
 from launch.outputs import check_writable
 from launch.pack_speed import measure_memory, measure_pack, measure_planning
 from launch.packing import collect_videos, find_videos, pack_files
+from launch.rank_speed import measure_ranks
 from launch.report import conditions, table
 from launch.scale import measure_plan, measure_randomness, write_large_dataset
 from launch.step_speed import measure_steps
+from launch.usual import UsualResNet
 from model import ModelConfig, build_model
 from pipeline.config import DataConfig
 from sharding.commandline import CommandLine, UserError, run_command
@@ -204,6 +207,7 @@ def step(
     batch_size: int = 2,
     precision: str = "bf16",
     rounds: int = 5,
+    usual: bool = False,
 ) -> None:
     """Times training steps on random clips, of several architectures in turns; the first is the measure of the others.
 
@@ -215,10 +219,15 @@ def step(
         batch_size: Clips per step.
         precision: bf16, fp16 or fp32.
         rounds: Measured steps of each.
+        usual: Also time tsn and vpsn as they are usually written, on volumes with channels first.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     base = ModelConfig(depth=depth, num_segments=num_segments)
     nets = {arch: (lambda arch=arch: build_model(replace(base, arch=arch))) for arch in archs}
+    if usual:
+        nets |= {
+            f"{arch}_usual": lambda make=nets[arch]: UsualResNet(make()) for arch in ("tsn", "vpsn") if arch in nets
+        }
     speeds = measure_steps(nets, (batch_size, num_segments, 3, size, size), device, precision, rounds)
     first = next(iter(speeds.values()))
     rows = [
@@ -234,6 +243,31 @@ def step(
     ]
     print(f"{batch_size} x {num_segments} x {size} x {size}, {precision}, {rounds} steps each; {conditions()}")
     print(table(("", "ms/step", "spread", "clips/s", f"time / {archs[0]}", f"memory / {archs[0]}"), rows))
+
+
+def ranks(
+    data: Path, config: Path = Path("launch/configs/demo.yaml"), numbers: tuple[int, ...] = (1, 2), rounds: int = 1
+) -> None:
+    """Trains an epoch with each number of ranks on this machine, and says how much faster more of them are.
+
+    Args:
+        data: A packed training split.
+        config: Recipe to train.
+        numbers: Numbers of ranks. On a CPU each rank gets the share of the cores that it has with the largest.
+        rounds: How often to train with each.
+    """
+    speeds = measure_ranks(config, data, numbers, rounds)
+    rows = [
+        (
+            speed.ranks,
+            f"{speed.clips_per_second:.1f}",
+            f"{speed.clips_per_second / speeds[0].clips_per_second:.2f}",
+            f"{speed.loading_share:.1%}",
+        )
+        for speed in speeds
+    ]
+    print(f"{config}, {rounds} epoch(s) each; {conditions()}")
+    print(table(("ranks", "clips/s", f"/ {numbers[0]} rank(s)", "waiting for data"), rows))
 
 
 KINETICS = {"Kinetics-400": (240_000, 20_000), "Kinetics-700": (545_000, 35_000)}
@@ -420,7 +454,7 @@ def _round(value: float) -> float:
     return float(f"{value:.3g}")
 
 
-COMMANDS = {"advise": advise, "pack": pack, "loader": loader, "scale": scale, "step": step, "plan": plan}
+COMMANDS = {command.__name__: command for command in (advise, pack, loader, scale, step, ranks, plan)}
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -59,10 +59,22 @@ def test_diagnosis_names_what_binds():
 
 
 def test_step():
-    output = benchmark("step", "--depth=18", "--size=32", "--num_segments=2", "--rounds=1", "--batch_size=1")
-    found = rows(output)
+    sizes = ["--depth=18", "--size=64", "--num_segments=2", "--batch_size=1"]
+    found = rows(benchmark("step", *sizes, "--rounds=1", "--usual=true"))
     assert found["tsn-18"][3] == "1.000"
-    assert float(found["vpsn-18"][3]) > 0
+    assert all(float(found[name][3]) > 0 for name in ("vpsn-18", "tsn_usual-18", "vpsn_usual-18"))
+
+
+@pytest.mark.slow
+def test_ranks(tmp_path, numbered):
+    config = tmp_path / "small.yaml"
+    config.write_text(
+        "data: {num_segments: 2, short_side: 32, crop_size: 32}\nmodel: {arch: tsn, depth: 18}\n"
+        "train: {batch_size: 2, precision: fp32}\n"
+    )
+    output = benchmark("ranks", f"--data={numbered}", f"--config={config}", "--numbers=[1,2]")
+    found = rows(output)
+    assert found["1"][1] == "1.00" and float(found["2"][0]) > 0
 
 
 def test_advise(numbered_videos):
