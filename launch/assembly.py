@@ -10,7 +10,7 @@ from launch.checkpoints import find_checkpoint
 from launch.config import NEED_LEVELS, Config
 from launch.engine import Ranks
 from launch.norms import prepare_batch_norm
-from model import ModelConfig, build_model
+from model import ModelConfig, VideoNet, build_model
 from pipeline.loader import Agree, VideoLoader
 from pipeline.remote import open_dataset
 from sharding.commandline import UserError
@@ -68,6 +68,12 @@ def build_network(config: Config) -> nn.Module:
         net = build_model(_with_weights_of_run(config.model))
     except ValueError as error:
         raise UserError(str(error)) from error
+    on_cpu = not torch.cuda.is_available()
+    if on_cpu and config.train.precision == "bf16" and any(isinstance(module, nn.Conv3d) for module in net.modules()):
+        raise UserError(
+            "train.precision=bf16: on a CPU, PyTorch's gradients of a 3D convolution are wrong where its kernel is "
+            "longer than its input; use fp32"
+        )
     return prepare_batch_norm(net, config.train)
 
 
@@ -103,8 +109,9 @@ def describe_run(config: Config, ranks: Ranks, net: nn.Module, loader: VideoLoad
     model, train = config.model, config.train
     parameters = sum(parameter.numel() for parameter in net.parameters())
     learning_rate = config.optimizer.scaled_learning_rate(train.batch_size)
+    name = model.arch if isinstance(net, VideoNet) else f"{model.arch}-{model.depth}"
     return (
-        f"{model.arch}-{model.depth}, {parameters / 1e6:.2f} M parameters, {model.num_classes} classes; "
+        f"{name}, {parameters / 1e6:.2f} M parameters, {model.num_classes} classes; "
         f"{len(loader.dataset)} samples, {loader.steps_per_epoch} steps of {train.batch_size} clips an epoch; "
         f"{ranks.world_size} rank(s), {ranks.device.type}, {train.precision}; learning rate {learning_rate:g}"
     )

@@ -135,14 +135,16 @@ def load_checkpoint(path: Path) -> tuple[nn.Module, CheckpointInfo, Config]:
     """The trained network, in eval mode on the CPU, with its description and configuration; nothing is unpickled.
 
     Raises:
-        UserError: no checkpoint, a damaged one, or one of a newer version.
+        UserError: no checkpoint, a damaged one, one of a newer version, or of a network that cannot be imported.
     """
     folder = find_checkpoint(path)
     config, info = load_config(folder / "config.yaml"), read_info(folder)
     try:
-        tensors = load_file(folder / "model.safetensors")
         net = build_model(config.model.without_files())
-        net.load_state_dict(tensors)
+    except ValueError as error:
+        raise UserError(f"{folder}: {error}") from error
+    try:
+        net.load_state_dict(load_file(folder / "model.safetensors"))
     except (OSError, SafetensorError, RuntimeError) as error:
         raise UserError(f"{folder}: damaged checkpoint: {' '.join(str(error).split())}") from error
     return net.eval(), info, config

@@ -37,6 +37,7 @@ from torch import nn
 
 from launch.config import AUTOCAST_DTYPES, Config, OptimizerConfig
 from launch.optimizers import Lcam, SecondMomentExponent
+from model.resnet import to_channels_last
 from sharding.commandline import UserError
 
 Engine = deepspeed.DeepSpeedEngine
@@ -204,7 +205,7 @@ def build_engine(config: Config, net: nn.Module, options: dict, ranks: Ranks) ->
     net.to(ranks.device, memory_format=torch.contiguous_format)
     engine, *_ = deepspeed.initialize(model=net, optimizer=optimizer, config=options)
     if config.train.zero_stage == 0:
-        net.to(memory_format=torch.channels_last)
+        to_channels_last(net)
     if config.train.compile:
         engine.compile()
     return engine

@@ -33,10 +33,11 @@ def draw_gradcam(
     By default for the most probable one.
 
     Raises:
-        UserError: the video cannot be decoded, or the network is several that are joined.
+        UserError: the video cannot be decoded, or the network is no ResNet, or several that are joined.
     """
     if not isinstance(net, VideoResNet):
-        raise UserError(f"model.head={config.model.head}: it has a network for each level, and Grad-CAM looks into one")
+        model = config.model
+        raise UserError(f"model.arch={model.arch}, model.head={model.head}: Grad-CAM looks into one ResNet only")
     with open_loader([video], info.packing, config.data, "cpu") as (loader, failures):
         if loader is None:
             raise UserError(f"{video}: {failures[0]}")

@@ -50,7 +50,8 @@ class Utilization:
 
     def __init__(self, config: ModelConfig, crop_size: int, device: torch.device, precision: str):
         self._device = device
-        peak = peak_flops(device, precision)
+        # What a network that is not ours computes besides convolutions nobody has counted.
+        peak = None if config.is_custom else peak_flops(device, precision)
         self._share_of_clip = training_flops(config, crop_size) / peak if peak else None
 
     def figures(self, clips_per_second: float) -> dict[str, float]:

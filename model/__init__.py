@@ -6,13 +6,27 @@
     net = freeze(net)                          # after training: the produced filters, for prediction and export
 
 Data flows through `config` -> `build` (the register of architectures) -> `resnet` (the network all of them are) ->
-`synthesizer`, or one file per baseline; `encoder_head` and `hierarchy` put other heads on it. `weights`
-reads pretrained ones, `ledger` counts what a network costs.
+`synthesizer`, or one file per baseline; `encoder_head` and `hierarchy` put other heads on it; `custom` finds blocks and
+networks that are not ours. `weights` reads pretrained ones, `ledger` counts what a network costs.
 """
 
 from model.build import build_model
 from model.config import EncoderConfig, ModelConfig, SynthesizerConfig
+from model.custom import VideoNet
 from model.freeze import freeze
-from model.resnet import Outputs
+from model.resnet import BasicBlock, Block, Bottleneck, Outputs, Place, VideoResNet
 
-__all__ = ["EncoderConfig", "ModelConfig", "Outputs", "SynthesizerConfig", "build_model", "freeze"]
+__all__ = [
+    "BasicBlock",
+    "Block",
+    "Bottleneck",
+    "EncoderConfig",
+    "ModelConfig",
+    "Outputs",
+    "Place",
+    "SynthesizerConfig",
+    "VideoNet",
+    "VideoResNet",
+    "build_model",
+    "freeze",
+]

@@ -7,11 +7,11 @@ from functools import partial
 import torch
 from torch import nn
 
-from model import am_mup, dg_p3d, gst, p3d, receptive_field, slowonly, stm, tea, tsm
+from model import am_mup, custom, dg_p3d, gst, p3d, receptive_field, slowonly, stm, tea, tsm
 from model.config import ModelConfig
 from model.encoder_head import CrossEncoderResNet, EncoderResNet
 from model.hierarchy import IntegrationNet, PathwayNet
-from model.resnet import Block, Place, VideoResNet
+from model.resnet import Block, Place, VideoResNet, to_channels_last
 from model.synthesizer import Synthesizer
 from model.weights import load_pretrained
 
@@ -48,7 +48,7 @@ ENCODERS: dict[str, Callable[..., VideoResNet]] = {"encoder": EncoderResNet, "cr
 PATHWAYS: dict[str, Callable[..., PathwayNet]] = {"pathways": PathwayNet, "integration": IntegrationNet}
 
 
-def build_model(config: ModelConfig) -> VideoResNet | PathwayNet:
+def build_model(config: ModelConfig) -> VideoResNet | PathwayNet | custom.VideoNet:
     """The network `config` describes, channels-last, in training mode, on the CPU.
 
     It maps clips (B, T, 3, H, W) to logits (B, num_classes). With `config.pretrained` weights are read here; to load a
@@ -61,6 +61,8 @@ def build_model(config: ModelConfig) -> VideoResNet | PathwayNet:
     Raises:
         ValueError: an impossible configuration, or weights that cannot be had or do not fit.
     """
+    if config.is_custom:
+        custom.find_class(config)  # with the head asked for; parts are built with another
     if config.head in PATHWAYS:
         net = _build_pathways(config)
         if config.pretrained is not None:
@@ -69,17 +71,21 @@ def build_model(config: ModelConfig) -> VideoResNet | PathwayNet:
         net = _build_backbone(config)
         if config.pretrained is not None:
             load_pretrained(net, config.pretrained, config.depth)
-    return net.to(memory_format=torch.channels_last)
+    return to_channels_last(net)
 
 
-def _build_backbone(config: ModelConfig) -> VideoResNet:
-    block = BLOCKS.get(config.arch)
+def _build_backbone(config: ModelConfig) -> VideoResNet | custom.VideoNet:
+    block, network = BLOCKS.get(config.arch), NETWORKS.get(config.arch, VideoResNet)
     if block is not None:
         block = partial(block, depth=config.depth)
+    if config.is_custom:
+        found = custom.find_class(config)
+        if issubclass(found, custom.VideoNet):
+            return found(config)
+        block, network = (found, VideoResNet) if issubclass(found, Block) else (None, found)
     if config.head in ENCODERS:
         net = ENCODERS[config.head](config, block)
     else:
-        network = NETWORKS.get(config.arch, VideoResNet)
         net = network(config.depth, config.num_classes, config.num_segments, config.dropout, block)
     if config.init == "am_mup":
         am_mup.initialize(net, config.depth)

@@ -129,8 +129,9 @@ class EncoderConfig:
 class ModelConfig:
     """A network from clips (B, T, 3, H, W) to logits (B, num_classes)."""
 
-    arch: Architecture = "vpsn"
-    """Architecture: vpsn is the ResNet with synthesizers, tsn the plain ResNet on each frame, the others baselines."""
+    arch: Architecture | str = "vpsn"
+    """Architecture: vpsn is the ResNet with synthesizers, tsn the plain ResNet on each frame, the others baselines; or
+    a block or network of your own, as MODULE:CLASS (docs/extending.md)."""
 
     depth: Depth = 50
     """Layers of the ResNet; gst, tea, stm, p3d and dg_p3d are made of bottlenecks and have 50 or 101."""
@@ -181,8 +182,15 @@ class ModelConfig:
         ):
             object.__setattr__(self, name, tuple(values))
         _check_plain(self, "model")
-        if self.depth not in DEPTHS[self.arch]:
-            allowed = ", ".join(map(str, DEPTHS[self.arch]))
+        if self.arch not in DEPTHS and not self.is_custom:
+            known = ", ".join(DEPTHS)
+            raise ValueError(
+                f"model.arch={self.arch!r}: allowed are {known}, or a class of your own as MODULE:CLASS (mine:Net for "
+                "Net in mine.py)"
+            )
+        depths = DEPTHS.get(self.arch, get_args(Depth))
+        if self.depth not in depths:
+            allowed = ", ".join(map(str, depths))
             raise ValueError(f"model.depth={self.depth}: allowed for model.arch={self.arch} are {allowed}")
         for name in ("num_classes", "num_segments"):
             if getattr(self, name) < 1:
@@ -209,6 +217,12 @@ class ModelConfig:
         if self.pretrained == "":
             raise ValueError("model.pretrained='': allowed are null, imagenet, or a .pth or .safetensors file")
 
+    @property
+    def is_custom(self) -> bool:
+        """Whether `arch` names a class that is not ours."""
+        module, _, name = str(self.arch).partition(":")
+        return not module.endswith(".py") and all(part.isidentifier() for part in [*module.split("."), name])
+
     def without_files(self) -> "ModelConfig":
         """The same network without the files that it starts from, for a checkpoint to be loaded into."""
         return replace(self, pretrained=None, encoder=replace(self.encoder, word_vectors=None))
@@ -225,7 +239,7 @@ class ModelConfig:
             )
 
     def _check_pathways(self) -> None:
-        if self.arch == "vpsn" or self.arch.startswith("rf_"):
+        if not self.is_custom and (self.arch == "vpsn" or self.arch.startswith("rf_")):
             raise ValueError(f"model.arch={self.arch}: allowed for model.head={self.head} is one without synthesizers")
         frames = self.pathway_frames
         if not frames or not all(1 <= count <= self.num_segments for count in frames):

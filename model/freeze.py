@@ -22,7 +22,7 @@ def freeze(net: VideoResNet) -> VideoResNet:
     net = copy.deepcopy(net).eval().requires_grad_(False)
     for module in list(net.modules()):
         for name, child in module.named_children():
-            if isinstance(child, Synthesizer):
+            if type(child) is Synthesizer:
                 setattr(module, name, FrozenSynthesizer(child))
     for module in list(net.modules()):
         _fold_batch_norms(module)
@@ -30,7 +30,12 @@ def freeze(net: VideoResNet) -> VideoResNet:
 
 
 def _fold_batch_norms(module: nn.Module) -> None:
-    """Folds BN into the plain convolutions among the children: convX and bnX of a block, neighbours in a sequence."""
+    """Folds BN into the plain convolutions among the children: convX and bnX of a block, neighbours in a sequence.
+
+    What is neither a sequence nor a class of ours is left: its convX and bnX may follow each other in any order.
+    """
+    if not (isinstance(module, nn.Sequential) or type(module).__module__.startswith(f"{__package__}.")):
+        return
     children = dict(module.named_children())
     for name, child in children.items():
         bn = str(int(name) + 1) if name.isdecimal() else name.replace("conv", "bn")

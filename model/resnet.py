@@ -215,6 +215,14 @@ class VideoResNet(nn.Module):
         return x, losses
 
 
+def to_channels_last(net: nn.Module) -> nn.Module:
+    """Lays out the kernels of 2D convolutions channels-last, in place; `Module.to` fails where there are 3D ones."""
+    for tensor in (*net.parameters(), *net.buffers()):
+        if tensor.ndim == 4:
+            tensor.data = tensor.data.to(memory_format=torch.channels_last)
+    return net
+
+
 def classifier(channels: int, num_classes: int) -> nn.Linear:
     """A linear classifier that starts near zero."""
     module = nn.Linear(channels, num_classes)

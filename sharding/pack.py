@@ -16,7 +16,7 @@ from typing import Any
 import joblib
 
 from sharding.commandline import UserError
-from sharding.datasets import DATASETS
+from sharding.datasets import find_reader
 from sharding.manifest import FAILURES
 from sharding.plan import default_samples_per_shard, plan_shards
 from sharding.profiles import PROFILES, EncodedSample, ProfileSettings
@@ -35,7 +35,8 @@ class PackConfig:
 
     dataset: str
     """How videos and annotations are laid out: folder (a folder for each class), list (lines of `path label`),
-    kinetics, something-v1, something-v2, diving48, ucf101, hmdb51, finegym."""
+    kinetics, something-v1, something-v2, diving48, ucf101, hmdb51, finegym; or a reader of your own, as
+    MODULE:FUNCTION (docs/extending.md)."""
     videos: Path
     """Folder that holds the videos."""
     out: Path
@@ -80,8 +81,7 @@ class PackConfig:
     """Address of the Dask scheduler, such as tcp://10.0.0.1:8786, for the backend dask."""
 
     def __post_init__(self):
-        if self.dataset not in DATASETS:
-            raise UserError(f"--dataset {self.dataset}: known are {', '.join(sorted(DATASETS))}")
+        find_reader(self.dataset)
         if self.profile not in PROFILES:
             raise UserError(f"--profile {self.profile}: known are {', '.join(PROFILES)}")
         quality = PROFILES[self.profile].quality
@@ -171,7 +171,10 @@ def read_annotations(config: PackConfig) -> Annotations:
     for path in (*config.annotations, *([config.classes] if config.classes else [])):
         if not path.is_file():
             raise UserError(f"{path}: no such file")
-    annotations = DATASETS[config.dataset](config.videos, config.annotations, config.split)
+    annotations = find_reader(config.dataset)(config.videos, config.annotations, config.split)
+    if not isinstance(annotations, Annotations):
+        kind = type(annotations).__name__
+        raise UserError(f"--dataset {config.dataset}: it returned a {kind}, not sharding.records.Annotations")
     if config.classes:
         annotations = with_classes(annotations, read_classes(config.classes))
     if not annotations.records:

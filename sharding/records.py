@@ -87,11 +87,14 @@ def key_from_path(path: str) -> str:
 def check_records(annotations: Annotations) -> Annotations:
     """Returns `annotations`; raises UserError if a key is no key or used twice, or a label is not among the classes."""
     sources: dict[str, str] = {}
-    classes = set(annotations.classes)
+    classes, levels = set(annotations.classes), [set(names) for _, names in annotations.levels]
     if len(classes) != len(annotations.classes):
         twice = next(name for name in annotations.classes if annotations.classes.count(name) > 1)
         raise UserError(f"class {twice!r} is listed twice")
     for record in annotations.records:
+        for name in ("key", "source", "label"):
+            if type(value := getattr(record, name)) is not str:
+                raise UserError(f"{record}: {name} {value!r} is no text; give a str")
         check_key(record.key, record.source)
         if record.key in sources:
             raise UserError(
@@ -102,6 +105,13 @@ def check_records(annotations: Annotations) -> Annotations:
         if record.label not in classes:
             known = f"{len(classes)} classes, such as {annotations.classes[0]!r}" if classes else "no classes"
             raise UserError(f"{record.source}: label {record.label!r} is not among the {known}; see --classes")
+        labels = record.level_labels
+        if len(labels) != len(levels) or any(label not in names for label, names in zip(labels, levels)):
+            names = ", ".join(name for name, _ in annotations.levels) or "none"
+            raise UserError(f"{record.source}: level_labels={labels}: a class of each level is needed; levels: {names}")
+    for pair in annotations.flip_pairs:
+        if not all(0 <= label < len(classes) for label in pair):
+            raise UserError(f"flip_pairs: {pair}: label ids from 0 to {len(classes) - 1} are possible")
     return annotations
 
 

@@ -6,9 +6,11 @@ raises UserError with the file's name and the line's number. The classes, and so
 for every split of a dataset.
 """
 
+import importlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from sharding.commandline import UserError
 from sharding.datasets.diving48 import read_diving48
 from sharding.datasets.finegym import read_finegym
 from sharding.datasets.folder import read_folder
@@ -19,7 +21,9 @@ from sharding.datasets.ucf101 import read_ucf101
 from sharding.datasets.video_list import read_list
 from sharding.records import Annotations
 
-DATASETS: dict[str, Callable[[Path, Sequence[Path], str], Annotations]] = {
+Reader = Callable[[Path, Sequence[Path], str], Annotations]
+
+DATASETS: dict[str, Reader] = {
     "diving48": read_diving48,
     "finegym": read_finegym,
     "folder": read_folder,
@@ -30,3 +34,30 @@ DATASETS: dict[str, Callable[[Path, Sequence[Path], str], Annotations]] = {
     "something-v2": read_something_v2,
     "ucf101": read_ucf101,
 }
+
+
+def find_reader(dataset: str) -> Reader:
+    """The reader of a dataset known here, or of another: MODULE:FUNCTION, imported from the Python path.
+
+    Raises:
+        UserError: neither.
+    """
+    if dataset in DATASETS:
+        return DATASETS[dataset]
+    module, _, name = dataset.partition(":")
+    if module.endswith(".py") or not all(part.isidentifier() for part in [*module.split("."), name]):
+        known = ", ".join(sorted(DATASETS))
+        raise UserError(
+            f"--dataset {dataset}: known are {known}, or a function of your own as MODULE:FUNCTION (mine:read for read "
+            "in mine.py)"
+        )
+    try:
+        imported = importlib.import_module(module)
+    except ImportError as error:
+        raise UserError(
+            f"--dataset {dataset}: {error}; install it, or put its folder on the Python path: export PYTHONPATH=FOLDER"
+        ) from error
+    reader = getattr(imported, name, None)
+    if not callable(reader):
+        raise UserError(f"--dataset {dataset}: no function {name} in {getattr(imported, '__file__', module)}")
+    return reader
