@@ -227,20 +227,27 @@ def build_optimizer(config: OptimizerConfig, groups: list[dict], learning_rate: 
     return makers[config.name](groups, lr=learning_rate)
 
 
+# Modules whose weight is no map from features to features: every kind of norm, and tables.
+_NO_MAPS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.Embedding)
+
+
 def parameter_groups(net: nn.Module, config: OptimizerConfig) -> list[dict]:
-    """Weights; biases, with their own learning rate and without decay; BatchNorm, without decay; of what is trained."""
-    weights, biases, norms = [], [], []
+    """What is trained: weights of convolutions and linear maps; their biases, with a learning rate of their own and
+    without decay; the rest, which is norms, embeddings, positions and class tokens, without decay."""
+    weights, biases, others = [], [], []
     for module in net.modules():
-        is_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
+        is_map = not isinstance(module, _NO_MAPS)
         for name, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad:
                 continue
-            (norms if is_norm else biases if name == "bias" else weights).append(parameter)
+            # By their ending: attention has an in_proj_weight and an in_proj_bias.
+            is_weight, is_bias = is_map and name.endswith("weight"), is_map and name.endswith("bias")
+            (weights if is_weight else biases if is_bias else others).append(parameter)
     factor = config.bias_learning_rate_factor
     groups = [
         {"name": "weights", "params": weights, "weight_decay": config.weight_decay, "learning_rate_factor": 1.0},
         {"name": "biases", "params": biases, "weight_decay": 0.0, "learning_rate_factor": factor},
-        {"name": "norms", "params": norms, "weight_decay": 0.0, "learning_rate_factor": 1.0},
+        {"name": "others", "params": others, "weight_decay": 0.0, "learning_rate_factor": 1.0},
     ]
     return [group for group in groups if group["params"]]
 

@@ -23,7 +23,7 @@ def test_what_still_learns(mode, learning):
     trained = [name for name, norm in norms.items() if norm.weight.grad is not None]
     assert moved == trained == list(norms)[:learning]
     groups = {group["name"]: len(group["params"]) for group in parameter_groups(net, OptimizerConfig())}
-    assert groups.get("norms", 0) == 2 * learning
+    assert groups.get("others", 0) == 2 * learning
     assert net.dropout.training
 
 

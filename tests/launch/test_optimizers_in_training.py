@@ -10,6 +10,8 @@ from torch import nn
 from launch.config import OptimizerConfig, parse_config
 from launch.engine import build_optimizer, parameter_groups
 from launch.optimizers import Lcam, LcamConfig, SecondMomentConfig, SecondMomentExponent
+from model import ModelConfig, build_model
+from model.config import EncoderConfig
 from sharding.commandline import UserError
 from tests.launch.conftest import losses, same_weights, started, train, train_alone, train_command, wait_for_step
 
@@ -36,6 +38,36 @@ def test_the_configuration_names_the_optimizer():
     assert type(second) is SecondMomentExponent
     for group in second.param_groups:
         assert (group["betas"], group["exponent"], group["eps"]) == ((0.8, 0.99), 0.125, 1e-6)
+
+
+def test_norms_embeddings_and_biases_do_not_decay():
+    encoder = EncoderConfig(width=32, layers=1)
+    net = build_model(ModelConfig("tsn", 18, 5, 4, head="cross_encoder", encoder=encoder))
+    names = {parameter: name for name, parameter in net.named_parameters()}
+    groups = {group["name"]: group for group in parameter_groups(net, OptimizerConfig(weight_decay=0.1))}
+    found = {kind: {names[parameter] for parameter in group["params"]} for kind, group in groups.items()}
+    assert sum(map(len, found.values())) == len(names) == len(set().union(*found.values()))
+    assert {kind: (group["weight_decay"], group["learning_rate_factor"]) for kind, group in groups.items()} == {
+        "weights": (0.1, 1.0),
+        "biases": (0.0, 2.0),
+        "others": (0.0, 1.0),
+    }
+    layer = "encoder.transformer.layers.0"
+    linear = [f"{layer}.self_attn.out_proj", f"{layer}.linear1", f"{layer}.linear2", "encoder.project"]
+    linear += ["encoder.text.project", "fc", "coarse"]
+    convolutions = {name for name, parameter in net.named_parameters() if parameter.ndim == 4}
+    assert found["weights"] == convolutions | {f"{name}.weight" for name in linear} | {
+        f"{layer}.self_attn.in_proj_weight"
+    }
+    assert found["biases"] == {f"{name}.bias" for name in linear} | {f"{layer}.self_attn.in_proj_bias"}
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d, nn.LayerNorm, nn.RMSNorm, lambda channels: nn.GroupNorm(2, channels)])
+def test_no_kind_of_norm_decays(norm):
+    net = nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), norm(4))
+    weights, others = parameter_groups(net, OptimizerConfig())
+    assert (weights["name"], others["name"], others["weight_decay"]) == ("weights", "others", 0.0)
+    assert list(map(id, others["params"])) == list(map(id, net[1].parameters()))
 
 
 @pytest.mark.parametrize(
