@@ -32,12 +32,13 @@ from launch.config import Config, TrainConfig, load_config, parse_config
 from launch.engine import Ranks, check_device, deepspeed_options, expected_world_size, gather_objects, start_ranks
 from launch.outputs import replacing
 from launch.plan_picture import draw_plan
-from launch.planning import SOURCE, Edge, Outcome, Plan, PlanConfig, find_knee, plan_edges
+from launch.planning import Edge, Outcome, Plan, PlanConfig, find_knee, find_plan, plan_edges
 from launch.run import check_same_run, last_checkpoint, open_run
 from launch.runlog import check_wandb, read_metrics, start_logging
 from launch.train import run
 from launch.trainer import Trainer
 from launch.voices import all_or_none, one_voice
+from model import ModelConfig
 from sharding.commandline import UserError, run_command
 from sharding.manifest import PackedDataset
 
@@ -58,6 +59,9 @@ class PlannedConfig(Config):
         super().__post_init__()
         if self.train.epochs != TrainConfig.epochs:
             raise ValueError(f"train.epochs={self.train.epochs}: a plan finds them; leave it out, see plan.max_epochs")
+        warmup, most = self.schedule.warmup_epochs, self.plan.max_epochs
+        if warmup > most:
+            raise ValueError(f"schedule.warmup_epochs={warmup} is longer than plan.max_epochs={most}")
         self.schedule_of_all()
 
     @property
@@ -83,10 +87,9 @@ class PlannedConfig(Config):
         """Training along an edge, from the outcome that made the model of its start."""
         most = self.plan.max_epochs
         config = self.base().with_clips(self.plan.stage(edge.end, most), most)
-        if start is not None and start.weights is not None:
-            config = replace(config, model=replace(config.model, pretrained=start.weights))
-        if edge.start != SOURCE:
-            config = replace(config, schedule=replace(config.schedule, warmup_epochs=0))
+        if start is not None and start.weights is not None:  # in the place of initial ones, whose warm-up is over
+            model = replace(config.model, pretrained=start.weights, init=ModelConfig.init)
+            config = replace(config, model=model, schedule=replace(config.schedule, warmup_epochs=0))
         return replace(config, run_dir=f"{self.run_dir}/edges/{edge}", resume="auto")
 
 
@@ -130,16 +133,18 @@ def open_plan(config: PlannedConfig, ranks: Ranks) -> None:
 
 def search(config: PlannedConfig, ranks: Ranks, train_set: PackedDataset, val_set: PackedDataset) -> bool:
     """The dynamic program over the edges; returns False if a signal asked to leave."""
-    plan, settings = Plan(), config.plan
-    for edge in plan_edges(len(settings.clips), len(settings.rate_factors), settings.extended):
-        outcome = train_edge(config, edge, plan.best.get(edge.start), ranks, train_set, val_set)
-        if outcome is None:
-            return False
-        plan.add(outcome)
-        log.info("edge %s: %d epochs, %.4f fitted, %.4f measured", edge, outcome.epochs, outcome.score, outcome.metric)
-    if ranks.is_first:
+
+    def train(edge: Edge, start: Outcome | None) -> Outcome | None:
+        done = train_edge(config, edge, start, ranks, train_set, val_set)
+        if done is not None:
+            log.info("edge %s: %d epochs, %.4f fitted, %.4f measured", edge, done.epochs, done.score, done.metric)
+        return done
+
+    settings = config.plan
+    plan = find_plan(plan_edges(len(settings.clips), len(settings.rate_factors), settings.extended), train)
+    if plan is not None and ranks.is_first:
         conclude(config, plan)
-    return True
+    return plan is not None
 
 
 def train_edge(
@@ -240,8 +245,8 @@ def conclude(config: PlannedConfig, plan: Plan) -> None:
     with replacing(folder / "schedule.yaml") as temporary:
         temporary.write_text(schedule_yaml(schedule))
     picture = draw_plan(plan, config.plan, path, folder / "plan.png")
-    for stage in schedule.stages:
-        log.info("%d epochs: %d segments, learning rate %g", stage.epochs, stage.num_segments, stage.learning_rate)
+    for stage, whole in zip(schedule.stages, schedule.split_stages()):
+        log.info("%d epochs: %d frames, learning rate %g", stage.epochs, whole.data.num_segments, stage.learning_rate)
     log.info("%s; train it with launch/train.py --config %s", picture, folder / "schedule.yaml")
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from launch.planning import SOURCE, Outcome, Plan, PlanConfig, fit_curve
 from launch.plots import plt, save
+from launch.stages import ClipConfig
 
 CHOSEN, OTHER = "tab:red", "0.65"
 
@@ -64,8 +65,9 @@ def _draw_graph(axes, plan: Plan, config: PlanConfig, chosen: set) -> None:
     axes.tick_params(length=0)
 
 
-def _describe(clip) -> str:
-    frames = f"{clip.num_segments or ''} {'frames' if clip.sampling == 'dense' else 'segments'}".strip()
+def _describe(clip: ClipConfig) -> str:
+    unit = "frames" if clip.sampling == "dense" or clip.frame_stride else "segments"
+    frames = f"{clip.num_segments or ''} {unit}".strip()
     stride = f", stride {clip.frame_stride}" if clip.frame_stride else ""
     return f"{frames}{stride}\nrate {clip.learning_rate:g}"
 

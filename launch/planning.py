@@ -36,7 +36,8 @@ class PlanConfig:
     extended: bool = True
     """Allow transitions to shorter clips and a lower rate at once."""
     patience_epochs: int = 10
-    """T: training along an edge ends this many epochs after its knee, and the first estimate is made after so many."""
+    """T: training along an edge ends this many epochs after its knee, and the first estimate is made after so many, but
+    no fewer than four."""
     max_epochs: int = 200
     """Most epochs along one edge."""
 
@@ -210,14 +211,18 @@ class Plan:
         return tuple(outcome for outcome in reversed(found) if outcome.epochs > 0)
 
 
-def find_plan(edges: Sequence[Edge], train: Callable[[Edge, Outcome | None], Outcome]) -> Plan:
+def find_plan(edges: Sequence[Edge], train: Callable[[Edge, Outcome | None], Outcome | None]) -> Plan | None:
     """The dynamic program: each edge is trained once, from the best model of its start.
 
     Args:
         edges: in topological order.
-        train: trains along an edge, from the outcome that made the model of its start; None at the source.
+        train: trains along an edge, from the outcome that made the model of its start, None at the source; if it
+            returns None, so does the program.
     """
     plan = Plan()
     for edge in edges:
-        plan.add(train(edge, plan.best.get(edge.start)))
+        outcome = train(edge, plan.best.get(edge.start))
+        if outcome is None:
+            return None
+        plan.add(outcome)
     return plan

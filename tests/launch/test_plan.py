@@ -7,7 +7,8 @@ import yaml
 from safetensors.torch import load_file
 
 from launch.config import parse_config
-from launch.plan import PlannedConfig, main, schedule_yaml
+from launch.plan import PlannedConfig, conclude, main, schedule_yaml
+from launch.planning import Edge, Outcome, Plan
 from launch.runlog import read_metrics
 from sharding.commandline import UserError
 from tests.conftest import ROOT, run_command
@@ -54,6 +55,33 @@ def test_a_schedule_is_written_as_an_ordinary_configuration(plan_config, tmp_pat
     assert "kernel" not in path.read_text() and "seed" not in path.read_text()  # only what differs
 
 
+def test_an_edge_begins_with_the_model_of_its_start_or_as_the_run_does(plan_config):
+    options = ["--model.init=am_mup", "--schedule.warmup_epochs=2"]
+    config = parse(plan_config, *options)
+    trained = Outcome(Edge(0, 1), (0.0, 0.5), 1, 0.5, "weights.safetensors")
+    untrained = Outcome(Edge(0, 1), (0.0, 0.0), 0, 0.0, None)
+    found = {
+        name: (along.model.pretrained, along.model.init, along.schedule.warmup_epochs)
+        for name, along in (
+            ("source", config.along(Edge(0, 1), None)),
+            ("trained", config.along(Edge(1, 2), trained)),
+            ("untrained", config.along(Edge(1, 2), untrained)),
+        )
+    }
+    assert found["source"] == found["untrained"] == (None, "am_mup", 2)
+    assert found["trained"] == ("weights.safetensors", "kaiming", 0)
+
+
+def test_the_path_is_said_for_clips_that_leave_their_number_of_frames(plan_config, tmp_path, caplog):
+    clips = "[{sampling: dense, learning_rate: 0.1}]"
+    config = parse(plan_config, f"--plan.clips={clips}", "--data.num_segments=3", f"--run_dir={tmp_path}")
+    plan = Plan()
+    plan.add(Outcome(Edge(0, 1), (0.0, 0.5, 0.6), 2, 0.6, "weights.safetensors"))
+    with caplog.at_level("INFO", "launch.plan"):
+        conclude(config, plan)
+    assert "2 epochs: 3 frames, learning rate 0.1" in caplog.text
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "launch" / "configs" / "plans").glob("*.yaml")), ids=lambda p: p.stem)
 def test_the_plans_of_the_configs_parse(path):
     config = parse(path)
@@ -69,6 +97,7 @@ def test_the_plans_of_the_configs_parse(path):
         (["--stages=[{epochs: 3}]"], "stages: they are what is to be found"),
         (["--plan.rate_factors=[0.1,1]"], "falling"),
         (["--data.val=null"], "data.val is not set"),
+        (["--schedule.warmup_epochs=3"], "schedule.warmup_epochs=3.0 is longer than plan.max_epochs=2"),
         (["--data.train=nowhere"], "nowhere"),
     ],
 )

@@ -151,6 +151,16 @@ def test_the_dynamic_program_finds_the_best_of_all_paths(seed, extended):
     ]
 
 
+def test_a_plan_broken_off_is_none():
+    edges, trained = plan_edges(2, 2, extended=False), []
+
+    def train(edge: Edge, start: Outcome | None) -> Outcome | None:
+        trained.append(edge)
+        return None if len(trained) == 3 else Outcome(edge, (0.0, 0.5), 1, 0.5, str(edge))
+
+    assert find_plan(edges, train) is None and trained == list(edges[:3])
+
+
 def test_of_equal_edges_the_first_stays():
     plan = Plan()
     for edge in (Edge(0, 1), Edge(0, 2), Edge(1, 3), Edge(2, 3)):
