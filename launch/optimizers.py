@@ -48,7 +48,31 @@ class SecondMomentConfig:
             raise ValueError(f"optimizer.second_moment.epsilon={self.epsilon}: use 0 or more")
 
 
-class Lcam(Optimizer):
+class _GroupwiseOptimizer(Optimizer):
+    """An optimizer whose step is a step over each parameter group by itself."""
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
+        """One step; returns the closure's value if there is one."""
+        value = None
+        if closure is not None:
+            with torch.enable_grad():
+                value = closure()
+        for group in self.param_groups:
+            params = [parameter for parameter in group["params"] if parameter.grad is not None]
+            grads = [parameter.grad for parameter in params]
+            if params and group["weight_decay"]:
+                grads = torch._foreach_add(grads, params, alpha=group["weight_decay"])
+            if params:
+                self._step_group(group, params, grads)
+        return value
+
+    def _step_group(self, group: dict, params: list[Tensor], grads: list[Tensor]) -> None:
+        """The step of a group's parameters that have a gradient, to which weight decay was added."""
+        raise NotImplementedError
+
+
+class Lcam(_GroupwiseOptimizer):
     """SGD whose momentum follows the loss: after each step
 
         m <- momentum_low if loss < mean of the losses of this epoch so far, this one included, else momentum_high
@@ -101,32 +125,24 @@ class Lcam(Optimizer):
             group["momentum"] = torch.where(below, low, high)
         return torch.cat([finished, torch.zeros_like(finished)])
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
-        """One step; returns the closure's value if there is one."""
-        value = _evaluate(closure)
-        for group in self.param_groups:
-            params, grads = _params_and_grads(group)
-            if not params:
-                continue
-            for parameter in params:
-                if "momentum_buffer" not in self.state[parameter]:
-                    self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-            buffers = [self.state[parameter]["momentum_buffer"] for parameter in params]
-            momentum = group["momentum"]
-            if isinstance(momentum, Tensor):
-                momentum = momentum.to(params[0])
-            torch._foreach_mul_(buffers, momentum)
-            torch._foreach_add_(buffers, grads)
-            updates = buffers
-            if group["nesterov"]:
-                updates = torch._foreach_mul(buffers, momentum)
-                torch._foreach_add_(updates, grads)
-            torch._foreach_add_(params, updates, alpha=-group["lr"])
-        return value
+    def _step_group(self, group: dict, params: list[Tensor], grads: list[Tensor]) -> None:
+        for parameter in params:
+            if "momentum_buffer" not in self.state[parameter]:
+                self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        buffers = [self.state[parameter]["momentum_buffer"] for parameter in params]
+        momentum = group["momentum"]
+        if isinstance(momentum, Tensor):
+            momentum = momentum.to(params[0])
+        torch._foreach_mul_(buffers, momentum)
+        torch._foreach_add_(buffers, grads)
+        updates = buffers
+        if group["nesterov"]:
+            updates = torch._foreach_mul(buffers, momentum)
+            torch._foreach_add_(updates, grads)
+        torch._foreach_add_(params, updates, alpha=-group["lr"])
 
 
-class SecondMomentExponent(Optimizer):
+class SecondMomentExponent(_GroupwiseOptimizer):
     """parameter <- parameter - lr m' / (v'^exponent + eps)
 
     where m' and v' are the bias-corrected moving averages of the gradient and of its square, as in Adam. With exponent
@@ -146,26 +162,18 @@ class SecondMomentExponent(Optimizer):
         defaults = {"lr": lr, "betas": betas, "exponent": exponent, "eps": eps, "weight_decay": weight_decay}
         super().__init__(params, defaults)
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
-        """One step; returns the closure's value if there is one."""
-        value = _evaluate(closure)
-        for group in self.param_groups:
-            params, grads = _params_and_grads(group)
-            if not params:
-                continue
-            beta1, beta2 = group["betas"]
-            states = [self._state_of(parameter) for parameter in params]
-            steps = [int(state["step"].add_(1)) for state in states]  # on the CPU, as torch's own
-            means, squares = ([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq"))
-            torch._foreach_lerp_(means, grads, 1 - beta1)
-            torch._foreach_mul_(squares, beta2)
-            torch._foreach_addcmul_(squares, grads, grads, 1 - beta2)
-            divisors = torch._foreach_div(squares, [1 - beta2**step for step in steps])
-            torch._foreach_pow_(divisors, group["exponent"])
-            torch._foreach_add_(divisors, group["eps"])
-            torch._foreach_addcdiv_(params, means, divisors, [-group["lr"] / (1 - beta1**step) for step in steps])
-        return value
+    def _step_group(self, group: dict, params: list[Tensor], grads: list[Tensor]) -> None:
+        beta1, beta2 = group["betas"]
+        states = [self._state_of(parameter) for parameter in params]
+        steps = [int(state["step"].add_(1)) for state in states]  # on the CPU, as torch's own
+        means, squares = ([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq"))
+        torch._foreach_lerp_(means, grads, 1 - beta1)
+        torch._foreach_mul_(squares, beta2)
+        torch._foreach_addcmul_(squares, grads, grads, 1 - beta2)
+        divisors = torch._foreach_div(squares, [1 - beta2**step for step in steps])
+        torch._foreach_pow_(divisors, group["exponent"])
+        torch._foreach_add_(divisors, group["eps"])
+        torch._foreach_addcdiv_(params, means, divisors, [-group["lr"] / (1 - beta1**step) for step in steps])
 
     def _state_of(self, parameter: Tensor) -> dict[str, Tensor]:
         state = self.state[parameter]
@@ -173,19 +181,3 @@ class SecondMomentExponent(Optimizer):
             state["step"] = torch.zeros(())
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
         return state
-
-
-def _evaluate(closure: Callable[[], Tensor] | None) -> Tensor | None:
-    if closure is None:
-        return None
-    with torch.enable_grad():
-        return closure()
-
-
-def _params_and_grads(group: dict) -> tuple[list[Tensor], list[Tensor]]:
-    """The parameters of a group that have a gradient, and the gradients with weight decay added."""
-    params = [parameter for parameter in group["params"] if parameter.grad is not None]
-    grads = [parameter.grad for parameter in params]
-    if params and group["weight_decay"]:
-        grads = torch._foreach_add(grads, params, alpha=group["weight_decay"])
-    return params, grads
