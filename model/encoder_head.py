@@ -31,12 +31,15 @@ class FrameEncoder(nn.Module):
         self.project = nn.Linear(channels, width)
         self.class_token = nn.Parameter(0.02 * torch.randn(1, 1, width))
         self.positions = nn.Parameter(0.02 * torch.randn(1, num_segments, width))
-        layer = nn.TransformerEncoderLayer(
-            width, config.heads, 4 * width, dropout, activation="gelu", batch_first=True, norm_first=True
-        )
-        self.transformer = nn.TransformerEncoder(
-            layer, config.layers, norm=nn.LayerNorm(width), enable_nested_tensor=False
-        )
+        layers = [
+            nn.TransformerEncoderLayer(
+                width, config.heads, 4 * width, dropout, activation="gelu", batch_first=True, norm_first=True
+            )
+            for _ in range(config.layers)
+        ]
+        self.transformer = nn.TransformerEncoder(layers[0], 1, norm=nn.LayerNorm(width), enable_nested_tensor=False)
+        # Made by the encoder they would all be copies of the first, and begin with the same weights.
+        self.transformer.layers, self.transformer.num_layers = nn.ModuleList(layers), config.layers
 
     def forward(self, frames: Tensor) -> Tensor:
         return self.transformer(self.tokens(frames))[:, 0]
