@@ -11,44 +11,22 @@
 Figures hold for this machine at this moment; compare those of one run.
 """
 
+import math
 import os
-import platform
-import re
 import sys
 import tempfile
-from collections.abc import Sequence
 from dataclasses import replace
-from datetime import date
 from inspect import signature
 from pathlib import Path
 
 import torch
 
 from launch.advise import HEADROOM, choose_sample, measure_candidates, recommend
-from launch.config import Config, parse_config
-from launch.cost import (
-    Dataset,
-    FirstBatch,
-    Loading,
-    Means,
-    Measurements,
-    Packing,
-    Training,
-    choose_profiles,
-    choose_rates,
-    describe_basis,
-    describe_costs,
-    describe_recipe,
-    draw_costs,
-    load_measurements,
-    plan_cost,
-    write_measurements,
-)
+from launch.cost_plan import plan
 from launch.doctor import loader
 from launch.loader_speed import measure_first_batch
-from launch.outputs import check_writable
 from launch.pack_speed import measure_memory, measure_pack, measure_planning
-from launch.packing import collect_videos, find_videos, pack_files
+from launch.packing import find_videos
 from launch.rank_speed import measure_ranks
 from launch.report import conditions, table
 from launch.scale import measure_plan, measure_randomness, write_large_dataset
@@ -270,190 +248,6 @@ def ranks(
     print(table(("ranks", "clips/s", f"/ {numbers[0]} rank(s)", "waiting for data"), rows))
 
 
-KINETICS = {"Kinetics-400": (240_000, 20_000), "Kinetics-700": (545_000, 35_000)}
-
-
-def plan(
-    measurements: Path = Path("docs/measurements.json"),
-    config: Path = Path("launch/configs/kinetics400_8f.yaml"),
-    datasets: dict[str, tuple[int, int]] = KINETICS,
-    gpus: tuple[int, ...] = (1, 8, 64),
-    workers: int = os.cpu_count() or 1,
-    max_stall: float = 0.02,
-    gpu_clips_per_second: float | None = None,
-    cpu_clips_per_second: float | None = None,
-    assumed_clips_per_second: tuple[float, ...] = (100.0, 200.0, 400.0, 800.0),
-    kilobytes_per_video: dict[str, float] | None = None,
-    core_seconds_per_video: dict[str, float] | None = None,
-    clips_per_core_second: dict[str, float] | None = None,
-    first_batch_seconds: float | None = None,
-    out: Path | None = None,
-    measure: bool = False,
-    videos: Path | None = None,
-    sample: int = 24,
-    seconds: float = 10.0,
-    batch_size: int = 8,
-    step_batch_size: int = 2,
-    rounds: int = 9,
-) -> None:
-    """Reckons from measured figures what training on Kinetics costs: GB, hours of packing, GPU-hours, loader cores.
-
-    Args:
-        measurements: File of measurements. A rate that is given below holds before that of the file.
-        config: Recipe: epochs, batch size, network, clips, precision.
-        datasets: Training and validation videos by name. Kinetics-700 without its 70,000 test videos.
-        gpus: Numbers of GPUs to train on.
-        workers: Processes that pack.
-        max_stall: Share of the time that training may wait for the loader.
-        gpu_clips_per_second: Clips that one GPU trains on.
-        cpu_clips_per_second: Clips that all cores of one machine train on.
-        assumed_clips_per_second: Rates to assume of a GPU where none was measured or given.
-        kilobytes_per_video: By profile, as --kilobytes_per_video.h264=500.
-        core_seconds_per_video: Of packing, by profile.
-        clips_per_core_second: Of the loader, a core, by profile.
-        first_batch_seconds: From opening the packed dataset to its first batch.
-        out: Picture to draw, NAME.png.
-        measure: First measure what this machine can, and put it into the file of measurements.
-        videos: With --measure, folder of videos to pack and load; without it only training steps are measured.
-        sample: With --measure, how many of them, chosen at random.
-        seconds: With --measure, how long to load each profile.
-        batch_size: With --measure, clips per loaded batch.
-        step_batch_size: With --measure, clips per training step; on a GPU as many as it holds.
-        rounds: With --measure, training steps to time.
-    """
-    options = parse_config("launch/benchmark.py plan", [f"--config={config}"])
-    recipe = describe_recipe(options)
-    sets = [Dataset(name, *counts) for name, counts in datasets.items()]
-    if not sets:
-        raise UserError("--datasets: none; give training and validation videos by name, as {mine: [5000, 500]}")
-    if videos is not None and not measure:
-        raise UserError(f"--videos {videos}: it is for --measure; give that too")
-    if out is not None:
-        check_writable(out)
-    if measure:
-        check_writable(measurements)
-        known = load_measurements(measurements) if measurements.exists() else Measurements()
-        found = [] if videos is None else choose_sample(collect_videos([str(videos)]), sample)
-        command = f"python launch/benchmark.py plan --measure --config {config}"
-        steps = f"{command} --step_batch_size {step_batch_size} --rounds {rounds}"
-        new = _measure_training(options, step_batch_size, rounds, steps)
-        if found:
-            command += f" --videos DIR --sample {sample} --workers {workers} --seconds {seconds:g}"
-            command += f" --batch_size {batch_size}"
-            most = max(dataset.train_videos for dataset in sets)
-            new = new.updated(_measure_data(options, found, most, workers, seconds, batch_size, command))
-        write_measurements(measurements, known.updated(new))
-        print(f"measured into {measurements}\n")
-    figures = load_measurements(measurements).of(recipe)
-    given = {
-        "kilobytes_per_video": kilobytes_per_video or {},
-        "core_seconds_per_video": core_seconds_per_video or {},
-        "clips_per_core_second": clips_per_core_second or {},
-    }
-    profiles = choose_profiles(figures, given, str(measurements))
-    rates = choose_rates(figures, gpu_clips_per_second, cpu_clips_per_second, assumed_clips_per_second)
-    if first_batch_seconds is None:
-        if not figures.first_batch:
-            raise UserError(f"{measurements}: no first_batch; measure it with --measure, or give --first_batch_seconds")
-        first_batch_seconds = figures.first_batch[0].seconds
-    means = Means(workers, gpus, max_stall, first_batch_seconds)
-    costs = [plan_cost(dataset, recipe, profiles, rates, means) for dataset in sets]
-    print(describe_costs(costs, recipe, means))
-    print(f"\n{describe_basis(figures, recipe, means)}")
-    if out is not None:
-        print(f"picture: {draw_costs(costs, gpus, out)}")
-
-
-def _measure_training(config: Config, batch_size: int, rounds: int, command: str) -> Measurements:
-    """Times training steps of the recipe's network on this device."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    recipe, side = describe_recipe(config), config.data.crop_size
-    net = replace(config.model, pretrained=None)
-    shape = (batch_size, config.data.num_segments, 3, side, side)
-    speeds = measure_steps({"net": lambda: build_model(net)}, shape, device, config.train.precision, rounds)
-    on_gpu = device.type == "cuda"
-    training = Training(
-        kind="gpu" if on_gpu else "cpu",
-        device=torch.cuda.get_device_name() if on_gpu else f"{torch.get_num_threads()} cores of {_processor()}",
-        network=recipe.network,
-        clip=recipe.training_clip,
-        precision=recipe.precision,
-        clips_per_second=_round(speeds["net"].clips_per_second),
-        note=f"median of {rounds} steps of {batch_size} clips, spread {speeds['net'].spread:.0%}",
-        **_circumstances(command),
-    )
-    return Measurements(training=(training,))
-
-
-def _measure_data(
-    config: Config,
-    videos: Sequence[Path],
-    num_videos: int,
-    workers: int,
-    seconds: float,
-    batch_size: int,
-    command: str,
-) -> Measurements:
-    """Packs and loads a sample under each profile; opens a split of `num_videos` of them over and over."""
-    data, how = config.data, _circumstances(command)
-    size = sum(path.stat().st_size for path in videos) / len(videos) / 1e3
-    packing, loading = [], []
-    for candidate in measure_candidates(videos, 1, data, workers, seconds, batch_size):
-        if not candidate.packing_hours:
-            reason = "packing the sample took no longer than its start"
-            raise UserError(f"{candidate.profile}: {reason}; use more or longer --videos, and a larger --sample")
-        packing.append(
-            Packing(
-                profile=candidate.profile,
-                kilobytes_per_video=_round(candidate.bytes_per_video / 1e3),
-                seconds_per_video=_round(candidate.packing_hours * 3600),
-                workers=workers,
-                note=f"{len(videos)} videos of {size:,.0f} kB on average",
-                **how,
-            )
-        )
-        loading.append(
-            Loading(
-                profile=candidate.profile,
-                clip=describe_recipe(config).loading_clip,
-                clips_per_second=_round(candidate.clips_per_second),
-                cores=data.reading_threads or os.cpu_count() or 1,
-                note=f"batches of {batch_size}",
-                **how,
-            )
-        )
-    with tempfile.TemporaryDirectory(prefix="vpsn-benchmark-") as folder:
-        packed, _ = pack_files(videos, Path(folder))
-        large = write_large_dataset(packed, Path(folder) / "large", num_videos)
-        first = measure_first_batch(large, data, batch_size)
-    first_seconds = _round(first.open_seconds + first.batch_seconds)
-    first_batch = FirstBatch(videos=num_videos, seconds=first_seconds, **how)
-    return Measurements(tuple(packing), tuple(loading), first_batch=(first_batch,))
-
-
-def _circumstances(command: str) -> dict[str, str]:
-    """The fields that every measurement has."""
-    return {"command": command, "machine": f"{_processor()}; {conditions()}", "date": date.today().isoformat()}
-
-
-def _processor() -> str:
-    """Name of the CPU."""
-    try:
-        names = re.findall(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    except OSError:
-        names = []
-    return names[0] if names else platform.machine()
-
-
-def _round(value: float) -> float:
-    """To three digits, which is more than the spread of measurements is worth.
-
-    >>> _round(0.109383), _round(1101.4)
-    (0.109, 1100.0)
-    """
-    return float(f"{value:.3g}")
-
-
 COMMANDS = {command.__name__: command for command in (advise, pack, loader, scale, step, ranks, plan)}
 
 
@@ -474,14 +268,17 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _check_numbers(command: str, values: dict[str, object]) -> None:
-    """Raises UserError for a number below 0, or of 0 where that is not the default: some would be measured forever."""
+    """Raises UserError for a number that is endless, below 0, or 0 where that is not the default.
+
+    Some would be measured forever.
+    """
     defaults = {name: parameter.default for name, parameter in signature(COMMANDS[command]).parameters.items()}
     for name, value in values.items():
         if not isinstance(value, int | float) or isinstance(value, bool):
             continue
-        if value < 0 or (value == 0 and defaults[name] != 0):
+        if not 0 <= value < math.inf or (value == 0 and defaults[name] != 0):
             allowed = "0 or more" if defaults[name] == 0 else "more than 0"
-            raise UserError(f"--{name} {value:g}: use {allowed}")
+            raise UserError(f"--{name} {value:g}: use {allowed}" + ("" if math.isfinite(value) else ", and finite"))
 
 
 if __name__ == "__main__":

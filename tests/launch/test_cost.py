@@ -11,25 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from launch import cost
 from launch.benchmark import main
 from launch.config import parse_config
-from launch.cost import (
-    Dataset,
+from launch.cost import Cost, Means, Rate, Recipe, choose_figures, choose_rates, describe_recipe, loader_cores
+from launch.measurements import (
     FirstBatch,
-    Loading,
-    Means,
     Measurements,
-    Packing,
-    ProfileRates,
-    Recipe,
+    Profile,
     Training,
-    TrainingRate,
-    choose_profiles,
-    choose_rates,
     load_measurements,
-    loader_cores,
-    plan_cost,
     write_measurements,
 )
 from sharding.commandline import UserError
@@ -38,17 +28,18 @@ from tests.conftest import ROOT, run_command
 from tests.videos import write_numbered_video
 
 SOURCE = {"command": "python some.py", "machine": "a machine", "date": "2026-01-31"}
-CLIP, VIEW = "4 segments, short side 64, random crop 56", "4 x 56 x 56"
-NETWORK = {"network": "vpsn-18", "clip": VIEW, "precision": "bf16"}
-CPU = Training(kind="cpu", device="a CPU of 3", clips_per_second=5, **NETWORK, **SOURCE)
-GPU = Training(kind="gpu", device="A Board", clips_per_second=123, **NETWORK, **SOURCE)
-FIGURES = Measurements(
-    packing=(Packing(profile="h264", kilobytes_per_video=500, seconds_per_video=0.25, workers=4, **SOURCE),),
-    loading=(Loading(profile="h264", clip=CLIP, clips_per_second=90, cores=3, **SOURCE),),
-    training=(CPU,),
-    first_batch=(FirstBatch(videos=1000, seconds=36, **SOURCE),),
+RECIPE = Recipe("vpsn-18, clips of 4 x 56 x 56, bf16", "4 segments, short side 64, random crop 56", 3, batch_size=8)
+H264 = Profile(
+    profile="h264",
+    recipe=RECIPE.loading,
+    kilobytes_per_video=500,
+    core_seconds_per_video=1,
+    clips_per_core_second=30,
+    **SOURCE,
 )
-RECIPE = Recipe("vpsn-18", "bf16", CLIP, VIEW, epochs=3, batch_size=8)
+CPU = Training(kind="cpu", device="a CPU of 3", recipe=RECIPE.training, clips_per_second=5, **SOURCE)
+GPU = Training(kind="gpu", device="A Board", recipe=RECIPE.training, clips_per_second=123, **SOURCE)
+FIGURES = Measurements((H264,), (CPU,), (FirstBatch(videos=1000, seconds=36, **SOURCE),))
 
 
 @pytest.fixture
@@ -72,21 +63,18 @@ def rows(output: str) -> dict[str, list[str]]:
 
 
 def test_cost_step_by_step():
-    dataset = Dataset("mine", 1001, 200)
+    board = Rate("gpu", "A Board", 123, "measured")
+    cost = Cost(Means(RECIPE, FIGURES, (board,), workers=2, gpus=(1, 4), max_stall=0.02), "mine", 1001, 200)
     clips = sum(8 for _ in range(3) for _ in range(0, 1001 - 7, 8))  # whole batches of 8
-    packing_seconds = sum([0.25 * 4] * 1201)  # of one core
-    profiles = choose_profiles(FIGURES, {}, "file")
-    rates = (TrainingRate("A Board", 123, "measured"),)
-    planned = plan_cost(dataset, RECIPE, profiles, rates, Means(2, (1, 4), 0.02, first_batch_seconds=36))
-    [stored], [trained] = planned.profiles, planned.training
-    assert planned.clips == clips == 3000
-    assert stored.gigabytes == pytest.approx(sum([500e3] * 1201) / 1e9)
-    assert stored.packing_core_hours == pytest.approx(packing_seconds / 3600)
-    assert stored.packing_hours == pytest.approx(packing_seconds / 2 / 60 / 60)
-    assert stored.first_step_hours == pytest.approx((packing_seconds / 2 + 36) / 3600)
-    assert stored.loading_core_hours == pytest.approx(clips / 30 / 3600)
-    assert trained.device_hours == pytest.approx(clips / 123 / 3600)
-    assert trained.hours == pytest.approx((clips / 123 / 3600, clips / 492 / 3600))
+    packing_seconds = sum([1] * 1201)  # of one core
+    assert cost.clips == clips == 3000
+    assert cost.gigabytes(H264) == pytest.approx(sum([500e3] * 1201) / 1e9)
+    assert cost.packing_core_hours(H264) == pytest.approx(packing_seconds / 3600)
+    assert cost.packing_hours(H264) == pytest.approx(packing_seconds / 2 / 60 / 60)
+    assert cost.first_step_hours(H264) == pytest.approx((packing_seconds / 2 + 36) / 3600)
+    assert cost.loading_core_hours(H264) == pytest.approx(clips / 30 / 3600)
+    assert cost.training_hours(board) == pytest.approx(clips / 123 / 3600)
+    assert cost.training_hours(board, 4) == pytest.approx(clips / 492 / 3600)
 
 
 @settings(deadline=None)
@@ -98,7 +86,7 @@ def test_cores_let_gpus_wait_no_longer_than_said_and_one_less_does_not(per_core,
         clip_seconds = max(computing, 1 / (cores * per_core)) if cores else math.inf
         return 1 - computing / clip_seconds
 
-    cores = loader_cores(ProfileRates("h264", 1, 1, per_core), needed, max_stall)
+    cores = loader_cores(per_core, needed, max_stall)
     assert cores >= 1
     assert stall(cores) <= max_stall + 1e-9
     assert stall(cores - 1) > max_stall - 1e-9
@@ -106,26 +94,33 @@ def test_cores_let_gpus_wait_no_longer_than_said_and_one_less_does_not(per_core,
 
 def test_the_projects_own_figures_are_of_its_recipe():
     """docs/measurements.json has all that the plan of Kinetics needs."""
-    recipe = cost.describe_recipe(parse_config("plan", [f"--config={ROOT}/launch/configs/kinetics400_8f.yaml"]))
-    assert (recipe.epochs, recipe.batch_size, recipe.training_clip) == (80, 64, "8 x 224 x 224")
-    figures = load_measurements(ROOT / "docs" / "measurements.json").of(recipe)
-    assert {profile.profile for profile in choose_profiles(figures, {}, "file")} == set(PROFILES)
-    assert figures.training and figures.first_batch
+    recipe = describe_recipe(parse_config("plan", [f"--config={ROOT}/launch/configs/kinetics400_8f.yaml"]))
+    assert (recipe.epochs, recipe.batch_size, recipe.training) == (80, 64, "vpsn-50, clips of 8 x 224 x 224, bf16")
+    figures = choose_figures(load_measurements(ROOT / "docs" / "measurements.json"), recipe, "file")
+    assert {record.profile for record in figures.profiles} == set(PROFILES)
+    assert figures.training
 
 
-def test_measurements_come_back_and_newer_ones_replace_their_like(tmp_path):
+def test_measurements_come_back_and_the_last_of_the_recipe_hold(tmp_path):
     path = tmp_path / "measurements.json"
-    again = replace(FIGURES.packing[0], kilobytes_per_video=600.0, date="2026-02-01")
-    other = replace(again, profile="jpeg")
-    updated = FIGURES.updated(Measurements(packing=(again, other), training=(GPU,)))
-    assert updated.packing == (again, other)
-    assert updated.training == (*FIGURES.training, GPU)  # another device stands beside
-    assert (updated.loading, updated.first_batch) == (FIGURES.loading, FIGURES.first_batch)
-    write_measurements(path, updated)
-    assert load_measurements(path) == updated
+    again, other = replace(H264, kilobytes_per_video=600.5), replace(H264, profile="jpeg")
+    elsewhere = replace(again, recipe="16 segments")
+    slower = replace(CPU, clips_per_second=4)
+    last = replace(FIGURES.first_batch[0], seconds=3)
+    written = Measurements(
+        (H264, other, again, elsewhere), (CPU, GPU, slower, replace(GPU, recipe="tsn")), (*FIGURES.first_batch, last)
+    )
+    write_measurements(path, written)
+    assert load_measurements(path) == written
+    chosen = choose_figures(written, RECIPE, "file")
+    assert chosen == Measurements((again, other), (slower, GPU), (last,))
+    assert choose_rates(chosen, None, None, (7,)) == (
+        Rate("gpu", "A Board", 123, "measured"),
+        Rate("cpu", "a CPU of 3", 4, "measured"),
+    )
 
 
-KINDS = {"packing": Packing, "loading": Loading, "training": Training, "first_batch": FirstBatch}
+KINDS = {"profiles": Profile, "training": Training, "first_batch": FirstBatch}
 REQUIRED = [
     (section, field.name) for section, kind in KINDS.items() for field in fields(kind) if field.default is MISSING
 ]
@@ -137,7 +132,7 @@ def test_a_field_that_is_missing_is_named(section, field, tmp_path):
     del values[section][0][field]
     path = tmp_path / "measurements.json"
     path.write_text(json.dumps(values))
-    with pytest.raises(UserError, match=rf"{path}: {section}\[0\]: .* required: {field}") as caught:
+    with pytest.raises(UserError, match=rf'{path}: .*"{section}".* required: {field}$') as caught:
         load_measurements(path)
     assert "\n" not in str(caught.value)
 
@@ -145,13 +140,13 @@ def test_a_field_that_is_missing_is_named(section, field, tmp_path):
 @pytest.mark.parametrize(
     ("section", "change", "message"),
     [
-        ("packing", {"kilobytes_per_video": -1}, r"packing\[0\]: kilobytes_per_video -1: use a number above 0"),
-        ("packing", {"seconds_per_video": math.nan}, r"packing\[0\]: seconds_per_video nan: use a number above 0"),
-        ("loading", {"cores": 0}, r"loading\[0\]: cores 0: use a number above 0"),
-        ("training", {"clips_per_second": "fast"}, r"training\[0\]: .*clips_per_second.*fast"),
-        ("training", {"kind": "tpu"}, r"training\[0\]: .*kind.*tpu"),
-        ("training", {"date": "yesterday"}, r"training\[0\]: date 'yesterday': use year-month-day"),
-        ("first_batch", {"second": 2}, r"first_batch\[0\]: .*'second' is not accepted .*seconds"),
+        ("profiles", {"kilobytes_per_video": -1}, "kilobytes_per_video.*-1"),
+        ("profiles", {"core_seconds_per_video": math.nan}, "core_seconds_per_video.*NaN"),
+        ("profiles", {"clips_per_core_second": math.inf}, "clips_per_core_second.*Infinity"),
+        ("training", {"clips_per_second": "fast"}, "clips_per_second.*fast"),
+        ("training", {"kind": "tpu"}, "kind.*tpu"),
+        ("training", {"date": "yesterday"}, "date.*yesterday"),
+        ("first_batch", {"second": 2}, "'second' is not accepted"),
     ],
 )
 def test_a_field_that_is_wrong_is_named(section, change, message, tmp_path):
@@ -159,7 +154,7 @@ def test_a_field_that_is_wrong_is_named(section, change, message, tmp_path):
     values[section][0].update(change)
     path = tmp_path / "measurements.json"
     path.write_text(json.dumps(values))
-    with pytest.raises(UserError, match=message) as caught:
+    with pytest.raises(UserError, match=rf'{path}: .*"{section}".*{message}') as caught:
         load_measurements(path)
     assert "\n" not in str(caught.value)
 
@@ -167,32 +162,38 @@ def test_a_field_that_is_wrong_is_named(section, change, message, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "no such file; --measure writes it"),
+        (None, "no such file; plan --measure writes it"),
         ("[1", "not a file of measurements"),
-        ("[]", "use lists of records by section"),
-        ('{"speeds": []}', "section 'speeds': use packing, loading, training, first_batch"),
-        ('{"packing": [3]}', r"packing\[0\]: 3 is no record"),
+        ("[]", "not a file of measurements"),
+        ('{"speeds": []}', "'speeds' is not accepted"),
+        ('{"profiles": [3]}', "profiles.* 3"),
+        ('{"profiles": 3}', "profiles.* 3"),
+        ("\xff", "not a file of measurements"),
+        ("", "not a file of measurements"),
     ],
 )
-def test_what_is_no_file_of_measurements_is_refused(text, message, tmp_path):
+def test_what_is_no_file_of_measurements_is_refused_in_one_line(text, message, tmp_path):
     path = tmp_path / "measurements.json"
     if text is not None:
-        path.write_text(text)
-    with pytest.raises(UserError, match=message):
+        path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(UserError, match=message) as caught:
         load_measurements(path)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("--gpu_clips_per_second=-4", "--gpu_clips_per_second -4: use more than 0"),
-        ("--assumed_clips_per_second=[100, -5]", "assumed, not measured: clips_per_second -5: use a number above 0"),
-        ("--kilobytes_per_video.h264=-3", "profile h264: kilobytes_per_video -3: use a number above 0"),
-        ("--kilobytes_per_video.h265=3", "profile 'h265' is not known; use h264"),
         ("--gpus=[3]", "--gpus 3: use divisors of the recipe's batch of 8"),
         ("--datasets={mine: [7, 0]}", "mine: 7 training videos do not make a batch of 8"),
+        ("--datasets={}", "--datasets: none"),
+        ("--gpu_clips_per_second=-4", "--gpu_clips_per_second -4: use more than 0"),
+        ("--cpu_clips_per_second=.nan", "--cpu_clips_per_second nan: use more than 0, and finite"),
+        ("--gpu_clips_per_second=.inf", "--gpu_clips_per_second inf: use more than 0, and finite"),
         ("--videos=/tmp", "--videos /tmp: it is for --measure"),
         ("--out=/proc/no/plan.png", "cannot be written"),
+        ("--config=launch/configs/kinetics400_16f.yaml", "no figures of loading 16 segments"),
+        ("--config=launch/configs/planned_kinetics400.yaml", "clips of several lengths"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(option, message, files):
@@ -202,53 +203,36 @@ def test_what_cannot_be_is_refused_in_one_line(option, message, files):
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
+    "option",
     [
-        (lambda: TrainingRate("a GPU", math.nan, "given"), "a GPU, given: clips_per_second nan: use a number above 0"),
-        (lambda: ProfileRates("h264", 1, 0, 1), "profile h264: core_seconds_per_video 0: use a number above 0"),
-        (lambda: Dataset("mine", -7, 0), "mine: -7 training and 0 validation videos: use at least 1 and 0"),
-        (lambda: Means(2, (1, -1), 0.02, 1), "--gpus -1: use a number above 0"),
-        (lambda: Means(2, (1,), 1.5, 1), "--max_stall 1.5: use more than 0 and less than 1"),
+        "--assumed_clips_per_second=[100, -5]",
+        "--datasets={mine: [-7, 0]}",
+        "--gpus=[1, -1]",
+        "--max_stall=1.5",
     ],
 )
-def test_numbers_that_mean_nothing_are_refused(make, message):
-    with pytest.raises(UserError, match=re.escape(message)):
-        make()
+def test_numbers_that_mean_nothing_are_refused_in_one_line(option, files, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main([*files, option])
+    assert caught.value.code == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert option[2:].split("=")[0] in line
 
 
-def test_a_rate_that_nobody_measured_is_refused(files, tmp_path):
-    with pytest.raises(UserError, match=r"profile h264 has no clips_per_core_second .* --clips_per_core_second\.h264"):
-        choose_profiles(replace(FIGURES, loading=()), {}, "f")
-    with pytest.raises(UserError, match=r"f: profile jpeg has no kilobytes_per_video .* --kilobytes_per_video\.jpeg"):
-        choose_profiles(FIGURES, {"core_seconds_per_video": {"jpeg": 3}}, "f")
-    with pytest.raises(UserError, match=r"f: no figures of packing and loading; measure them with --measure"):
-        choose_profiles(Measurements(), {}, "f")
-    write_measurements(tmp_path / "measurements.json", replace(FIGURES, first_batch=()))
-    with pytest.raises(UserError, match=r"no first_batch; .* or give --first_batch_seconds"):
-        main(files)
+def test_figures_that_nobody_measured_are_asked_for():
+    for lacking, message in (("profiles", "loading 4 segments"), ("first_batch", "a first batch")):
+        with pytest.raises(UserError, match=f"f: no figures of {message}.*; measure them with --measure --videos DIR"):
+            choose_figures(replace(FIGURES, **{lacking: ()}), RECIPE, "f")
 
 
-def test_rates_of_another_recipe_do_not_count(files):
-    with pytest.raises(UserError, match="profile h264 has no clips_per_core_second"):
-        main([*files, "--config=launch/configs/kinetics400_16f.yaml"])
-    with pytest.raises(UserError, match="clips of several lengths"):
-        main([*files, "--config=launch/configs/planned_kinetics400.yaml"])
-    figures = replace(FIGURES, training=(*FIGURES.training, GPU, replace(GPU, clip="16 x 56 x 56", device="Other")))
-    assert [rate.device for rate in choose_rates(figures.of(RECIPE), None, None, ())] == ["A Board", "a CPU of 3"]
-
-
-def test_rates_may_be_given(files, tmp_path, capsys):
-    """Every one of them; the file then says nothing."""
-    write_measurements(tmp_path / "measurements.json", Measurements())
-    values = {"kilobytes_per_video": 1000, "core_seconds_per_video": 7.2, "clips_per_core_second": 50}
-    profile = [f"--{name}.jpeg={value}" for name, value in values.items()]
-    devices = ["--gpu_clips_per_second=400", "--cpu_clips_per_second=4", "--first_batch_seconds=3.6"]
-    main([*files, *profile, *devices])
+def test_rates_of_devices_may_be_given(files, capsys):
+    """They hold before what the file says."""
+    main([*files, "--gpu_clips_per_second=400", "--cpu_clips_per_second=4"])
     found = rows(capsys.readouterr().out)
-    # 1,201 videos, 3,000 clips, 2 workers; two digits each
-    assert found["jpeg"] == ["1,000", "1.2", "2.4", "1.2", "1.2", "50", "0.017"]
+    # 1,201 videos, 3,000 clips, 2 workers, 36 s to the first batch; two digits each
+    assert found["h264"] == ["500", "0.6", "0.33", "0.17", "0.18", "30", "0.028"]
     assert found["a CPU"] == ["given", "4", "0.21", "0.21", "0.052"]
-    assert found["a GPU"] == ["given", "400", "8 / 32"]  # 0.98 * 400 / 50 = 7.84
+    assert found["a GPU"] == ["given", "400", "14 / 53"]  # 0.98 * 400 / 30 = 13.07
 
 
 def test_what_no_gpu_measured_is_called_assumed(files, tmp_path, capsys):
@@ -262,10 +246,10 @@ def test_what_no_gpu_measured_is_called_assumed(files, tmp_path, capsys):
     assert rows(output)["a CPU of 3"] == ["measured", "5", "0.17", "0.17", "0.042"]
     for assumption in ("videos as long", "linear over devices", "3 epochs in batches of 8", "training and validation"):
         assert assumption in output.split("Assumed\n")[1]
-    assert "packing, loading, training on a CPU of 3" in output
-    assert "python some.py (a machine; 2026-01-31)" in output
+    for subject in ("packing, loading", "training on a CPU of 3", "first batch of 1,000 videos"):
+        assert f"- {subject}: python some.py (a machine; 2026-01-31)" in output
 
-    write_measurements(tmp_path / "measurements.json", FIGURES.updated(Measurements(training=(GPU,))))
+    write_measurements(tmp_path / "measurements.json", replace(FIGURES, training=(CPU, GPU)))
     main(files)
     output = capsys.readouterr().out
     assert rows(output)["A Board"] == ["measured", "123", "5 / 17"]  # 0.98 * 123 / 30 = 4.02
@@ -287,20 +271,22 @@ def test_plan_as_a_user_runs_it(tmp_path):
 
 @pytest.mark.slow
 def test_measuring(files, tmp_path):
-    """Every figure is measured anew; one of another device stays."""
+    """Every figure is measured anew, behind what the file held."""
     videos = tmp_path / "videos"
     write_numbered_video(videos / "0.mp4", 150, size=(320, 240))
     for copy in range(1, 60):  # enough that packing them takes longer than its start does now and then
         shutil.copy(videos / "0.mp4", videos / f"{copy}.mp4")
     path = tmp_path / "measurements.json"
-    write_measurements(path, replace(FIGURES, training=(GPU,)))
     sizes = ["--sample=60", "--seconds=0.2", "--batch_size=2", "--step_batch_size=1", "--rounds=1"]
     command = ["launch/benchmark.py", *files, "--measure", f"--videos={videos}", *sizes]
     done = run_command([sys.executable, *command])
     assert done.returncode == 0, done.stderr
     measured = load_measurements(path)
-    assert {record.profile for record in measured.packing} == set(PROFILES)
-    assert {(record.profile, record.clip) for record in measured.loading} == {(profile, CLIP) for profile in PROFILES}
-    assert GPU in measured.training and len(measured.training) == 2
-    newest = [*measured.packing, *measured.loading, *measured.training[1:], *measured.first_batch]
-    assert all("--measure" in record.command and record.date > "2026-01-31" for record in newest)
+    sections = [(measured.profiles, FIGURES.profiles), (measured.training, FIGURES.training)]
+    for records, before in (*sections, (measured.first_batch, FIGURES.first_batch)):
+        assert records[: len(before)] == before
+        newest = records[len(before) :]
+        assert newest and all("--measure" in record.command and record.date > "2026-01-31" for record in newest)
+    assert {record.profile for record in measured.profiles[1:]} == set(PROFILES)
+    assert {record.recipe for record in measured.profiles} == {RECIPE.loading}
+    assert {record.recipe for record in measured.training} == {RECIPE.training}
