@@ -4,11 +4,12 @@ PYTHON ?= python3
 DALI ?= cuda13
 BIN := .venv/bin
 
-.PHONY: help setup test test-slow demo lint constraints clean
+.PHONY: help setup test test-slow demo experiment lint constraints clean
 
 help:
 	@echo "make setup      make .venv and install everything, in the versions of constraints.txt"
 	@echo "make demo       make motion videos, pack, verify, train with DeepSpeed, evaluate, predict, draw"
+	@echo "make experiment the controlled experiment of RESULTS.md: hours; stopped, it goes on"
 	@echo "make test       lint and tests, under ten minutes on two cores"
 	@echo "make test-slow  the tests that take minutes"
 
@@ -30,6 +31,9 @@ test-slow: setup
 
 demo: setup
 	$(BIN)/python -m launch.demo
+
+experiment: setup
+	$(BIN)/python -m launch.experiment
 
 # Resolves the newest versions for every supported Python; commit the result.
 constraints: setup

@@ -3,10 +3,14 @@
 python docs/pictures.py optimizers    # docs/optimizers.png, from some hundred short trainings
 python docs/pictures.py dg_p3d        # docs/dg_p3d.png
 python docs/pictures.py hierarchies   # docs/hierarchies.png
+python docs/pictures.py flow          # docs/flow.png
+python docs/pictures.py throughput    # docs/throughput.png, from docs/throughput.json
 """
 
+import json
 import math
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -84,13 +88,7 @@ def draw_dg_p3d() -> Path:
     axes.set(xlim=(0, 24), ylim=(1.2, 9.5))
     axes.axis("off")
 
-    def box(x: float, y: float, text: str, width: float = 2.2, color: str = "#dbe8f6") -> None:
-        axes.add_patch(plt.Rectangle((x - width / 2, y - 0.42), width, 0.84, facecolor=color, edgecolor="black"))
-        axes.text(x, y, text, ha="center", va="center", fontsize=9)
-
-    def arrow(x0: float, y0: float, x1: float, y1: float) -> None:
-        axes.annotate("", (x1, y1), (x0, y0), arrowprops={"arrowstyle": "->", "shrinkA": 0, "shrinkB": 0})
-
+    box, arrow = partial(_box, axes, height=0.84), partial(_arrow, axes)
     spatial, temporal, other = "#dbe8f6", "#fbe3c8", "#e8e8e8"
     stages = ["clip\nT", "stem 4×7×7\nT/4", "layer1\nA B C", "layer2\nA B C A", "layer3\nB C A B C A"]
     for place, text in enumerate(stages):
@@ -135,13 +133,7 @@ def draw_hierarchies() -> Path:
     axes.axis("off")
     frozen, trained, other, words = "#dbe8f6", "#fbe3c8", "#e8e8e8", "#d9efd9"
 
-    def box(x: float, y: float, text: str, width: float, color: str) -> None:
-        axes.add_patch(plt.Rectangle((x - width / 2, y - 0.5), width, 1.0, facecolor=color, edgecolor="black"))
-        axes.text(x, y, text, ha="center", va="center", fontsize=9)
-
-    def arrow(x0: float, y0: float, x1: float, y1: float) -> None:
-        axes.annotate("", (x1, y1), (x0, y0), arrowprops={"arrowstyle": "->", "shrinkA": 0, "shrinkB": 0})
-
+    box, arrow = partial(_box, axes, height=1.0), partial(_arrow, axes)
     box(1.5, 8.4, "clip\n16 frames", 2.2, other)
     rows = [("event", "e", 4, 10.2), ("set", "s", 8, 8.4), ("element", "el", 16, 6.6)]
     for place, (level, short, count, y) in enumerate(rows):
@@ -173,7 +165,70 @@ def draw_hierarchies() -> Path:
     return save(figure, HERE / "hierarchies.png")
 
 
-PICTURES = {"optimizers": draw_optimizers, "dg_p3d": draw_dg_p3d, "hierarchies": draw_hierarchies}
+def draw_flow() -> Path:
+    figure, axes = plt.subplots(figsize=(12, 4.4), constrained_layout=True)
+    axes.set(xlim=(0, 24), ylim=(0, 8.8))
+    axes.axis("off")
+    once, after = "#fbe3c8", "#d9efd9"
+    box, arrow = partial(_box, axes), partial(_arrow, axes)
+    box(2.1, 7, "videos\nannotation files", 3.6, "#e8e8e8")
+    arrow(3.9, 7, 5.5, 7)
+    box(7.3, 7, "pack\ndecode, encode, count\nwhat cannot be: a list", 3.6, once)
+    arrow(9.1, 7, 10.7, 7)
+    box(14.2, 7, "tar shards, DALI index, table, manifest\nlocal disk, S3, a web server", 7, once)
+    axes.text(20.4, 7, "once, resumable,\nthe same bytes whatever the workers", ha="center", va="center", fontsize=9)
+    box(2.6, 4.4, "plan(seed, epoch, step)\nsamples, frames, crops,\nflips, colours", 4.2, height=1.9)
+    arrow(4.7, 4.4, 6.2, 4.4, "ClipPlan")
+    axes.plot([14.2, 14.2], [6.25, 4.4], color="black", linewidth=1)
+    arrow(14.2, 4.4, 10.4, 4.4, "byte ranges")
+    box(8.3, 4.4, "reading threads\nonly the bytes of\nthe frames planned", 4.2, height=1.9)
+    arrow(8.3, 3.45, 8.3, 2.6)
+    box(8.3, 1.7, "one DALI graph\ndecode, crop, scale, flip,\nnormalise (CPU or GPU)", 4.2, height=1.8)
+    arrow(10.4, 1.7, 12.3, 1.7, "VideoBatch")
+    box(14.6, 1.7, "ResNet with synthesizers\nunder DeepSpeed", 4.6, height=1.8)
+    arrow(16.9, 1.7, 18.6, 1.7)
+    box(20.9, 1.7, "checkpoint: network, optimizer,\n(epoch, step), settings, classes", 4.7, height=1.8)
+    axes.plot([20.9, 20.9, 2.6], [0.8, 0.25, 0.25], color="black", linewidth=1)
+    arrow(2.6, 0.25, 2.6, 3.45)
+    axes.text(2.8, 0.4, "resume: epoch and step", fontsize=8)
+    arrow(20.9, 2.6, 20.9, 3.5)
+    box(20.9, 4.4, "evaluate, predict, export,\nvisualize: the same packing\nand the same graph", 4.7, after, 1.8)
+    return save(figure, HERE / "flow.png")
+
+
+def draw_throughput() -> Path:
+    """Bars of the loaders in docs/throughput.json: clips/s over those of the slowest."""
+    measured = json.loads((HERE / "throughput.json").read_text())
+    loaders = sorted(measured["clips_per_second"].items(), key=lambda item: item[1])
+    figure, axes = plt.subplots(figsize=(9, 0.45 * len(loaders) + 1.2), constrained_layout=True)
+    for place, (name, speed) in enumerate(loaders):
+        axes.barh(place, speed, color="tab:blue" if name.startswith("VPSN") else "tab:gray")
+        axes.text(speed, place, f" {speed:.0f}  ({speed / loaders[0][1]:.1f} ×)", va="center", fontsize=9)
+    axes.set_yticks(range(len(loaders)), [name for name, _ in loaders])
+    axes.set(xlabel=f"clips/s: {measured['what']}", xlim=(0, 1.2 * loaders[-1][1]))
+    axes.set_title(measured["conditions"], fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    return save(figure, HERE / "throughput.png")
+
+
+def _box(axes, x: float, y: float, text: str, width: float = 2.2, color: str = "#dbe8f6", height: float = 1.5) -> None:
+    corner = (x - width / 2, y - height / 2)
+    axes.add_patch(plt.Rectangle(corner, width, height, facecolor=color, edgecolor="black"))
+    axes.text(x, y, text, ha="center", va="center", fontsize=9)
+
+
+def _arrow(axes, x0: float, y0: float, x1: float, y1: float, text: str = "") -> None:
+    axes.annotate("", (x1, y1), (x0, y0), arrowprops={"arrowstyle": "->", "shrinkA": 0, "shrinkB": 0})
+    axes.text((x0 + x1) / 2, (y0 + y1) / 2 + 0.2, text, ha="center", fontsize=8)
+
+
+PICTURES = {
+    "optimizers": draw_optimizers,
+    "dg_p3d": draw_dg_p3d,
+    "hierarchies": draw_hierarchies,
+    "flow": draw_flow,
+    "throughput": draw_throughput,
+}
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

@@ -110,7 +110,7 @@ class OptimizerConfig:
     second_moment: SecondMomentConfig = field(default_factory=SecondMomentConfig)
     """How second_moment scales."""
     weight_decay: float = 5e-4
-    """Weight decay of convolution and linear weights; biases and BatchNorm have none."""
+    """Weight decay of convolution and linear weights; biases, normalisation, embeddings and the like have none."""
     bias_learning_rate_factor: float = 2.0
     """Factor on the learning rate of biases (not of BatchNorm's)."""
     clip_norm: float = 20.0
@@ -120,6 +120,8 @@ class OptimizerConfig:
         for name in ("learning_rate", "reference_batch_size", "momentum", "weight_decay", "clip_norm"):
             if getattr(self, name) < 0:
                 raise ValueError(f"optimizer.{name}={getattr(self, name)}: use 0 or more")
+        if not self.momentum < 1:
+            raise ValueError(f"optimizer.momentum={self.momentum}: use 0 <= momentum < 1")
         if self.nesterov and self.name == "second_moment":
             raise ValueError("optimizer.nesterov=true: optimizer.name=second_moment has no such form; use false")
 

@@ -41,7 +41,7 @@ class StepMeter:
         batches = iter(loader)
         with (
             tqdm(total=loader.steps_per_epoch, initial=loader.step, unit="step", disable=hidden) as self._bar,
-            logging_redirect_tqdm([logging.getLogger(name) for name in ("launch", "pipeline")]),
+            logging_redirect_tqdm(_with_console() if self._ranks.is_first else []),  # it forgets a handler's level
         ):
             self._bar.set_description(f"epoch {loader.epoch + 1}")
             while True:
@@ -80,6 +80,10 @@ class StepMeter:
         }
         self._begin()
         return figures
+
+
+def _with_console() -> list[logging.Logger]:
+    return [logging.getLogger(name) for name in ("launch", "pipeline")]
 
 
 def describe_step(figures: dict[str, float], epochs_left: float, samples: int) -> str:

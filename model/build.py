@@ -18,7 +18,7 @@ from model.weights import load_pretrained
 # What an architecture's residual blocks are, where not those of the plain ResNet: (place, depth) -> block.
 BLOCKS: dict[str, Callable[[Place, int], Block]] = {
     "tsm": tsm.block,
-    "gst": lambda place, depth: gst.GSTBottleneck(place),
+    "gst": gst.block,
     "stm": lambda place, depth: stm.STMBottleneck(place),
     "tea": lambda place, depth: tea.TEABottleneck(place),
     "p3d": lambda place, depth: p3d.block(place, "ABC"),

@@ -31,7 +31,7 @@ PLACEMENTS: dict[str, tuple[Stage, ...]] = {
 Depth = Literal[18, 34, 50, 101]
 
 # The depths of each architecture: these replace parts of a bottleneck, which ResNet-18 and 34 have none of.
-_OF_BOTTLENECKS = ("gst", "tea", "stm", "p3d", "p3d_a", "p3d_b", "p3d_c", "dg_p3d")
+_OF_BOTTLENECKS = ("tea", "stm", "p3d", "p3d_a", "p3d_b", "p3d_c", "dg_p3d")
 DEPTHS: dict[str, tuple[int, ...]] = {
     arch: (50, 101) if arch in _OF_BOTTLENECKS else get_args(Depth) for arch in get_args(Architecture)
 }
@@ -134,7 +134,7 @@ class ModelConfig:
     a block or network of your own, as MODULE:CLASS (docs/extending.md)."""
 
     depth: Depth = 50
-    """Layers of the ResNet; gst, tea, stm, p3d and dg_p3d are made of bottlenecks and have 50 or 101."""
+    """Layers of the ResNet; tea, stm, p3d and dg_p3d are made of bottlenecks and have 50 or 101."""
 
     num_classes: int = 400
     """Number of classes."""

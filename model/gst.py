@@ -2,17 +2,18 @@
 
 The 3x3 of every bottleneck is split: half of its input channels go through a 1x3x3 kernel to 3/4 of its output
 channels, the other half through a 3x3x3 kernel to the last 1/4 (alpha = 4, beta = 2). BN and ReLU follow on the whole.
+The paper has bottlenecks only; of a basic block the first 3x3 is split, which carries the stride, BN and ReLU too.
 """
 
 import torch
 from torch import Tensor, nn
 
-from model.resnet import Bottleneck, Place, conv
+from model.resnet import BasicBlock, Block, Bottleneck, Place, conv
 from model.temporal import as_frames, fold, next_frame, previous_frame
 
 
 class SplitConv(nn.Module):
-    """Takes the place of a 3x3 convolution of `width` channels.
+    """Takes the place of a 3x3 convolution.
 
     The 3x3x3 kernel is one two-dimensional convolution to three times its outputs (what each frame gives to the next,
     to itself and to the previous one) and their sum.
@@ -20,12 +21,12 @@ class SplitConv(nn.Module):
 
     added = ("temporal",)
 
-    def __init__(self, width: int, stride: int, num_segments: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, stride: int, num_segments: int) -> None:
         super().__init__()
         self.num_segments = num_segments
-        self.half, quarter = width // 2, width // 4
-        self.spatial = conv(self.half, width - quarter, 3, stride)
-        self.temporal = conv(width - self.half, 3 * quarter, 3, stride)
+        self.half, quarter = in_channels // 2, out_channels // 4
+        self.spatial = conv(self.half, out_channels - quarter, 3, stride)
+        self.temporal = conv(in_channels - self.half, 3 * quarter, 3, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         spatial, temporal = x[:, : self.half], x[:, self.half :]
@@ -45,4 +46,17 @@ class GSTBottleneck(Bottleneck):
 
     def __init__(self, place: Place) -> None:
         super().__init__(place)
-        self.conv2 = SplitConv(place.width, place.stride, place.num_segments)
+        self.conv2 = SplitConv(place.width, place.width, place.stride, place.num_segments)
+
+
+class GSTBasicBlock(BasicBlock):
+    """A basic block whose first 3x3 is split."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(place)
+        self.conv1 = SplitConv(place.in_channels, place.width, place.stride, place.num_segments)
+
+
+def block(place: Place, depth: int) -> Block:
+    """The block of a ResNet of `depth`."""
+    return (GSTBottleneck if depth >= 50 else GSTBasicBlock)(place)

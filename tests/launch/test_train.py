@@ -77,6 +77,7 @@ def test_two_ranks_share_the_samples(small_config, trained, tmp_path, zero_stage
     run_dir = tmp_path / "run"
     done = train(small_config, run_dir, "--train.epochs=1", f"--train.zero_stage={zero_stage}", num_ranks=2)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert (done.stdout + done.stderr).count("epoch 1.00, step 5: loss") == 1  # rank 1 logs to its file
     assert seen(run_dir) == [(20, 1)]
     assert [line["samples"] for line in read_metrics(run_dir) if line["kind"] == "evaluation"] == [5]
     assert {path.name for path in (run_dir / "logs").iterdir()} == {"rank-0.log", "rank-1.log"}

@@ -45,7 +45,7 @@ def test_tsm_shifts_every_block_or_every_second(depth, shifted):
 
 @pytest.mark.parametrize("stride", [1, 2])
 def test_gst_splits_the_3x3_in_a_spatial_and_a_spatio_temporal_half(stride):
-    module = SplitConv(16, stride, T)
+    module = SplitConv(16, 16, stride, T)
     x, folded = frames(16)
     actual = module(folded).unflatten(0, (B, T))
     volume = x.transpose(1, 2)

@@ -1,0 +1,300 @@
+"""The controlled experiment: every architecture and every part of the synthesizer at one budget, on made videos.
+
+    python -m launch.experiment                       # all that has no result yet, then RESULTS.md; stopped, it goes on
+    python -m launch.experiment --rows [tsn,vpsn] --seeds [0]
+    python -m launch.experiment --tune true           # the learning rates that were tried for TSN
+    python -m launch.experiment --report_only true    # RESULTS.md and its picture from the results there are
+
+A run is `launch/train.py` with launch/configs/experiment.yaml and the options of its row, then `launch/evaluate.py`;
+its result is a file in docs/experiment. Nothing but the options of the row and the seed differs between two runs.
+"""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from queue import SimpleQueue
+
+import torch
+from tqdm import tqdm
+
+from launch.config import Config, parse_config
+from launch.outputs import replacing
+from launch.report import conditions
+from launch.runlog import read_metrics
+from model.ledger import measure
+from sharding.commandline import CommandLine, UserError, run_command
+from sharding.manifest import load_manifest
+
+CONFIG = Path("launch/configs/experiment.yaml")
+DATA, RUNS, RESULTS = Path("data/experiment"), Path("runs/experiment"), Path("docs/experiment")
+NUM_SIZES = 2
+VIDEOS = (
+    "--num_classes=16",
+    f"--num_sizes={NUM_SIZES}",
+    "--radius=[0.036,0.288]",  # a factor of 8
+    "--travel=[0.2,1.2]",  # speeds: a factor of 6
+    "--growth=[1.19,2.8]",  # of the logarithm
+    "--turn_degrees=[60,360]",
+    "--num_distractors=1",
+    "--noise=5",
+)
+SPLITS = {"train": ("--seed=0", "--num_videos=4800"), "val": ("--seed=1", "--num_videos=1200")}
+TUNED_RATES = (0.003, 0.01, 0.03)
+TUNING_SEED = 100  # of no row
+FIRST_PORT = 29600
+
+
+@dataclass(frozen=True)
+class Row:
+    """A network of the experiment."""
+
+    name: str
+    title: str
+    options: tuple[str, ...]
+    """What it has beside the configuration that all share."""
+    published: float | None = None
+    """Top-1 in % on Something-Something v1 in the paper, of ResNet-50 at 112 x 112 but for the rows of 16 frames."""
+    table: str = ""
+    """Of the paper."""
+
+
+def _vpsn(name: str, title: str, published: float | None, table: str, *options: str) -> Row:
+    return Row(name, title, ("--model.arch=vpsn", *options), published, table)
+
+
+def _of(arch: str, title: str, published: float, *options: str) -> Row:
+    return Row(arch, title, (f"--model.arch={arch}", *options), published, "1")
+
+
+_INTERACTION, _CAPACITY = "--loss.interaction=0.01", "--loss.capacity=0.001"
+_SIXTEEN = "--data.num_segments=16"
+
+ROWS = {
+    row.name: row
+    for row in (
+        _of("tsn", "TSN", 14.90),
+        _of("tsm", "TSM", 42.11),
+        _of("gst", "GST", 42.36),
+        _of("rf_s", "RF-S", 43.72, f"--model.synthesizer.proportion={1 / 6:.6f}"),
+        _of("rf_l", "RF-L", 43.67, f"--model.synthesizer.proportion={1 / 8}"),
+        _of("rf_l_inception", "RF-L-Inception", 43.84),
+        _of("rf_l_inception_t", "RF-L-Inception-T", 44.23),
+        _vpsn("vpsn", "VPSN, learned fusion, no losses", 45.44, "1, 2, 3"),
+        _vpsn("vpsn_grouping", "VPSN, grouping", 43.84, "2", "--model.synthesizer.fusion=grouping"),
+        _vpsn("vpsn_dropout", "VPSN, channel dropout", 44.64, "2", "--model.synthesizer.fusion=dropout"),
+        _vpsn("vpsn_shuffle", "VPSN, shuffle", 45.01, "2", "--model.synthesizer.fusion=shuffle"),
+        _vpsn("vpsn_interaction", "VPSN, L_int", 46.12, "2", _INTERACTION),
+        _vpsn("vpsn_capacity", "VPSN, L_cap", 45.88, "2", _CAPACITY),
+        _vpsn("vpsn_both", "VPSN, both losses", 46.41, "2", _INTERACTION, _CAPACITY),
+        _vpsn(
+            "vpsn_both_normalised",
+            "VPSN, both, L_int normalised",
+            None,
+            "",
+            _INTERACTION,
+            _CAPACITY,
+            "--model.synthesizer.interaction_norm=mean",
+        ),
+        _vpsn("vpsn_no_pool", "VPSN, without max-pool", 44.19, "3", "--model.synthesizer.pooling=none"),
+        _vpsn("vpsn_no_relu", "VPSN, without inter-ReLU", 44.65, "3", "--model.synthesizer.inter_relu=false"),
+        _vpsn("vpsn_no_dilation", "VPSN, without dilation", 45.54, "3", "--model.synthesizer.dilation=false"),
+        Row("tsn_16f", "TSN, 16 frames", ("--model.arch=tsn", _SIXTEEN)),
+        Row("tsm_16f", "TSM, 16 frames", ("--model.arch=tsm", _SIXTEEN)),
+        _vpsn("vpsn_16f", "VPSN, 16 frames", None, "", _SIXTEEN),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A row with a seed."""
+
+    name: str
+    options: tuple[str, ...]
+    seed: int
+
+    @property
+    def run_dir(self) -> Path:
+        return RUNS / f"{self.name}-{self.seed}"
+
+    @property
+    def result(self) -> Path:
+        return RESULTS / f"{self.name}-{self.seed}.json"
+
+    def arguments(self) -> list[str]:
+        """Of `launch/train.py`."""
+        return [f"--config={CONFIG}", *self.options, f"--train.seed={self.seed}", f"--run_dir={self.run_dir}"]
+
+    def config(self) -> Config:
+        return parse_config("launch/train.py", self.arguments())
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = _parser().parse_args(arguments)
+    unknown = [name for name in options.rows or () if name not in ROWS]
+    if unknown:
+        raise UserError(f"--rows {unknown[0]}: allowed are {', '.join(ROWS)}")
+    if not options.report_only:
+        make_data()
+        for round_ in _rounds(options):
+            perform(round_, options.jobs)
+    from launch.results import write_results  # matplotlib only where something is drawn
+
+    print(write_results())
+
+
+def _rounds(options) -> list[list[Run]]:
+    """A seed of all rows before the next, so that a part of the experiment is as useful as can be."""
+    if options.tune:
+        rates = [(f"tune_{rate:g}", ("--model.arch=tsn", f"--optimizer.learning_rate={rate}")) for rate in TUNED_RATES]
+        return [[Run(name, chosen, TUNING_SEED) for name, chosen in rates]]
+    rows = [ROWS[name] for name in options.rows or ROWS]
+    return [[Run(row.name, row.options, seed) for row in rows] for seed in options.seeds]
+
+
+def make_data() -> None:
+    """Writes and packs the videos that are not there yet."""
+    sharding = (sys.executable, "-m", "sharding")
+    for split, options in SPLITS.items():
+        videos, packed = DATA / "videos", DATA / "packed"
+        if not (packed / split / "manifest.json").exists():
+            if not (videos / split).exists():
+                _run([*sharding, "motion", f"--out={videos}", f"--split={split}", *options, *VIDEOS])
+            pack = ["pack", "--dataset=folder", f"--videos={videos / split}", f"--split={split}", f"--out={packed}"]
+            _run([*sharding, *pack])
+
+
+def perform(runs: list[Run], jobs: int) -> None:
+    """Performs those without a result, `jobs` at a time.
+
+    Raises:
+        UserError: a result is of other settings or other data than are asked for.
+    """
+    missing = [run for run in runs if not _is_done(run)]
+    slots = SimpleQueue()
+    for slot in range(jobs):
+        slots.put(slot)
+
+    def perform_one(run: Run) -> None:
+        slot = slots.get()
+        try:
+            _perform(run, FIRST_PORT + slot, max(1, (os.cpu_count() or 1) // jobs))
+        finally:
+            slots.put(slot)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        done = tqdm(pool.map(perform_one, missing), total=len(missing), unit="run", disable=None)
+        for run, _ in zip(missing, done):
+            tqdm.write(f"{run.result}: top-1 {json.loads(run.result.read_text())['top1']:.2%}")
+
+
+def _is_done(run: Run) -> bool:
+    if not run.result.exists():
+        return False
+    result = json.loads(run.result.read_text())
+    if result["fingerprints"] != _fingerprints() or not same_settings(result["config"], run.config()):
+        raise UserError(f"{run.result}: of other settings or videos than these; remove it to do that run again")
+    return True
+
+
+def _perform(run: Run, port: int, threads: int) -> None:
+    """Trains, evaluates, and writes the result."""
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    deepspeed = [str(Path(sys.executable).with_name("deepspeed")), "--num_gpus=1", f"--master_port={port}"]
+    run.run_dir.mkdir(parents=True, exist_ok=True)
+    log = run.run_dir / "experiment.log"
+    _run([*deepspeed, "launch/train.py", *run.arguments(), "--resume"], environment, log)
+    evaluate = ["launch/evaluate.py", f"--checkpoint={run.run_dir}", f"--data={DATA / 'packed' / 'val'}"]
+    _run([*deepspeed, *evaluate, f"--out={run.run_dir}", "--batch_size=32"], environment, log)
+    config, evaluation = run.config(), json.loads((run.run_dir / "evaluation.json").read_text())
+    steps = [line for line in read_metrics(run.run_dir) if line["kind"] == "train"]
+    cost = measure(config.model.without_files(), config.data.crop_size)
+    confusion = torch.tensor(evaluation["confusion"])
+    result = {
+        "row": run.name,
+        "seed": run.seed,
+        "top1": evaluation["top1"],
+        "motion_top1": _motion_accuracy(confusion),
+        "size_top1": [_accuracy(confusion[size::NUM_SIZES], size) for size in range(NUM_SIZES)],
+        "samples": evaluation["samples"],
+        "training_loss": steps[-1]["classification"],
+        "clips_per_second": sum(line["clips_per_second"] for line in steps) / len(steps),
+        "parameters": cost.parameters,
+        "multiply_adds": cost.multiply_adds,
+        "conditions": conditions(),
+        "fingerprints": _fingerprints(),
+        "config": _settings(config),
+    }
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    with replacing(run.result) as temporary:
+        temporary.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def _motion_accuracy(confusion: torch.Tensor) -> float:
+    """Share of samples whose motion is right, whatever the size."""
+    motions = len(confusion) // NUM_SIZES
+    merged = confusion.view(motions, NUM_SIZES, motions, NUM_SIZES).sum((1, 3))
+    return float(merged.diag().sum() / merged.sum())
+
+
+def _accuracy(rows: torch.Tensor, size: int) -> float:
+    """Of the classes of one size, whose `rows` of the confusion matrix these are."""
+    return float(sum(row[place * NUM_SIZES + size] for place, row in enumerate(rows)) / rows.sum())
+
+
+def _settings(config: Config) -> dict:
+    """All that a result follows from."""
+    values = asdict(config)
+    del values["run_dir"], values["resume"]
+    return json.loads(json.dumps(values))
+
+
+def same_settings(recorded: dict, config: Config) -> bool:
+    """Whether a result recorded with these settings is one of `config`; of options that came later it cannot tell."""
+    return _agree(recorded, _settings(config))
+
+
+def _agree(recorded: object, present: object) -> bool:
+    if not isinstance(recorded, dict):
+        return recorded == present
+    return all(name in present and _agree(value, present[name]) for name, value in recorded.items())
+
+
+def _fingerprints() -> dict[str, str]:
+    return {split: load_manifest(DATA / "packed" / split).fingerprint for split in SPLITS}
+
+
+def _run(command: list[str], environment: dict[str, str] | None = None, log: Path | None = None) -> None:
+    """Shows a command and runs it; what it says goes to `log`, if that is given.
+
+    Raises:
+        UserError: it failed.
+    """
+    tqdm.write(f"$ {shlex.join([Path(command[0]).name, *command[1:]])}")
+    if log is None:
+        code = subprocess.run(command, env=environment).returncode
+    else:
+        with log.open("a") as file:
+            code = subprocess.run(command, env=environment, stdout=file, stderr=file).returncode
+    if code:
+        raise UserError(f"{shlex.join(command[:3])} … ended with {code}" + (f"; see {log}" if log else ""))
+
+
+def _parser() -> CommandLine:
+    parser = CommandLine(prog="launch/experiment.py", description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=list[str] | None, default=None, help="Only these rows.")
+    parser.add_argument("--seeds", type=list[int], default=[0, 1, 2], help="Seeds of initial weights and of the order.")
+    jobs = 1 if torch.cuda.is_available() else os.cpu_count() or 1
+    parser.add_argument("--jobs", type=int, default=jobs, help="Runs at a time; they share the cores.")
+    parser.add_argument("--tune", type=bool, default=False, help="Instead, TSN with each learning rate tried.")
+    parser.add_argument("--report_only", type=bool, default=False, help="Run nothing.")
+    return parser
+
+
+if __name__ == "__main__":
+    run_command(main, "launch/experiment.py")

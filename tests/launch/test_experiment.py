@@ -1,0 +1,179 @@
+"""The controlled experiment: rows differ in what they say, tables follow from the results, runs go on."""
+
+import dataclasses
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from launch import experiment, results
+from launch.experiment import ROWS, Run
+from launch.results import COMPARISONS, Comparison, compare, describe, pooled_deviation, published_difference, verdict
+from sharding.commandline import UserError
+from tests.conftest import ROOT
+
+
+def flat(values: dict, prefix: str = "") -> dict:
+    """{"a": {"b": 1}} -> {"a.b": 1}"""
+    found = {}
+    for name, value in values.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {prefix + name: value}
+    return found
+
+
+@pytest.fixture(scope="module", autouse=True)
+def in_the_repository():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        yield
+
+
+def test_rows_differ_from_the_first_in_their_options_only() -> None:
+    settings = {name: flat(dataclasses.asdict(Run(name, row.options, 0).config())) for name, row in ROWS.items()}
+    base = settings["tsn"]
+    for name, row in ROWS.items():
+        changed = {key for key, value in settings[name].items() if value != base[key]} - {"run_dir"}
+        said = {option[2:].split("=")[0] for option in row.options}
+        assert changed - {"model.num_segments"} == said - {"model.arch"} | ({"model.arch"} & changed)
+    everything = [
+        tuple(sorted((k, str(v)) for k, v in values.items() if k != "run_dir")) for values in settings.values()
+    ]
+    assert len(set(everything)) == len(ROWS)
+
+
+def test_comparisons_are_of_rows() -> None:
+    for comparison in COMPARISONS:
+        assert {comparison.better, comparison.worse} <= ROWS.keys()
+    learned = Comparison("", "vpsn", "vpsn_shuffle")
+    assert published_difference(learned) == pytest.approx(0.43)
+
+
+def made_results(**tops: list[float]) -> dict:
+    return {
+        name: [
+            {"top1": top, "motion_top1": top, "size_top1": [top, top], "parameters": 1, "multiply_adds": 1}
+            for top in values
+        ]
+        for name, values in tops.items()
+    }
+
+
+def test_spread_is_pooled_within_rows() -> None:
+    random = np.random.default_rng(0)
+    draws = {name: list(shift + 0.02 * random.standard_normal(3)) for name, shift in zip(ROWS, (0.1, 0.5, 0.9))}
+    spread = pooled_deviation(made_results(**draws))
+    assert spread == pytest.approx(100 * math.sqrt(np.mean([np.var(values, ddof=1) for values in draws.values()])))
+    assert math.isnan(pooled_deviation(made_results(tsn=[0.1])))
+
+
+def test_a_difference_and_its_verdict() -> None:
+    found = made_results(vpsn=[0.5, 0.52, 0.54], tsm=[0.4, 0.42])
+    spread = pooled_deviation(found)
+    difference, error = compare(found, Comparison("", "vpsn", "tsm"), spread)
+    assert difference == pytest.approx(11)
+    assert error == pytest.approx(spread * math.sqrt(1 / 3 + 1 / 2))
+    assert verdict(difference, error, 3.3) == "agrees"
+    assert verdict(difference, error, -3.3) == "contradicts"
+    assert verdict(difference, error, None) == "better"
+    assert verdict(1, 1, 3.3) == "not resolved"
+    assert verdict(5, math.nan, 3.3) == "not resolved"  # a seed each
+
+
+def test_motion_and_size_of_a_confusion_matrix() -> None:
+    """Two motions in two sizes: samples of (motion, size) taken for (motion, size)."""
+    confusion = torch.zeros(4, 4, dtype=torch.int64)
+    confusion[0, 0], confusion[0, 1] = 3, 5  # small left: right, and the right motion in the wrong size
+    confusion[1, 3], confusion[2, 2], confusion[3, 3] = 2, 6, 4
+    assert experiment._motion_accuracy(confusion) == pytest.approx(18 / 20)
+    assert experiment._accuracy(confusion[0::2], 0) == pytest.approx(9 / 14)
+    assert experiment._accuracy(confusion[1::2], 1) == pytest.approx(4 / 6)
+
+
+def test_results_page_holds_the_results() -> None:
+    """The tables in RESULTS.md are those of the files in docs/experiment."""
+    found = results.load_results()
+    assert found
+    written = results.PAGE.read_text().split(results.BEGIN)[1].split(results.END)[0].strip()
+    assert written == describe(found)
+
+
+def test_results_are_of_one_experiment() -> None:
+    """The same videos, and the settings that the rows have today."""
+    fingerprints = set()
+    for name, each in results.load_results().items():
+        for result in each:
+            run, recorded = Run(name, ROWS[name].options, result["seed"]), result["config"]
+            recorded["model"].pop("num_classes")  # of the videos, which are not here
+            assert experiment.same_settings(recorded, run.config())
+            fingerprints.add(json.dumps(result["fingerprints"]))
+    assert len(fingerprints) == 1
+
+
+def test_other_settings_are_told_apart() -> None:
+    config = Run("tsn", ROWS["tsn"].options, 0).config()
+    recorded = json.loads(json.dumps(dataclasses.asdict(config)))
+    del recorded["train"]["wandb"]  # as if there had been no such option yet
+    assert experiment.same_settings(recorded, config)
+    recorded["optimizer"]["learning_rate"] *= 2
+    assert not experiment.same_settings(recorded, config)
+
+
+@pytest.mark.parametrize("argument", ["--rows=[vpns]", "--jobs=0", "--seeds=[-1]"])
+def test_mistakes_are_told_before_any_work(argument: str) -> None:
+    with pytest.raises((UserError, SystemExit)) as caught:
+        experiment.main([argument])
+    if isinstance(caught.value, SystemExit):
+        assert caught.value.code == 2
+
+
+@pytest.mark.slow
+def test_runs_go_on_where_results_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = yaml.safe_load(experiment.CONFIG.read_text())
+    config["data"] |= {
+        "train": str(tmp_path / "data/packed/train"),
+        "num_segments": 2,
+        "short_side": 32,
+        "crop_size": 32,
+    }
+    config["train"]["batch_size"] = 4
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(config))
+    page = "# Results\n\n" + results.BEGIN + "\n" + results.END + "\nafter\n"
+    (tmp_path / "RESULTS.md").write_text(page)
+    for module, changes in {
+        experiment: {
+            "CONFIG": tmp_path / "small.yaml",
+            "DATA": tmp_path / "data",
+            "RUNS": tmp_path / "runs",
+            "RESULTS": tmp_path / "results",
+            "SPLITS": {"train": ("--seed=0", "--num_videos=16"), "val": ("--seed=1", "--num_videos=16")},
+            "VIDEOS": ("--num_classes=4", "--num_sizes=2", "--size=32", "--num_frames=4", "--radius=[0.04,0.28]"),
+        },
+        results: {
+            "RESULTS": tmp_path / "results",
+            "PAGE": tmp_path / "RESULTS.md",
+            "PICTURE": tmp_path / "picture.png",
+        },
+    }.items():
+        for name, value in changes.items():
+            monkeypatch.setattr(module, name, value)
+    experiment.main(["--rows=[tsn,vpsn]", "--seeds=[0]", "--jobs=2"])
+    first = tmp_path / "results" / "tsn-0.json"
+    before = first.stat().st_mtime_ns
+    result = json.loads(first.read_text())
+    assert result["samples"] == 16 and 0 <= result["top1"] <= result["motion_top1"] <= 1
+    assert np.mean(result["size_top1"]) == pytest.approx(result["top1"])
+    (tmp_path / "results" / "vpsn-0.json").unlink()
+    shutil.rmtree(tmp_path / "runs")
+    experiment.main(["--rows=[tsn,vpsn]", "--seeds=[0]"])
+    assert first.stat().st_mtime_ns == before
+    assert (tmp_path / "results" / "vpsn-0.json").exists() and (tmp_path / "picture.png").exists()
+    written = (tmp_path / "RESULTS.md").read_text()
+    assert "| TSN | 1 |" in written and written.endswith("\nafter\n")
+    first.write_text(json.dumps(result | {"fingerprints": {"train": "other", "val": "other"}}))
+    with pytest.raises(UserError, match="remove it"):
+        experiment.main(["--rows=[tsn]", "--seeds=[0]"])
