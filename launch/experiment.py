@@ -20,6 +20,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 import torch
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 from tqdm import tqdm
 
 from launch.config import Config, parse_config
@@ -288,9 +289,9 @@ def _run(command: list[str], environment: dict[str, str] | None = None, log: Pat
 def _parser() -> CommandLine:
     parser = CommandLine(prog="launch/experiment.py", description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=list[str] | None, default=None, help="Only these rows.")
-    parser.add_argument("--seeds", type=list[int], default=[0, 1, 2], help="Seeds of initial weights and of the order.")
+    parser.add_argument("--seeds", type=list[NonNegativeInt], default=[0, 1, 2], help="Seeds of the rows.")
     jobs = 1 if torch.cuda.is_available() else os.cpu_count() or 1
-    parser.add_argument("--jobs", type=int, default=jobs, help="Runs at a time; they share the cores.")
+    parser.add_argument("--jobs", type=PositiveInt, default=jobs, help="Runs at a time; they share the cores.")
     parser.add_argument("--tune", type=bool, default=False, help="Instead, TSN with each learning rate tried.")
     parser.add_argument("--report_only", type=bool, default=False, help="Run nothing.")
     return parser
