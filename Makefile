@@ -10,13 +10,15 @@ help:
 	@echo "make setup      make .venv and install everything, in the versions of constraints.txt"
 	@echo "make demo       make motion videos, pack, verify, train with DeepSpeed, evaluate, predict, draw"
 	@echo "make experiment the controlled experiment of RESULTS.md: hours; stopped, it goes on"
-	@echo "make test       lint and tests, under ten minutes on two cores"
+	@echo "make test       lint and tests"
 	@echo "make test-slow  the tests that take minutes"
 
 setup: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
+	@test -e $@ || rm -rf .venv  # what a killed installation left cannot be mended by another
 	$(PYTHON) -m venv .venv
+	@rm -f $@
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(DALI),test]' -c constraints.txt
 	@touch $@
 
