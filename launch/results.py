@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from launch.experiment import RESULTS, ROWS, TUNED_RATES, TUNING_SEED
+from launch.experiment_rows import RESULTS, ROWS, TUNED_RATES, TUNING_SEED
 from launch.outputs import replacing
 from launch.plots import plt, save
 from sharding.commandline import UserError

@@ -12,7 +12,8 @@ import torch
 import yaml
 
 from launch import experiment, results
-from launch.experiment import ROWS, Run
+from launch.experiment import Run
+from launch.experiment_rows import ROWS
 from launch.results import COMPARISONS, Comparison, compare, describe, pooled_deviation, published_difference, verdict
 from sharding.commandline import UserError
 from tests.conftest import ROOT
