@@ -12,12 +12,12 @@ its result is a file in docs/experiment. Nothing but the options of the row and 
 import json
 import os
 import shlex
+import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from queue import SimpleQueue
 
 import torch
 from jsonargparse.typing import NonNegativeInt, PositiveInt
@@ -43,8 +43,6 @@ from launch.runlog import read_metrics
 from model.ledger import measure
 from sharding.commandline import CommandLine, UserError, run_command
 from sharding.manifest import load_manifest
-
-FIRST_PORT = 29600
 
 
 @dataclass(frozen=True)
@@ -112,19 +110,9 @@ def perform(runs: list[Run], jobs: int) -> None:
         UserError: a result is of other settings or other data than are asked for.
     """
     missing = [run for run in runs if not _is_done(run)]
-    slots = SimpleQueue()
-    for slot in range(jobs):
-        slots.put(slot)
-
-    def perform_one(run: Run) -> None:
-        slot = slots.get()
-        try:
-            _perform(run, FIRST_PORT + slot, max(1, (os.cpu_count() or 1) // jobs))
-        finally:
-            slots.put(slot)
-
+    threads = max(1, (os.cpu_count() or 1) // jobs)
     with ThreadPoolExecutor(jobs) as pool:
-        done = tqdm(pool.map(perform_one, missing), total=len(missing), unit="run", disable=None)
+        done = tqdm(pool.map(lambda run: _perform(run, threads), missing), total=len(missing), unit="run", disable=None)
         for run, _ in zip(missing, done):
             tqdm.write(f"{run.result}: top-1 {json.loads(run.result.read_text())['top1']:.2%}")
 
@@ -138,10 +126,10 @@ def _is_done(run: Run) -> bool:
     return True
 
 
-def _perform(run: Run, port: int, threads: int) -> None:
+def _perform(run: Run, threads: int) -> None:
     """Trains, evaluates, and writes the result."""
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-    deepspeed = [str(Path(sys.executable).with_name("deepspeed")), "--num_gpus=1", f"--master_port={port}"]
+    deepspeed = [str(Path(sys.executable).with_name("deepspeed")), "--num_gpus=1", f"--master_port={_free_port()}"]
     run.run_dir.mkdir(parents=True, exist_ok=True)
     log = run.run_dir / "experiment.log"
     _run([*deepspeed, "launch/train.py", *run.arguments(), "--resume"], environment, log)
@@ -169,6 +157,12 @@ def _perform(run: Run, port: int, threads: int) -> None:
     RESULTS.mkdir(parents=True, exist_ok=True)
     with replacing(run.result) as temporary:
         temporary.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def _motion_accuracy(confusion: torch.Tensor) -> float:
