@@ -17,7 +17,7 @@ VIDEOS = (
     "--noise=5",
 )
 SPLITS = {"train": ("--seed=0", "--num_videos=4800"), "val": ("--seed=1", "--num_videos=1200")}
-TUNED_RATES = (0.003, 0.01, 0.03)
+TUNED_RATES = (0.003, 0.01)
 TUNING_SEED = 100  # of no row
 
 
