@@ -92,6 +92,8 @@ def describe(results: Results) -> str:
     """The tables as Markdown."""
     spread = pooled_deviation(results)
     note = f"Spread between seeds of a row, pooled over all rows: {spread:.2f} points of top-1 (standard deviation)."
+    if math.isnan(spread):
+        note = "No row has two seeds yet: nothing below is known to be more than chance."
     return "\n\n".join((_networks(results), note, _comparisons(results, spread), _tuning()))
 
 
