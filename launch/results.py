@@ -163,7 +163,8 @@ def _comparisons(results: Results, spread: float) -> str:
             published = published_difference(comparison)
             paper = "" if published is None else f"{published:+.2f}"
             found = verdict(difference, error, published)
-            lines.append(f"| {comparison.what} | {difference:+.1f} ± {error:.1f} | {paper} | {found} |")
+            around = "" if math.isnan(error) else f" ± {error:.1f}"
+            lines.append(f"| {comparison.what} | {difference:+.1f}{around} | {paper} | {found} |")
     return "\n".join(lines)
 
 
