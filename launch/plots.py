@@ -85,28 +85,43 @@ def kernel_names(config: SynthesizerConfig) -> tuple[list[str], list[str]]:
     )
 
 
-def draw_synthesizers(norms: Mapping[str, np.ndarray], config: SynthesizerConfig, title: str, path: Path) -> Path:
+def draw_synthesizers(
+    norms: Mapping[str, np.ndarray],
+    config: SynthesizerConfig,
+    title: str,
+    path: Path,
+    start: Mapping[str, np.ndarray] | None = None,
+) -> Path:
     """Draws ||T_ij||_1 (4, 4) of each synthesizer: spatial kernels j across, temporal kernels i down; Figure 5.
 
-    The darker the denser, each map on its own scale, from its smallest to its largest value.
+    The darker the denser, each map on its own scale, from its smallest to its largest value. With `start`, the norms
+    before training, it is their change in percent: red grew, blue shrank.
     """
     spatial, temporal = kernel_names(config)
     size = (2.9 * len(norms) + 0.6, 3.7)
     figure, rows = plt.subplots(1, len(norms), figsize=size, constrained_layout=True, squeeze=False, sharey=True)
     for axes, (name, values) in zip(rows[0], norms.items()):
-        low, high = float(values.min()), float(values.max())
-        axes.imshow(values, cmap="Blues", vmin=low, vmax=high)
-        for (row, column), value in np.ndenumerate(values):
-            color = "white" if value > low + 0.6 * (high - low) else "black"
-            axes.text(column, row, f"{value:.3g}", ha="center", va="center", color=color, fontsize=9)
+        if start is not None:
+            values = 100 * (values / start[name] - 1)
+        low, high, most = float(values.min()), float(values.max()), float(np.abs(values).max())
+        if start is None:
+            axes.imshow(values, cmap="Blues", vmin=low, vmax=high)
+            is_dark, number = values > low + 0.6 * (high - low), "{:.3g}"
+        else:
+            axes.imshow(values, cmap="RdBu_r", vmin=-most, vmax=most)
+            is_dark, number = np.abs(values) > 0.7 * most, "{:+.1f}"
+        for place, value in np.ndenumerate(values):
+            color = "white" if is_dark[place] else "black"
+            axes.text(*reversed(place), number.format(value), ha="center", va="center", color=color, fontsize=9)
         axes.set_xticks(range(len(spatial)), spatial)
         axes.set_yticks(range(len(temporal)), temporal)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
-        axes.set_title(f"after {name}: {low:.3g} to {high:.3g}", fontsize=11)
+        axes.set_title(f"after {name}: {number.format(low)} to {number.format(high)}", fontsize=11)
     rows[0, 0].set_ylabel("temporal kernel i")
     figure.supxlabel("spatial kernel j", fontsize=10)
-    figure.suptitle(f"‖Tᵢⱼ‖₁ of {title}", fontsize=12)
+    change = "" if start is None else "change by training in %, "
+    figure.suptitle(f"{change}‖Tᵢⱼ‖₁ of {title}", fontsize=12)
     return save(figure, path)
 
 

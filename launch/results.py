@@ -42,7 +42,7 @@ COMPARISONS = (
     Comparison("RF-L-Inception-T over RF-L-Inception", "rf_l_inception_t", "rf_l_inception"),
     Comparison("synthesizer over RF-L-Inception: 16 shapes over 4", "vpsn", "rf_l_inception"),
     Comparison("synthesizer over TSM", "vpsn", "tsm"),
-    Comparison("fusion: dropout over grouping", "vpsn_dropout", "vpsn_grouping"),
+    Comparison("fusion: dropout over grouping", "vpsn_dropout", "rf_l_inception"),
     Comparison("fusion: shuffle over dropout", "vpsn_shuffle", "vpsn_dropout"),
     Comparison("fusion: learned over shuffle", "vpsn", "vpsn_shuffle"),
     Comparison("interaction loss over none", "vpsn_interaction", "vpsn"),

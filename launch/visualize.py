@@ -45,15 +45,21 @@ def confusion(options) -> Path:
 
 
 def synthesizers(options) -> Path:
+    from launch.assembly import build_network
     from launch.checkpoints import load_checkpoint
 
     net, _, config = load_checkpoint(options.checkpoint)
-    norms = {name: net.synthesizers[name].fusion_norms().detach().numpy() for name in net.synthesizer_names}
+    norms = _fusion_norms(net)
     if not norms:
         raise UserError(f"{options.checkpoint}: its network, model.arch={config.model.arch}, has no synthesizers")
     target = _target(options.out or options.checkpoint / "synthesizers.png")
     title = f"{config.model.arch}-{config.model.depth}, {options.checkpoint}"
-    return draw_synthesizers(norms, config.model.synthesizer, title, target)
+    start = _fusion_norms(build_network(config)) if options.since_start else None
+    return draw_synthesizers(norms, config.model.synthesizer, title, target, start)
+
+
+def _fusion_norms(net) -> dict[str, np.ndarray]:
+    return {name: net.synthesizers[name].fusion_norms().detach().numpy() for name in net.synthesizer_names}
 
 
 def gradcam(options) -> Path:
@@ -126,6 +132,8 @@ def _synthesizers_parser() -> CommandLine:
     description = "How strongly each spatial kernel feeds each temporal one, as CHECKPOINT/synthesizers.png."
     parser = CommandLine(description=description)
     parser.add_argument("checkpoint", type=Path, help="Run folder (its best) or checkpoint.")
+    start_help = "Instead, by how many percent training changed them, from the initial weights of the run's seed."
+    parser.add_argument("--since_start", type=bool, default=False, help=start_help)
     return parser
 
 

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from launch.assembly import build_network
+from launch.checkpoints import load_checkpoint
 from launch.gradcam import compute_gradcam, restore_pixels
 from launch.plots import draw_frames, draw_heat, kernel_names, share_before
 from launch.visualize import main
@@ -17,6 +19,7 @@ from sharding.commandline import UserError
 from sharding.manifest import load_dataset
 from sharding.media import decode_frames
 from tests.conftest import run_command
+from tests.launch.conftest import train_alone
 
 PNG = b"\x89PNG\r\n\x1a\n"
 SEGMENTS = 4
@@ -114,7 +117,7 @@ def test_commands_draw(trained, motion, tmp_path):
     pytest.importorskip("captum")
     video = next((motion / "videos" / "val" / "left").glob("*.mp4"))
     for arguments in (
-        ["synthesizers", trained],
+        ["synthesizers", trained, "--since_start=true"],
         ["gradcam", trained, video, "--class_name=right", "--stage=layer3"],
         ["frames", motion / "train", "--num_segments=4", "--epochs=2"],
     ):
@@ -123,6 +126,18 @@ def test_commands_draw(trained, motion, tmp_path):
         assert done.returncode == 0, done.stderr
         assert done.stdout.strip() == str(out)
         assert out.read_bytes().startswith(PNG)
+
+
+@pytest.mark.slow
+def test_the_start_of_a_run_is_what_its_seed_gives(small_config, tmp_path):
+    """Training with a learning rate too small to change anything ends where it began."""
+    run_dir = tmp_path / "run"
+    done = train_alone(small_config, run_dir, "--optimizer.learning_rate=1e-30", "--train.epochs=1", "--train.seed=3")
+    assert done.returncode == 0, done.stderr
+    net, _, config = load_checkpoint(run_dir)
+    start = build_network(config)
+    for name, synthesizer in net.synthesizers.items():
+        assert torch.equal(synthesizer.fusion_norms(), start.synthesizers[name].fusion_norms())
 
 
 def test_bad_input_is_refused_before_the_work(trained, motion, tmp_path):
