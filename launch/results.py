@@ -42,9 +42,9 @@ COMPARISONS = (
     Comparison("RF-L-Inception-T over RF-L-Inception", "rf_l_inception_t", "rf_l_inception"),
     Comparison("synthesizer over RF-L-Inception: 16 shapes over 4", "vpsn", "rf_l_inception"),
     Comparison("synthesizer over TSM", "vpsn", "tsm"),
-    Comparison("fusion: dropout over grouping", "vpsn_dropout", "rf_l_inception"),
-    Comparison("fusion: shuffle over dropout", "vpsn_shuffle", "vpsn_dropout"),
-    Comparison("fusion: learned over shuffle", "vpsn", "vpsn_shuffle"),
+    Comparison("channel dropout over grouping: fusion", "vpsn_dropout", "rf_l_inception"),
+    Comparison("shuffle over channel dropout: fusion", "vpsn_shuffle", "vpsn_dropout"),
+    Comparison("learned fusion over shuffle", "vpsn", "vpsn_shuffle"),
     Comparison("interaction loss over none", "vpsn_interaction", "vpsn"),
     Comparison("capacity loss over none", "vpsn_capacity", "vpsn"),
     Comparison("both losses over none", "vpsn_both", "vpsn"),
@@ -202,6 +202,7 @@ def draw(results: Results, path: Path) -> Path:
         colour = {"agrees": "tab:green", "contradicts": "tab:red"}.get(found, "tab:gray")
         differences.errorbar(published, difference, RESOLVED * error, fmt="o", color=colour, capsize=2)
         differences.annotate(comparison.what.split(":")[0], (published, difference), (4, 3), textcoords="offset points")
+    differences.margins(x=0.3)
     for line in (differences.axhline, differences.axvline):
         line(0, color="black", linewidth=0.8)
     differences.set(xlabel="difference in the paper, points", ylabel="difference here, points, ± 2 standard errors")
