@@ -181,8 +181,8 @@ def _tuning() -> str:
 def draw(results: Results, path: Path) -> Path:
     """Top-1 of every row, a dot a seed; and the paper's differences against those found here."""
     spread = pooled_deviation(results)
-    size = (14, 0.3 * len(results) + 1.6)
-    figure, (rows, differences) = plt.subplots(1, 2, figsize=size, constrained_layout=True, width_ratios=(3, 2))
+    size = (15, 0.3 * len(results) + 1.6)
+    figure, (rows, differences) = plt.subplots(1, 2, figsize=size, constrained_layout=True)
     names = list(reversed(results))
     for place, name in enumerate(names):
         top = percent(results[name])
@@ -193,18 +193,17 @@ def draw(results: Results, path: Path) -> Path:
     classes = results[names[0]][0]["config"]["model"]["num_classes"]
     rows.axvline(100 / classes, color="black", linestyle=":", linewidth=1)
     rows.set(xlabel="top-1 in %, a dot a seed; dotted: chance", title="16 classes of motion and size, one budget")
-    for comparison in COMPARISONS:
+    known = [each for each in reversed(COMPARISONS) if {each.better, each.worse} <= results.keys()]
+    for place, comparison in enumerate(known):
         published = published_difference(comparison)
-        if published is None or not {comparison.better, comparison.worse} <= results.keys() or abs(published) > 10:
-            continue
         difference, error = compare(results, comparison, spread)
         found = verdict(difference, error, published)
         colour = {"agrees": "tab:green", "contradicts": "tab:red"}.get(found, "tab:gray")
-        differences.errorbar(published, difference, RESOLVED * error, fmt="o", color=colour, capsize=2)
-        differences.annotate(comparison.what.split(":")[0], (published, difference), (4, 3), textcoords="offset points")
-    differences.margins(x=0.3)
-    for line in (differences.axhline, differences.axvline):
-        line(0, color="black", linewidth=0.8)
-    differences.set(xlabel="difference in the paper, points", ylabel="difference here, points, ± 2 standard errors")
+        differences.errorbar(difference, place, xerr=RESOLVED * error, fmt="o", color=colour, capsize=2)
+        if published is not None:
+            differences.plot(published, place, "|", color="black", markersize=11)
+    differences.set_yticks(range(len(known)), [each.what.split(":")[0] for each in known])
+    differences.axvline(0, color="black", linewidth=0.8)
+    differences.set(xlabel="points of top-1, ± 2 standard errors; black marks: in the paper")
     differences.set_title("green agrees, red contradicts, grey is not resolved")
     return save(figure, path)
