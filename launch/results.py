@@ -17,6 +17,8 @@ PAGE, PICTURE = Path("RESULTS.md"), Path("docs/experiment.png")
 BEGIN, END = "<!-- written by python -m launch.experiment -->", "<!-- end of what is written -->"
 RESOLVED = 2
 """Standard errors from zero on that a difference counts."""
+FEWEST_DEGREES = 10
+"""Of freedom, below which two standard errors are no evidence: with ten they are passed by chance once in fourteen."""
 
 Results = Mapping[str, Sequence[dict]]  # row -> its results, by seed
 
@@ -90,11 +92,11 @@ def write_results() -> str:
 
 def describe(results: Results) -> str:
     """The tables as Markdown."""
-    spread = pooled_deviation(results)
-    note = f"Spread between seeds of a row, pooled over all rows: {spread:.2f} points of top-1 (standard deviation)."
-    if math.isnan(spread):
-        note = "No row has two seeds yet: nothing below is known to be more than chance."
-    return "\n\n".join((_networks(results), note, _comparisons(results, spread), _tuning()))
+    deviation = residual_deviation(results)
+    note = f"What neither row nor seed explains: {deviation:.2f} points of top-1 (standard deviation)."
+    if math.isnan(deviation):
+        note = "Too few rows have several seeds yet: no difference below is known to be more than chance."
+    return "\n\n".join((_networks(results), note, _comparisons(results, deviation), _tuning()))
 
 
 def percent(results: Sequence[dict], figure: str = "top1") -> np.ndarray:
@@ -102,18 +104,30 @@ def percent(results: Sequence[dict], figure: str = "top1") -> np.ndarray:
     return 100 * np.array([result[figure] for result in results])
 
 
-def pooled_deviation(results: Results) -> float:
-    """Standard deviation of top-1 in % between the seeds of a row, from the variances within all rows; nan with no row
-    of two seeds."""
-    tops = [percent(each) for each in results.values() if len(each) > 1]
-    freedom = sum(len(each) - 1 for each in tops)
-    return math.sqrt(sum(((each - each.mean()) ** 2).sum() for each in tops) / freedom) if freedom else math.nan
+def residual_deviation(results: Results) -> float:
+    """Standard deviation of top-1 in % that neither its row nor its seed explains, by least squares; nan where too
+    few rows have several seeds to know it.
+
+    A seed brings every row the same order of videos, the same frames and crops, and where the shapes are the same the
+    same initial weights, so seeds are blocks: what a seed adds to all rows says nothing against a difference of two.
+    """
+    runs = [(row, each["seed"], 100 * each["top1"]) for row, found in results.items() for each in found]
+    rows, seeds, tops = (np.array(values) for values in zip(*runs))
+    design = np.hstack([rows[:, None] == np.unique(rows), seeds[:, None] == np.unique(seeds)]).astype(float)
+    solution, _, rank, _ = np.linalg.lstsq(design, tops, rcond=None)
+    freedom = len(tops) - int(rank)
+    if freedom < FEWEST_DEGREES:
+        return math.nan
+    return float(np.linalg.norm(tops - design @ solution) / math.sqrt(freedom))
 
 
-def compare(results: Results, comparison: Comparison, spread: float) -> tuple[float, float]:
-    """Difference of two rows in % top-1 and its standard error."""
-    better, worse = (percent(results[name]) for name in (comparison.better, comparison.worse))
-    return float(better.mean() - worse.mean()), spread * math.sqrt(1 / len(better) + 1 / len(worse))
+def compare(results: Results, comparison: Comparison, deviation: float) -> tuple[float, float]:
+    """Difference of two rows in % top-1 over the seeds that both have, and its standard error."""
+    better, worse = (
+        {each["seed"]: 100 * each["top1"] for each in results[name]} for name in (comparison.better, comparison.worse)
+    )
+    both = sorted(better.keys() & worse.keys())
+    return float(np.mean([better[seed] - worse[seed] for seed in both])), deviation * math.sqrt(2 / len(both))
 
 
 def published_difference(comparison: Comparison) -> float | None:
@@ -155,17 +169,22 @@ def _networks(results: Results) -> str:
     return "\n".join(lines)
 
 
-def _comparisons(results: Results, spread: float) -> str:
+def _comparisons(results: Results, deviation: float) -> str:
     lines = ["| what | here, points | paper, points | |", "|---|---|---|---|"]
-    for comparison in COMPARISONS:
-        if comparison.better in results and comparison.worse in results:
-            difference, error = compare(results, comparison, spread)
-            published = published_difference(comparison)
-            paper = "" if published is None else f"{published:+.2f}"
-            found = verdict(difference, error, published)
-            around = "" if math.isnan(error) else f" ± {error:.1f}"
-            lines.append(f"| {comparison.what} | {difference:+.1f}{around} | {paper} | {found} |")
+    for comparison in _possible(results):
+        difference, error = compare(results, comparison, deviation)
+        published = published_difference(comparison)
+        around = "" if math.isnan(error) else f" ± {error:.1f}"
+        paper = "" if published is None else f"{published:+.2f}"
+        found = verdict(difference, error, published)
+        lines.append(f"| {comparison.what} | {difference:+.1f}{around} | {paper} | {found} |")
     return "\n".join(lines)
+
+
+def _possible(results: Results) -> list[Comparison]:
+    """Those of rows that have a seed in common."""
+    seeds = {name: {each["seed"] for each in found} for name, found in results.items()}
+    return [each for each in COMPARISONS if seeds.get(each.better, set()) & seeds.get(each.worse, set())]
 
 
 def _tuning() -> str:
@@ -180,7 +199,7 @@ def _tuning() -> str:
 
 def draw(results: Results, path: Path) -> Path:
     """Top-1 of every row, a dot a seed; and the paper's differences against those found here."""
-    spread = pooled_deviation(results)
+    deviation = residual_deviation(results)
     size = (15, 0.3 * len(results) + 1.6)
     figure, (rows, differences) = plt.subplots(1, 2, figsize=size, constrained_layout=True)
     names = list(reversed(results))
@@ -193,10 +212,10 @@ def draw(results: Results, path: Path) -> Path:
     classes = results[names[0]][0]["config"]["model"]["num_classes"]
     rows.axvline(100 / classes, color="black", linestyle=":", linewidth=1)
     rows.set(xlabel="top-1 in %, a dot a seed; dotted: chance", title="16 classes of motion and size, one budget")
-    known = [each for each in reversed(COMPARISONS) if {each.better, each.worse} <= results.keys()]
+    known = _possible(results)[::-1]
     for place, comparison in enumerate(known):
         published = published_difference(comparison)
-        difference, error = compare(results, comparison, spread)
+        difference, error = compare(results, comparison, deviation)
         found = verdict(difference, error, published)
         colour = {"agrees": "tab:green", "contradicts": "tab:red"}.get(found, "tab:gray")
         differences.errorbar(difference, place, xerr=RESOLVED * error, fmt="o", color=colour, capsize=2)

@@ -14,7 +14,7 @@ import yaml
 from launch import experiment, results
 from launch.experiment import Run
 from launch.experiment_rows import ROWS
-from launch.results import COMPARISONS, Comparison, compare, describe, pooled_deviation, published_difference, verdict
+from launch.results import COMPARISONS, Comparison, compare, describe, published_difference, residual_deviation, verdict
 from sharding.commandline import UserError
 from tests.conftest import ROOT
 
@@ -57,27 +57,31 @@ def test_comparisons_are_of_rows() -> None:
 def made_results(**tops: list[float]) -> dict:
     return {
         name: [
-            {"top1": top, "motion_top1": top, "size_top1": [top, top], "parameters": 1, "multiply_adds": 1}
-            for top in values
+            {"seed": seed, "top1": top, "motion_top1": top, "size_top1": [top] * 2, "parameters": 1, "multiply_adds": 1}
+            for seed, top in enumerate(values)
         ]
         for name, values in tops.items()
     }
 
 
-def test_spread_is_pooled_within_rows() -> None:
+def test_what_a_seed_adds_to_every_row_is_no_spread() -> None:
     random = np.random.default_rng(0)
-    draws = {name: list(shift + 0.02 * random.standard_normal(3)) for name, shift in zip(ROWS, (0.1, 0.5, 0.9))}
-    spread = pooled_deviation(made_results(**draws))
-    assert spread == pytest.approx(100 * math.sqrt(np.mean([np.var(values, ddof=1) for values in draws.values()])))
-    assert math.isnan(pooled_deviation(made_results(tsn=[0.1])))
+    noise, seeds = 0.02 * random.standard_normal((3, 6)), 0.2 * random.standard_normal(6)
+    draws = np.array([[0.1], [0.5], [0.9]]) + seeds + noise
+    left = noise - noise.mean(0) - noise.mean(1, keepdims=True) + noise.mean()
+    expected = 100 * math.sqrt((left**2).sum() / (3 - 1) / (6 - 1))
+    assert residual_deviation(made_results(**dict(zip(ROWS, draws)))) == pytest.approx(expected)
+    assert math.isnan(residual_deviation(made_results(tsn=[0.1, 0.2, 0.3], tsm=[0.4], gst=[0.4, 0.5])))
 
 
 def test_a_difference_and_its_verdict() -> None:
-    found = made_results(vpsn=[0.5, 0.52, 0.54], tsm=[0.4, 0.42])
-    spread = pooled_deviation(found)
-    difference, error = compare(found, Comparison("", "vpsn", "tsm"), spread)
-    assert difference == pytest.approx(11)
-    assert error == pytest.approx(spread * math.sqrt(1 / 3 + 1 / 2))
+    found = made_results(vpsn=[0.5, 0.52, 0.54], tsm=[0.4, 0.41])
+    difference, error = compare(found, Comparison("", "vpsn", "tsm"), 2.0)
+    assert difference == pytest.approx(10.5)  # over the two seeds that both have
+    assert error == pytest.approx(2)
+    strangers = made_results(tsm=[0.4]) | {"vpsn": found["vpsn"][1:]}
+    assert [each.what for each in results._possible(found)] == ["synthesizer over TSM"]
+    assert results._possible(strangers) == []
     assert verdict(difference, error, 3.3) == "agrees"
     assert verdict(difference, error, -3.3) == "contradicts"
     assert verdict(difference, error, None) == "better"
