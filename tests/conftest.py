@@ -1,9 +1,13 @@
 """Small packed datasets that several folders' tests share, packed by the real command."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+# Before anything reads it: small networks gain nothing from more threads, and wait long for them on a busy machine.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 

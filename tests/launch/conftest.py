@@ -19,9 +19,6 @@ from launch.checkpoints import pointed
 from launch.runlog import read_metrics
 from tests.conftest import ROOT, pack, run_command
 
-# Small networks gain nothing from more threads, and wait long for them on a busy machine.
-os.environ["OMP_NUM_THREADS"] = "1"
-
 DEEPSPEED = Path(sys.executable).with_name("deepspeed")
 
 
