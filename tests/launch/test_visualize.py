@@ -136,6 +136,7 @@ def test_the_start_of_a_run_is_what_its_seed_gives(small_config, tmp_path):
     assert done.returncode == 0, done.stderr
     net, _, config = load_checkpoint(run_dir)
     start = build_network(config)
+    assert net.synthesizers
     for name, synthesizer in net.synthesizers.items():
         assert torch.equal(synthesizer.fusion_norms(), start.synthesizers[name].fusion_norms())
 
