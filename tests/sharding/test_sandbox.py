@@ -54,8 +54,23 @@ def test_errors_come_back_as_they_were(sandbox, requests):
     assert [getattr(outcome, "stage", "well") for outcome in outcomes] == ["well", "open", "missing", "well"]
 
 
-def kill_when_busy(sandbox: Sandbox, how: signal.Signals) -> None:
-    os.kill(sandbox._process.pid, how)
+def strike_the_next(sandbox: Sandbox, how: signal.Signals) -> None:
+    """Lets `how` reach the process, which must have been started, after it was sent its next video and before it can
+    be done with that: it is stopped in the meantime."""
+    send, process = sandbox._send, sandbox._process.pid
+
+    def send_and_strike(request: Request) -> float:
+        os.kill(process, signal.SIGSTOP)
+        while _state(process) != "T":
+            time.sleep(0.001)
+        deadline = send(request)
+        os.kill(process, how)
+        if how is not signal.SIGSTOP:
+            os.kill(process, signal.SIGCONT)
+        del sandbox._send
+        return deadline
+
+    sandbox._send = send_and_strike
 
 
 @pytest.mark.parametrize("how", [signal.SIGSEGV, signal.SIGKILL])
@@ -64,28 +79,26 @@ def test_a_crash_costs_one_video(sandbox, requests, how):
     assert first_number(next(outcomes)) == 0
     while not sandbox._received:  # until it has answered for the second video, and waits
         sandbox._received += os.read(sandbox._process.stdout.fileno(), 1 << 16)
-    kill_when_busy(sandbox, how)
+    os.kill(sandbox._process.pid, how)
     sandbox._process.wait()
     assert [first_number(outcome) for outcome in outcomes] == [10, 20, 30]
 
-    sandbox._send = lambda request, send=sandbox._send: (send(request), kill_when_busy(sandbox, how))[0]
-    failed = list(sandbox.encode_all(requests[:1]))
-    assert isinstance(failed[0], MediaError)
-    assert f"crashed ({how.name})" in failed[0].message
-    del sandbox._send
+    strike_the_next(sandbox, how)
+    [failed] = sandbox.encode_all(requests[:1])
+    assert isinstance(failed, MediaError)
+    assert f"crashed ({how.name})" in failed.message
     assert [first_number(outcome) for outcome in sandbox.encode_all(requests)] == [0, 10, 20, 30]
 
 
-def test_a_hang_costs_one_video(requests):
-    sandbox = Sandbox(Limits(seconds=1))
-    sandbox._send = lambda request, send=sandbox._send: (send(request), kill_when_busy(sandbox, signal.SIGSTOP))[0]
+def test_a_hang_costs_one_video(sandbox, requests):
+    assert [first_number(outcome) for outcome in sandbox.encode_all(requests[:1])] == [0]
+    sandbox.limits = Limits(seconds=1)
+    strike_the_next(sandbox, signal.SIGSTOP)
     [outcome] = sandbox.encode_all(requests[:1])
     assert isinstance(outcome, MediaError)
     assert "stopped after 1 s, the limit for it (--time-limit" in outcome.message
-    del sandbox._send
     sandbox.limits = Limits()
     assert [first_number(outcome) for outcome in sandbox.encode_all(requests)] == [0, 10, 20, 30]
-    sandbox.close()
 
 
 def test_outcomes_that_nobody_took_are_not_mistaken(sandbox, requests):
@@ -144,7 +157,12 @@ def test_no_process_outlives_its_worker(requests):
 
 
 def _alive(process: int) -> bool:
+    return _state(process) not in ("Z", None)
+
+
+def _state(process: int) -> str | None:
+    """The letter in /proc: T is stopped, Z has ended; None if there is no such process."""
     try:
-        return Path(f"/proc/{process}/stat").read_text().split(") ")[1][0] != "Z"
+        return Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2][0]
     except FileNotFoundError:
-        return False
+        return None
