@@ -15,7 +15,7 @@ import math
 import os
 import sys
 import tempfile
-from dataclasses import replace
+from functools import partial
 from inspect import signature
 from pathlib import Path
 
@@ -30,8 +30,8 @@ from launch.packing import find_videos
 from launch.rank_speed import measure_ranks
 from launch.report import conditions, table
 from launch.scale import measure_plan, measure_randomness, write_large_dataset
-from launch.step_speed import measure_steps
-from launch.usual import UsualResNet
+from launch.step_speed import measure_step_memory, measure_steps
+from launch.usual import build_usual
 from model import ModelConfig, build_model
 from pipeline.config import DataConfig
 from sharding.commandline import CommandLine, UserError, run_command
@@ -187,7 +187,7 @@ def step(
     rounds: int = 5,
     usual: bool = False,
 ) -> None:
-    """Times training steps on random clips, of several architectures in turns; the first is the measure of the others.
+    """Training steps on random clips, of several architectures in turns; the first is the measure of the others.
 
     Args:
         archs: Architectures.
@@ -197,17 +197,17 @@ def step(
         batch_size: Clips per step.
         precision: bf16, fp16 or fp32.
         rounds: Measured steps of each.
-        usual: Also time tsn and vpsn as they are usually written, on volumes with channels first.
+        usual: Also tsn and vpsn as they are usually written, on volumes with channels first.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    base = ModelConfig(depth=depth, num_segments=num_segments)
-    nets = {arch: (lambda arch=arch: build_model(replace(base, arch=arch))) for arch in archs}
+    configs = {arch: ModelConfig(arch=arch, depth=depth, num_segments=num_segments) for arch in archs}
+    nets = {arch: partial(build_model, config) for arch, config in configs.items()}
     if usual:
-        nets |= {
-            f"{arch}_usual": lambda make=nets[arch]: UsualResNet(make()) for arch in ("tsn", "vpsn") if arch in nets
-        }
-    speeds = measure_steps(nets, (batch_size, num_segments, 3, size, size), device, precision, rounds)
-    first = next(iter(speeds.values()))
+        nets |= {f"{arch}_usual": partial(build_usual, configs[arch]) for arch in ("tsn", "vpsn") if arch in configs}
+    shape = (batch_size, num_segments, 3, size, size)
+    peaks = [measure_step_memory(make, shape, device, precision) for make in nets.values()]
+    speeds = measure_steps(nets, shape, device, precision, rounds)
+    first = speeds[archs[0]]
     rows = [
         (
             f"{arch}-{depth}",
@@ -215,12 +215,13 @@ def step(
             f"{speed.spread:.0%}",
             f"{speed.clips_per_second:.2f}",
             f"{speed.seconds / first.seconds:.3f}",
-            "-" if speed.peak_bytes is None else f"{speed.peak_bytes / first.peak_bytes:.3f}",
+            *(("-", "-") if peak is None else (f"{peak / 1e6:.0f}", f"{peak / peaks[0]:.3f}")),
         )
-        for arch, speed in speeds.items()
+        for (arch, speed), peak in zip(speeds.items(), peaks)
     ]
     print(f"{batch_size} x {num_segments} x {size} x {size}, {precision}, {rounds} steps each; {conditions()}")
-    print(table(("", "ms/step", "spread", "clips/s", f"time / {archs[0]}", f"memory / {archs[0]}"), rows))
+    head = ("", "ms/step", "spread", "clips/s", f"time / {archs[0]}", "MB at most", f"memory / {archs[0]}")
+    print(table(head, rows))
 
 
 def ranks(

@@ -1,9 +1,13 @@
 """How fast networks train: seconds and memory of whole steps, on random clips that are already on the device."""
 
+import multiprocessing
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -22,8 +26,6 @@ class StepSpeed:
     spread: float
     """(slowest - fastest) / median of them."""
     clips_per_second: float
-    peak_bytes: int | None
-    """Most device memory allocated; None on the CPU, where it cannot be told apart."""
 
 
 def measure_steps(
@@ -41,26 +43,63 @@ def measure_steps(
         rounds: measured steps of each, after two that are not measured.
     """
     times: dict[str, list[float]] = {name: [] for name in nets}
-    peaks: dict[str, int | None] = {}
     steps = {name: _stepper(make(), shape, device, precision) for name, make in nets.items()}
     for round_number in range(-2, rounds):
         for name, step in steps.items():
             if device.type == "cuda":
-                torch.cuda.reset_peak_memory_stats(device)
                 torch.cuda.synchronize(device)
             began = time.perf_counter()
             step()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
-                peaks[name] = torch.cuda.max_memory_allocated(device)
             if round_number >= 0:
                 times[name].append(time.perf_counter() - began)
     results = {}
     for name, seconds in times.items():
         median = statistics.median(seconds)
         spread = (max(seconds) - min(seconds)) / median
-        results[name] = StepSpeed(median, spread, shape[0] / median, peaks.get(name))
+        results[name] = StepSpeed(median, spread, shape[0] / median)
     return results
+
+
+def measure_step_memory(
+    make: Callable[[], nn.Module], shape: Sequence[int], device: torch.device, precision: str = "bf16"
+) -> int | None:
+    """Most bytes that a network, its optimizer and its training steps take at once.
+
+    On a GPU what PyTorch allocates; on the CPU what a process of its own grows by, which is known on Linux alone
+    (elsewhere None).
+
+    Args:
+        make: as for `measure_steps`; on the CPU it is pickled.
+    """
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        _take_steps(make, shape, device, precision)
+        return torch.cuda.max_memory_allocated(device) - before
+    if sys.platform != "linux":
+        return None
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
+        return alone.submit(_growth, make, shape, device, precision).result()
+
+
+def _growth(make: Callable[[], nn.Module], shape: Sequence[int], device: torch.device, precision: str) -> int:
+    before = _resident_bytes("VmRSS")
+    _take_steps(make, shape, device, precision)
+    return _resident_bytes("VmHWM") - before
+
+
+def _take_steps(make: Callable[[], nn.Module], shape: Sequence[int], device: torch.device, precision: str) -> None:
+    step = _stepper(make(), shape, device, precision)
+    for _ in range(3):  # from the second on there is momentum too
+        step()
+
+
+def _resident_bytes(name: str) -> int:
+    """Of this process: VmRSS, now, or VmHWM, at most."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split(f"{name}:")[1].split()[0]) << 10
 
 
 def _stepper(net: nn.Module, shape: Sequence[int], device: torch.device, precision: str) -> Callable[[], None]:

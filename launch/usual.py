@@ -6,6 +6,7 @@ They have the weights of ours and give the same logits; only the layout in memor
 import torch
 from torch import Tensor, nn
 
+from model import ModelConfig, build_model
 from model.resnet import BasicBlock, Bottleneck, Outputs, VideoResNet, join_outputs
 from model.synthesizer import GROUPS, Synthesizer
 
@@ -37,6 +38,11 @@ class UsualResNet(nn.Module):
         frames = self.fc(self.dropout(x.mean((3, 4)).transpose(1, 2)))
         logits = frames.mean(1)
         return join_outputs(logits, []) if with_losses else logits
+
+
+def build_usual(config: ModelConfig) -> UsualResNet:
+    """The network of `build_model(config)` in its usual form."""
+    return UsualResNet(build_model(config))
 
 
 class UsualBlock(nn.Module):
