@@ -1,8 +1,6 @@
 """`launch/benchmark.py plan`: what training on Kinetics costs, and the measurements that it is reckoned from."""
 
 import os
-import platform
-import re
 import shlex
 import sys
 import tempfile
@@ -30,7 +28,7 @@ from launch.measurements import (
 )
 from launch.outputs import check_writable
 from launch.packing import collect_videos, pack_files
-from launch.report import conditions
+from launch.report import conditions, processor
 from launch.scale import write_large_dataset
 from launch.step_speed import measure_steps
 from model import build_model
@@ -117,7 +115,7 @@ def _measure_training(config: Config, batch_size: int, rounds: int) -> Training:
     on_gpu = device.type == "cuda"
     return Training(
         kind="gpu" if on_gpu else "cpu",
-        device=torch.cuda.get_device_name() if on_gpu else f"{torch.get_num_threads()} cores of {_processor()}",
+        device=torch.cuda.get_device_name() if on_gpu else f"{torch.get_num_threads()} cores of {processor()}",
         recipe=describe_recipe(config).training,
         clips_per_second=round(speed.clips_per_second, 3),
         note=f"median of {rounds} steps of {batch_size} clips, spread {speed.spread:.0%}",
@@ -164,10 +162,4 @@ def _measure_first_batch(config: Config, videos: Sequence[Path], num_videos: int
 def _circumstances() -> dict[str, str]:
     """The fields that every measurement has."""
     command = shlex.join(["python", *sys.argv])
-    return {"command": command, "machine": f"{_processor()}; {conditions()}", "date": date.today().isoformat()}
-
-
-def _processor() -> str:
-    """Name of the CPU."""
-    names = re.findall(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    return names[0] if names else platform.machine()
+    return {"command": command, "machine": conditions(), "date": date.today().isoformat()}

@@ -17,6 +17,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from datetime import date
 from pathlib import Path
 
 import torch
@@ -147,10 +148,14 @@ def _perform(run: Run, threads: int) -> None:
         "size_top1": [_accuracy(confusion[size::NUM_SIZES], size) for size in range(NUM_SIZES)],
         "samples": evaluation["samples"],
         "training_loss": steps[-1]["classification"],
+        "mean_gates": {
+            name.removeprefix("mean_gate/"): value for name, value in steps[-1].items() if name.startswith("mean_gate/")
+        },
         "clips_per_second": sum(line["clips_per_second"] for line in steps) / len(steps),
         "parameters": cost.parameters,
         "multiply_adds": cost.multiply_adds,
         "conditions": conditions(),
+        "date": date.today().isoformat(),
         "fingerprints": _fingerprints(),
         "config": _settings(config),
     }

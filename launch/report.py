@@ -2,18 +2,32 @@
 
 import os
 import platform
+import re
 from collections.abc import Sequence
-from importlib.metadata import version
+from importlib.metadata import distributions, version
+from pathlib import Path
 
 import torch
 
 
 def conditions() -> str:
-    """The machine and the versions, in a line."""
-    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ", no GPU"
-    names = ("torch", "av", "deepspeed")
-    versions = ", ".join(f"{name} {version(name)}" for name in names)
-    return f"{os.cpu_count()} cores{gpu}; python {platform.python_version()}, {versions}; load {os.getloadavg()[0]:.1f}"
+    """The machine, the versions and how busy it is, in a line."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", _dali(), "av", "deepspeed"))
+    machine = f"{os.cpu_count()} cores of {processor()}, {gpu}"
+    return f"{machine}; python {platform.python_version()}, {versions}; load {os.getloadavg()[0]:.1f}"
+
+
+def processor() -> str:
+    """Name of the CPU."""
+    info = Path("/proc/cpuinfo")
+    names = re.findall(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE) if info.exists() else []
+    return names[0] if names else platform.machine()
+
+
+def _dali() -> str:
+    """The installed build of DALI."""
+    return next(each.name for each in distributions() if each.name.startswith("nvidia-dali"))
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
