@@ -15,10 +15,19 @@ from sharding.commandline import UserError
 
 PAGE, PICTURE = Path("RESULTS.md"), Path("docs/experiment.png")
 BEGIN, END = "<!-- written by python -m launch.experiment -->", "<!-- end of what is written -->"
-RESOLVED = 2
-"""Standard errors from zero on that a difference counts."""
-FEWEST_DEGREES = 10
-"""Of freedom, below which two standard errors are no evidence: with ten they are passed by chance once in fourteen."""
+STUDENT_T = (12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+"""Half of a 95 % interval in standard errors (Student's t) with 1, 2, … degrees of freedom; more are taken for 9."""
+PAPER_CHANCE = 1.3
+"""Points of top-1 that two networks may differ by on the 11,522 validation videos of Something-Something v1 by chance:
+two standard errors, sqrt(2 * 0.45 * 0.55 / 11522) each, were their mistakes independent."""
+
+VERDICTS = {  # of a verdict, and how the picture says it
+    "agrees": ("tab:green", "agrees with the paper"),
+    "contradicts": ("tab:red", "contradicts it"),
+    "better": ("tab:blue", "clear here, but not in the paper"),
+    "worse": ("tab:blue", ""),
+    "not resolved": ("tab:gray", "not resolved"),
+}
 
 Results = Mapping[str, Sequence[dict]]  # row -> its results, by seed
 
@@ -92,11 +101,7 @@ def write_results() -> str:
 
 def describe(results: Results) -> str:
     """The tables as Markdown."""
-    deviation = residual_deviation(results)
-    note = f"What neither row nor seed explains: {deviation:.2f} points of top-1 (standard deviation)."
-    if math.isnan(deviation):
-        note = "Too few rows have several seeds yet: no difference below is known to be more than chance."
-    return "\n\n".join((_networks(results), note, _comparisons(results, deviation), _tuning()))
+    return "\n\n".join((_networks(results), _comparisons(results), _tuning()))
 
 
 def percent(results: Sequence[dict], figure: str = "top1") -> np.ndarray:
@@ -104,30 +109,32 @@ def percent(results: Sequence[dict], figure: str = "top1") -> np.ndarray:
     return 100 * np.array([result[figure] for result in results])
 
 
-def residual_deviation(results: Results) -> float:
-    """Standard deviation of top-1 in % that neither its row nor its seed explains, by least squares; nan where too
-    few rows have several seeds to know it.
+@dataclass(frozen=True)
+class Difference:
+    """Of two rows, in % top-1."""
 
-    A seed brings every row the same order of videos, the same frames and crops, and where the shapes are the same the
-    same initial weights, so seeds are blocks: what a seed adds to all rows says nothing against a difference of two.
-    """
-    runs = [(row, each["seed"], 100 * each["top1"]) for row, found in results.items() for each in found]
-    rows, seeds, tops = (np.array(values) for values in zip(*runs))
-    design = np.hstack([rows[:, None] == np.unique(rows), seeds[:, None] == np.unique(seeds)]).astype(float)
-    solution, _, rank, _ = np.linalg.lstsq(design, tops, rcond=None)
-    freedom = len(tops) - int(rank)
-    if freedom < FEWEST_DEGREES:
-        return math.nan
-    return float(np.linalg.norm(tops - design @ solution) / math.sqrt(freedom))
+    by_seed: np.ndarray
+    """Over the seeds that both have; a seed brings both the same order of videos, the same frames and crops."""
+
+    @property
+    def mean(self) -> float:
+        return float(self.by_seed.mean())
+
+    @property
+    def margin(self) -> float:
+        """Half of the 95 % interval around the mean; nan of one seed."""
+        freedom = len(self.by_seed) - 1
+        if not freedom:
+            return math.nan
+        return STUDENT_T[min(freedom, len(STUDENT_T)) - 1] * float(self.by_seed.std(ddof=1)) / math.sqrt(freedom + 1)
 
 
-def compare(results: Results, comparison: Comparison, deviation: float) -> tuple[float, float]:
-    """Difference of two rows in % top-1 over the seeds that both have, and its standard error."""
+def compare(results: Results, comparison: Comparison) -> Difference:
+    """What the row that the paper calls better has more than the other."""
     better, worse = (
         {each["seed"]: 100 * each["top1"] for each in results[name]} for name in (comparison.better, comparison.worse)
     )
-    both = sorted(better.keys() & worse.keys())
-    return float(np.mean([better[seed] - worse[seed] for seed in both])), deviation * math.sqrt(2 / len(both))
+    return Difference(np.array([better[seed] - worse[seed] for seed in sorted(better.keys() & worse.keys())]))
 
 
 def published_difference(comparison: Comparison) -> float | None:
@@ -138,17 +145,17 @@ def published_difference(comparison: Comparison) -> float | None:
     return ours - others
 
 
-def verdict(difference: float, error: float, published: float | None) -> str:
-    """Whether a difference has the paper's sign.
+def verdict(mean: float, margin: float, published: float | None) -> str:
+    """What a difference says, beside the paper's where that is more than chance.
 
-    >>> verdict(3.0, 1.0, 0.4), verdict(-3.0, 1.0, 0.4), verdict(1.0, 1.0, 0.4)
-    ('agrees', 'contradicts', 'not resolved')
+    >>> verdict(3.0, 2.0, 1.6), verdict(-3.0, 2.0, 1.6), verdict(3.0, 2.0, 0.4), verdict(1.0, 2.0, 1.6)
+    ('agrees', 'contradicts', 'better', 'not resolved')
     """
-    if not abs(difference) > RESOLVED * error:
+    if not abs(mean) > margin:
         return "not resolved"
-    if published is None:
-        return "better" if difference > 0 else "worse"
-    return "agrees" if (difference > 0) == (published > 0) else "contradicts"
+    if published is None or abs(published) < PAPER_CHANCE:
+        return "better" if mean > 0 else "worse"
+    return "agrees" if (mean > 0) == (published > 0) else "contradicts"
 
 
 def _networks(results: Results) -> str:
@@ -169,15 +176,15 @@ def _networks(results: Results) -> str:
     return "\n".join(lines)
 
 
-def _comparisons(results: Results, deviation: float) -> str:
-    lines = ["| what | here, points | paper, points | |", "|---|---|---|---|"]
+def _comparisons(results: Results) -> str:
+    lines = ["| what | here, points | seed by seed | paper, points | |", "|---|---|---|---|---|"]
     for comparison in _possible(results):
-        difference, error = compare(results, comparison, deviation)
-        published = published_difference(comparison)
-        around = "" if math.isnan(error) else f" ± {error:.1f}"
+        difference, published = compare(results, comparison), published_difference(comparison)
+        around = "" if math.isnan(difference.margin) else f" ± {difference.margin:.1f}"
+        seeds = ", ".join(f"{points:+.1f}" for points in difference.by_seed)
         paper = "" if published is None else f"{published:+.2f}"
-        found = verdict(difference, error, published)
-        lines.append(f"| {comparison.what} | {difference:+.1f}{around} | {paper} | {found} |")
+        found = verdict(difference.mean, difference.margin, published)
+        lines.append(f"| {comparison.what} | {difference.mean:+.1f}{around} | {seeds} | {paper} | {found} |")
     return "\n".join(lines)
 
 
@@ -199,7 +206,6 @@ def _tuning() -> str:
 
 def draw(results: Results, path: Path) -> Path:
     """Top-1 of every row, a dot a seed; and the paper's differences against those found here."""
-    deviation = residual_deviation(results)
     size = (15, 0.3 * len(results) + 1.6)
     figure, (rows, differences) = plt.subplots(1, 2, figsize=size, constrained_layout=True)
     names = list(reversed(results))
@@ -211,18 +217,26 @@ def draw(results: Results, path: Path) -> Path:
     rows.set_yticks(range(len(names)), [ROWS[name].title for name in names])
     classes = results[names[0]][0]["config"]["model"]["num_classes"]
     rows.axvline(100 / classes, color="black", linestyle=":", linewidth=1)
-    rows.set(xlabel="top-1 in %, a dot a seed; dotted: chance", title="16 classes of motion and size, one budget")
+    rows.set(
+        xlabel="top-1 in %, a dot a seed; dotted: chance", title="16 classes of motion and size, one budget; blue: VPSN"
+    )
     known = _possible(results)[::-1]
     for place, comparison in enumerate(known):
-        published = published_difference(comparison)
-        difference, error = compare(results, comparison, deviation)
-        found = verdict(difference, error, published)
-        colour = {"agrees": "tab:green", "contradicts": "tab:red"}.get(found, "tab:gray")
-        differences.errorbar(difference, place, xerr=RESOLVED * error, fmt="o", color=colour, capsize=2)
+        difference, published = compare(results, comparison), published_difference(comparison)
+        found = verdict(difference.mean, difference.margin, published)
+        colour, _ = VERDICTS[found]
+        differences.errorbar(difference.mean, place, xerr=difference.margin, fmt="o", color=colour, capsize=2)
+        differences.plot(difference.by_seed, [place] * len(difference.by_seed), ".", color=colour, alpha=0.5)
         if published is not None:
             differences.plot(published, place, "|", color="black", markersize=11)
     differences.set_yticks(range(len(known)), [each.what.split(":")[0] for each in known])
     differences.axvline(0, color="black", linewidth=0.8)
-    differences.set(xlabel="points of top-1, ± 2 standard errors; black marks: in the paper")
-    differences.set_title("green agrees, red contradicts, grey is not resolved")
+    points = np.concatenate([compare(results, comparison).by_seed for comparison in known])
+    differences.set_xlim(points.min() - 5, points.max() + 5)  # intervals of two seeds would leave no room for these
+    differences.set(xlabel="points of top-1 with 95 % interval, a dot a seed", title="differences")
+    for colour, meaning in VERDICTS.values():
+        if meaning:
+            differences.plot([], [], "o", color=colour, label=meaning)
+    differences.plot([], [], "|", color="black", markersize=11, label="in the paper")
+    figure.legend(loc="outside lower right", ncols=5, fontsize=9, frameon=False)
     return save(figure, path)

@@ -14,7 +14,7 @@ import yaml
 from launch import experiment, results
 from launch.experiment import Run
 from launch.experiment_rows import ROWS
-from launch.results import COMPARISONS, Comparison, compare, describe, published_difference, residual_deviation, verdict
+from launch.results import COMPARISONS, Comparison, compare, describe, published_difference, verdict
 from sharding.commandline import UserError
 from tests.conftest import ROOT
 
@@ -64,29 +64,41 @@ def made_results(**tops: list[float]) -> dict:
     }
 
 
-def test_what_a_seed_adds_to_every_row_is_no_spread() -> None:
-    random = np.random.default_rng(0)
-    noise, seeds = 0.02 * random.standard_normal((3, 6)), 0.2 * random.standard_normal(6)
-    draws = np.array([[0.1], [0.5], [0.9]]) + seeds + noise
-    left = noise - noise.mean(0) - noise.mean(1, keepdims=True) + noise.mean()
-    expected = 100 * math.sqrt((left**2).sum() / (3 - 1) / (6 - 1))
-    assert residual_deviation(made_results(**dict(zip(ROWS, draws)))) == pytest.approx(expected)
-    assert math.isnan(residual_deviation(made_results(tsn=[0.1, 0.2, 0.3], tsm=[0.4], gst=[0.4, 0.5])))
-
-
 def test_a_difference_and_its_verdict() -> None:
-    found = made_results(vpsn=[0.5, 0.52, 0.54], tsm=[0.4, 0.41])
-    difference, error = compare(found, Comparison("", "vpsn", "tsm"), 2.0)
-    assert difference == pytest.approx(10.5)  # over the two seeds that both have
-    assert error == pytest.approx(2)
+    found = made_results(vpsn=[0.5, 0.52, 0.57], tsm=[0.4, 0.41, 0.45], gst=[0.3, 0.3])
+    difference = compare(found, Comparison("", "vpsn", "tsm"))
+    assert difference.by_seed == pytest.approx([10, 11, 12])
+    assert difference.mean == pytest.approx(11)
+    assert difference.margin == pytest.approx(4.303 * 1 / math.sqrt(3))
+    assert compare(found, Comparison("", "vpsn", "gst")).by_seed == pytest.approx([20, 22])  # seeds that both have
+    assert math.isnan(results.Difference(np.array([10.0])).margin)
     strangers = made_results(tsm=[0.4]) | {"vpsn": found["vpsn"][1:]}
-    assert [each.what for each in results._possible(found)] == ["synthesizer over TSM"]
+    assert [each.what for each in results._possible(found)] == [
+        "GST over TSM",
+        "synthesizer over TSM",
+    ]
     assert results._possible(strangers) == []
-    assert verdict(difference, error, 3.3) == "agrees"
-    assert verdict(difference, error, -3.3) == "contradicts"
-    assert verdict(difference, error, None) == "better"
-    assert verdict(1, 1, 3.3) == "not resolved"
+    assert verdict(11, 2.5, 3.3) == "agrees"
+    assert verdict(11, 2.5, -3.3) == "contradicts"
+    assert verdict(-11, 2.5, 0.4) == "worse"  # too little in the paper to be contradicted
+    assert verdict(11, 2.5, None) == "better"
+    assert verdict(1, 2.5, 3.3) == "not resolved"
     assert verdict(5, math.nan, 3.3) == "not resolved"  # a seed each
+
+
+def test_what_a_seed_adds_to_both_rows_is_no_spread() -> None:
+    together = np.array([0.0, 0.3, 0.1])
+    found = made_results(vpsn=list(0.5 + together), tsm=list(0.4 + together))
+    assert compare(found, Comparison("", "vpsn", "tsm")).margin == pytest.approx(0, abs=1e-9)
+
+
+def test_intervals_hold_what_they_promise() -> None:
+    """Differences of nothing but noise leave zero outside of their 95 % interval once in twenty times."""
+    random = np.random.default_rng(0)
+    for seeds in (2, 3, 5):
+        drawn = [results.Difference(points) for points in random.standard_normal((4000, seeds))]
+        outside = sum(abs(each.mean) > each.margin for each in drawn)
+        assert outside / len(drawn) == pytest.approx(0.05, abs=0.012)  # 3.5 standard deviations
 
 
 def test_motion_and_size_of_a_confusion_matrix() -> None:
