@@ -107,17 +107,19 @@ def test_resumes_to_the_bit(dataset, stop):
 
 
 def test_ranks_and_accumulation_see_the_same_global_batches(dataset):
-    def epoch(world_size: int, micro: int) -> list[list[int]]:
-        """Sample ids of each optimizer step, over all ranks."""
+    config = DataConfig(num_segments=8, short_side=72, crop_size=48)  # frames, crops and flips are drawn
+
+    def epoch(world_size: int, micro: int) -> list[list[tuple[int, bytes]]]:
+        """Sample ids and pixels of each optimizer step, over all ranks."""
         loaders = [
-            load(dataset, rank=rank, world_size=world_size, micro_batch_size=micro, batch_size=4)
+            load(dataset, config, rank=rank, world_size=world_size, micro_batch_size=micro, batch_size=4)
             for rank in range(world_size)
         ]
         steps = [[] for _ in range(loaders[0].steps_per_epoch)]
         for loader in loaders:
             step = 0
             for batch in loader:
-                steps[step] += batch.sample_ids.tolist()
+                steps[step] += zip(batch.sample_ids.tolist(), (clip.numpy().tobytes() for clip in batch.clips))
                 step += batch.ends_step
         return steps
 
