@@ -123,7 +123,8 @@ def draw_dg_p3d() -> Path:
         axes.plot([end + 1.0, 18.4, 18.4], [y, y, 3.3], color="black", linewidth=1.2)
     arrow(18.4, 3.3, 19.0, 3.3)
     box(21.4, 3.3, "+ shortcut + fc₂(relu(fc₁(mean)))\nrelu", 4.8, other)
-    axes.text(0.3, 6.0, "S: 1×3×3   T: 3×1×1, at first the identity in A and nothing in B and C", fontsize=9)
+    kernels = "S: 1×3×3   T: 3×1×1, at first the identity in A and zero in B and C; orange: over time"
+    axes.text(0.3, 6.0, kernels, fontsize=9)
     return save(figure, HERE / "dg_p3d.png")
 
 
@@ -173,17 +174,18 @@ def draw_flow() -> Path:
     box, arrow = partial(_box, axes), partial(_arrow, axes)
     box(2.1, 7, "videos\nannotation files", 3.6, "#e8e8e8")
     arrow(3.9, 7, 5.5, 7)
-    box(7.3, 7, "pack\ndecode, encode, count\nwhat cannot be: a list", 3.6, once)
+    box(7.3, 7, "pack\ndecode, encode, count;\nlist the failures", 3.6, once)
     arrow(9.1, 7, 10.7, 7)
     box(14.2, 7, "tar shards, DALI index, table, manifest\nlocal disk, S3, a web server", 7, once)
-    axes.text(20.4, 7, "once, resumable,\nthe same bytes whatever the workers", ha="center", va="center", fontsize=9)
+    colours = "orange: once, resumable, the same\nbytes with any number of workers\nblue: training; green: after it"
+    axes.text(20.8, 7, colours, ha="center", va="center", fontsize=9)
     box(2.6, 4.4, "plan(seed, epoch, step)\nsamples, frames, crops,\nflips, colours", 4.2, height=1.9)
     arrow(4.7, 4.4, 6.2, 4.4, "ClipPlan")
     axes.plot([14.2, 14.2], [6.25, 4.4], color="black", linewidth=1)
     arrow(14.2, 4.4, 10.4, 4.4, "byte ranges")
-    box(8.3, 4.4, "reading threads\nonly the bytes of\nthe frames planned", 4.2, height=1.9)
+    box(8.3, 4.4, "reading threads\nonly the bytes needed\n(H.264 on a CPU: PyAV\ndecodes here)", 4.2, height=1.9)
     arrow(8.3, 3.45, 8.3, 2.6)
-    box(8.3, 1.7, "one DALI graph\ndecode, crop, scale, flip,\nnormalise (CPU or GPU)", 4.2, height=1.8)
+    box(8.3, 1.7, "one DALI graph\ndecode JPEG or NVDEC, crop,\nscale, flip, normalise", 4.2, height=1.8)
     arrow(10.4, 1.7, 12.3, 1.7, "VideoBatch")
     box(14.6, 1.7, "ResNet with synthesizers\nunder DeepSpeed", 4.6, height=1.8)
     arrow(16.9, 1.7, 18.6, 1.7)

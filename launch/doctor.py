@@ -2,6 +2,7 @@
 
 import resource
 import statistics
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import torch
 
 from launch.loader_speed import Stage, measure_loader, measure_stages
-from launch.peers import check_peer, measure_peer
+from launch.peers import measure_peer, prepare, stored_bytes
 from launch.report import conditions, table
 from launch.step_speed import measure_steps
 from model import ModelConfig, build_model
@@ -57,7 +58,8 @@ def loader(
         seconds: How long to measure each stage.
         threads: Reading threads; 0 takes one per core.
         clips_per_second: What the network takes in training; by default VPSN-50 is measured on this device.
-        against: Other loaders to compare with on the original files, in turns: decord, torchcodec, pyav.
+        against: Other loaders to compare with, in turns: decord, torchcodec, pyav on the original files; frames, on all
+            frames of them extracted as JPEGs.
         videos: Folder of the original files, as when packing; for --against.
         rounds: How often to measure ours and the others.
         epochs: Load so many epochs more, and say by how much memory grew from the second to the last.
@@ -139,29 +141,29 @@ def _compare(
     rounds: int,
     device: torch.device,
 ) -> None:
-    """Prints clips per second of our loader and of others on the original files, measured in turns."""
+    """Prints clips per second of our loader and of others, measured in turns."""
     if videos is None:
         raise UserError("--against needs --videos: the folder of the original files, as when packing")
     originals = [videos / source for source in dataset.column("source")]
-    for name in against:
-        check_peer(name, originals[0])
     threads = config.reading_threads or torch.get_num_threads()
     config = replace(config, reading_threads=threads)
     rates: dict[str, list[float]] = {name: [] for name in ("ours", *against)}
-    for _ in range(rounds):
-        rates["ours"].append(measure_loader(dataset, config, batch_size, seconds, device).clips_per_second)
-        for name in against:
-            rates[name].append(measure_peer(name, originals, config, batch_size, threads, seconds))
-    stored = dataset.manifest.bytes / len(dataset) / 1e3
-    original = sum(path.stat().st_size for path in originals) / len(originals) / 1e3
+    with tempfile.TemporaryDirectory(prefix="vpsn-benchmark-") as scratch:
+        files = {name: prepare(name, originals, Path(scratch), config.short_side) for name in against}
+        sizes = {name: sum(map(stored_bytes, paths)) / len(paths) for name, paths in files.items()}
+        for _ in range(rounds):
+            rates["ours"].append(measure_loader(dataset, config, batch_size, seconds, device).clips_per_second)
+            for name, paths in files.items():
+                rates[name].append(measure_peer(name, paths, config, batch_size, threads, seconds))
+    sizes["ours"] = dataset.manifest.bytes / len(dataset)
+    kinds = {"ours": dataset.manifest.profile, "frames": "extracted as JPEGs"}
     rows = []
     for name, values in rates.items():
         ratios = [ours / theirs for ours, theirs in zip(rates["ours"], values)]
-        size = stored if name == "ours" else original
         rows.append(
             (
-                f"{name} ({dataset.manifest.profile})" if name == "ours" else f"{name} (originals)",
-                f"{size:.0f}",
+                f"{name} ({kinds.get(name, 'originals')})",
+                f"{sizes[name] / 1e3:.0f}",
                 f"{statistics.median(values):.1f}",
                 f"{statistics.median(ratios):.1f}",
                 f"{min(ratios):.1f} to {max(ratios):.1f}",

@@ -1,4 +1,4 @@
-"""Loading as it is usually written: the original files, a reader of the library's own, torchvision's transforms.
+"""Loading as it is usually written: video files, or frames extracted from them, and torchvision's transforms.
 
 These are what the packed shards are compared with: the same videos, frames per clip, scaling, crop, normalisation,
 batch size and number of threads. decord, torchcodec: pip install 'vpsn[benchmark]'.
@@ -6,18 +6,20 @@ batch size and number of threads. decord, torchcodec: pip install 'vpsn[benchmar
 
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
+from torchvision.io import decode_image
 from torchvision.transforms.v2 import functional as transforms
 
 from pipeline.config import DataConfig
 from pipeline.frames import random_frames
 from sharding.commandline import UserError
 
+FRAME_NAME, JPEG_QUALITY = "img_{:05d}.jpg", 85  # the quality of the jpeg profile
 _MEAN, _STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 Reader = Callable[[Path, int], torch.Tensor]
@@ -60,23 +62,58 @@ def read_with_pyav(path: Path, num_segments: int) -> torch.Tensor:
     return torch.from_numpy(clip).permute(0, 3, 1, 2)
 
 
+def read_frames(path: Path, num_segments: int) -> torch.Tensor:
+    """Of a folder that `extract_frames` wrote."""
+    chosen = _choose(sum(1 for _ in path.iterdir()), num_segments)
+    frames = {number: decode_image(str(path / FRAME_NAME.format(number)), mode="RGB") for number in set(chosen)}
+    return torch.stack([frames[number] for number in chosen])
+
+
 READERS: dict[str, Reader] = {
     "decord": read_with_decord,
     "torchcodec": read_with_torchcodec,
     "pyav": read_with_pyav,
+    "frames": read_frames,
 }
 
 
-def check_peer(name: str, video: Path) -> None:
-    """Raises UserError if the library is unknown, not installed, or cannot read the file."""
+def extract_frames(video: Path, folder: Path, short_side: int) -> Path:
+    """Every frame as a JPEG of that short side, but never enlarged, as scripts extract them before training."""
+    import av
+
+    folder.mkdir(parents=True)
+    with av.open(str(video)) as container:
+        for number, frame in enumerate(container.decode(video=0)):
+            scale = min(1.0, short_side / min(frame.width, frame.height))
+            picture = frame.to_image(width=round(scale * frame.width), height=round(scale * frame.height))
+            picture.save(folder / FRAME_NAME.format(number), quality=JPEG_QUALITY)
+    return folder
+
+
+def prepare(name: str, videos: Sequence[Path], scratch: Path, short_side: int) -> list[Path]:
+    """What a reader reads of each video: the file, or for `frames` a folder below `scratch`, written here.
+
+    Raises:
+        UserError: the library is unknown, not installed, or cannot read the first file.
+    """
     if name not in READERS:
         raise UserError(f"--against {name}: known are {', '.join(READERS)}")
     try:
-        READERS[name](video, 1)
+        paths = list(videos)
+        if name == "frames":
+            paths = [extract_frames(path, scratch / str(number), short_side) for number, path in enumerate(videos)]
+        READERS[name](paths[0], 1)
     except ImportError as error:
         raise UserError(f"--against {name}: {error}; pip install 'vpsn[benchmark]'") from error
     except Exception as error:
-        raise UserError(f"--against {name}: {video}: {error}") from error
+        raise UserError(f"--against {name}: {videos[0]}: {error}") from error
+    return paths
+
+
+def stored_bytes(path: Path) -> int:
+    """Of a file, or of all files in a folder."""
+    files = path.iterdir() if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files)
 
 
 def measure_peer(

@@ -10,8 +10,10 @@ from launch.advise import Candidate, choose_sample, recommend
 from launch.benchmark import main
 from launch.doctor import diagnosis
 from launch.loader_speed import Stage
+from launch.peers import prepare, read_frames, stored_bytes
 from sharding.commandline import UserError
 from tests.conftest import run_command
+from tests.videos import read_number, write_numbered_video
 
 
 def benchmark(*arguments: object) -> str:
@@ -38,10 +40,19 @@ def test_loader(request, fixture):
 
 def test_loader_against_the_usual_one(numbered, numbered_videos):
     sizes = ["--seconds=0.2", "--num_segments=2", "--crop_size=32", "--batch_size=4", "--rounds=2", "--threads=1"]
-    output = benchmark("loader", f"--data={numbered}", f"--videos={numbered_videos}", "--against=[pyav]", *sizes)
+    output = benchmark("loader", f"--data={numbered}", f"--videos={numbered_videos}", "--against=[pyav,frames]", *sizes)
     found = rows(output)
     assert found["ours"][-1] == "1.0"
-    assert float(found["pyav"][2]) > 0
+    assert float(found["pyav"][2]) > 0 and float(found["frames"][4]) > 0
+
+
+def test_extracted_frames_are_those_of_the_video(tmp_path):
+    video = write_numbered_video(tmp_path / "v.mp4", 12)
+    [folder] = prepare("frames", [video], tmp_path / "frames", short_side=1000)
+    assert [read_number(read_frames(folder, 12)[number].permute(1, 2, 0).numpy()) for number in range(12)] == [
+        *range(12)
+    ]
+    assert stored_bytes(folder) == sum(file.stat().st_size for file in folder.iterdir()) > 0
 
 
 @pytest.mark.slow
