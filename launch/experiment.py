@@ -1,4 +1,4 @@
-"""The controlled experiment: every architecture and every part of the synthesizer at one budget, on made videos.
+"""The controlled experiment: every architecture and every part of the synthesizer at one budget, on generated videos.
 
     python -m launch.experiment                       # all that has no result yet, then RESULTS.md; stopped, it goes on
     python -m launch.experiment --rows [tsn,vpsn] --seeds [0]
@@ -12,7 +12,6 @@ its result is a file in docs/experiment. Nothing but the options of the row and 
 import json
 import os
 import shlex
-import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -38,6 +37,7 @@ from launch.experiment_rows import (
     VIDEOS,
 )
 from launch.outputs import replacing
+from launch.ports import free_port
 from launch.report import conditions
 from launch.results import write_results
 from launch.runlog import read_metrics
@@ -115,6 +115,8 @@ def perform(runs: list[Run], jobs: int) -> None:
     with ThreadPoolExecutor(jobs) as pool:
         done = tqdm(pool.map(lambda run: _perform(run, threads), missing), total=len(missing), unit="run", disable=None)
         for run, _ in zip(missing, done):
+            if run.name in ROWS:
+                write_results()
             tqdm.write(f"{run.result}: top-1 {json.loads(run.result.read_text())['top1']:.2%}")
 
 
@@ -130,7 +132,7 @@ def _is_done(run: Run) -> bool:
 def _perform(run: Run, threads: int) -> None:
     """Trains, evaluates, and writes the result."""
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-    deepspeed = [str(Path(sys.executable).with_name("deepspeed")), "--num_gpus=1", f"--master_port={_free_port()}"]
+    deepspeed = [str(Path(sys.executable).with_name("deepspeed")), "--num_gpus=1", f"--master_port={free_port()}"]
     run.run_dir.mkdir(parents=True, exist_ok=True)
     log = run.run_dir / "experiment.log"
     _run([*deepspeed, "launch/train.py", *run.arguments(), "--resume"], environment, log)
@@ -162,12 +164,6 @@ def _perform(run: Run, threads: int) -> None:
     RESULTS.mkdir(parents=True, exist_ok=True)
     with replacing(run.result) as temporary:
         temporary.write_text(json.dumps(result, indent=1) + "\n")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def _motion_accuracy(confusion: torch.Tensor) -> float:

@@ -61,7 +61,7 @@ class Liveness:
             return own
         self._failed = True
         if _is_of_others(error):
-            self._known.wait(self._limit + 2 * self._interval)
+            self._known.wait(2 * self._limit + 4 * self._interval)  # the other ranks are busy, too
         elif not self._known.is_set():
             self._tell(own)
             if self._ranks.is_first:

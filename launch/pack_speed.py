@@ -1,7 +1,6 @@
 """How fast packing is, beside the programs that do the same work: ffmpeg for `h264`, tar for `copy`."""
 
 import json
-import os
 import shutil
 import statistics
 import subprocess
@@ -74,7 +73,7 @@ def measure_planning(num_records: int) -> Cost:
         listing = Path(scratch) / "list.txt"
         with listing.open("w") as file:
             file.writelines(f"class{i % 400:03d}/video_{i:08d}.mp4 class{i % 400:03d}\n" for i in range(num_records))
-        return _cost([sys.executable, "-m", "launch.pack_speed", str(listing)])
+        return measure_cost([sys.executable, "-m", "launch.pack_speed", str(listing)])
 
 
 def measure_memory(videos: Sequence[Path], copies: Sequence[int]) -> list[Cost]:
@@ -83,18 +82,26 @@ def measure_memory(videos: Sequence[Path], copies: Sequence[int]) -> list[Cost]:
     for count in copies:
         with tempfile.TemporaryDirectory(prefix="vpsn-benchmark-") as scratch:
             _copy_videos(list(videos) * count, Path(scratch))
-            costs.append(_cost(_pack_command(Path(scratch), 1, "h264")))
+            costs.append(measure_cost(_pack_command(Path(scratch), 1, "h264")))
     return costs
 
 
-def _cost(command: list[str]) -> Cost:
+# What a process held before it became another program counts for its ru_maxrss, so the parent must be a small one.
+_WITH_PEAK = """
+import resource, subprocess, sys
+done = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(done.returncode)
+"""
+
+
+def measure_cost(command: list[str]) -> Cost:
+    """Runs a command; raises UserError if it fails."""
     began = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise UserError(f"{' '.join(command)}: exit code {process.returncode}")
-    return Cost(time.perf_counter() - began, usage.ru_maxrss * 1024)
+    done = subprocess.run([sys.executable, "-c", _WITH_PEAK, *command], stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise UserError(f"{' '.join(command)}: exit code {done.returncode}")
+    return Cost(time.perf_counter() - began, int(done.stdout) * 1024)
 
 
 def _plan(listing: Path) -> None:

@@ -95,15 +95,16 @@ def draw_synthesizers(
     """Draws ||T_ij||_1 (4, 4) of each synthesizer: spatial kernels j across, temporal kernels i down; Figure 5.
 
     The darker the denser, each map on its own scale, from its smallest to its largest value. With `start`, the norms
-    before training, it is their change in percent: red grew, blue shrank.
+    before training, it is their change in percent, all maps on one scale: red grew, blue shrank.
     """
     spatial, temporal = kernel_names(config)
     size = (2.9 * len(norms) + 0.6, 3.7)
     figure, rows = plt.subplots(1, len(norms), figsize=size, constrained_layout=True, squeeze=False, sharey=True)
+    if start is not None:
+        norms = {name: 100 * (values / start[name] - 1) for name, values in norms.items()}
+    most = max(float(np.abs(values).max()) for values in norms.values())
     for axes, (name, values) in zip(rows[0], norms.items()):
-        if start is not None:
-            values = 100 * (values / start[name] - 1)
-        low, high, most = float(values.min()), float(values.max()), float(np.abs(values).max())
+        low, high = float(values.min()), float(values.max())
         if start is None:
             axes.imshow(values, cmap="Blues", vmin=low, vmax=high)
             is_dark, number = values > low + 0.6 * (high - low), "{:.3g}"
@@ -119,7 +120,8 @@ def draw_synthesizers(
         axes.spines[:].set_visible(False)
         axes.set_title(f"after {name}: {number.format(low)} to {number.format(high)}", fontsize=11)
     rows[0, 0].set_ylabel("temporal kernel i")
-    figure.supxlabel("spatial kernel j", fontsize=10)
+    kinds = "I: identity; C: convolution; M, A: max-, average pooling; with their sizes"
+    figure.supxlabel(f"spatial kernel j   ({kinds})", fontsize=10)
     change = "" if start is None else "change by training in %, "
     figure.suptitle(f"{change}‖Tᵢⱼ‖₁ of {title}", fontsize=12)
     return save(figure, path)

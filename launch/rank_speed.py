@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from launch.ports import free_port
 from launch.runlog import read_metrics
 from sharding.commandline import UserError
 
@@ -54,12 +55,12 @@ def measure_ranks(config: Path, data: Path, numbers: tuple[int, ...], rounds: in
 
 def _train(config: Path, data: Path, ranks: int, run_dir: Path, threads: int) -> list[dict]:
     """The lines that training logs."""
-    command = [str(Path(sys.executable).with_name("deepspeed")), f"--num_gpus={ranks}", "launch/train.py"]
+    launcher = [str(Path(sys.executable).with_name("deepspeed")), f"--num_gpus={ranks}", f"--master_port={free_port()}"]
     options = [f"--config={config}", f"--data.train={data}", "--data.val=null", f"--run_dir={run_dir}"]
     options += ["--train.epochs=1", "--train.log_every_steps=5", "--schedule.warmup_epochs=0"]
     environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
     options += [f"--data.reading_threads={threads}"] if threads else []
-    done = subprocess.run([*command, *options], env=environment, capture_output=True, text=True)
+    done = subprocess.run([*launcher, "launch/train.py", *options], env=environment, capture_output=True, text=True)
     if done.returncode:
         raise UserError(f"--config {config}: training with {ranks} rank(s) failed: {done.stderr.strip()[-300:]}")
     return [line for line in read_metrics(run_dir) if line["kind"] == "train"]

@@ -1,7 +1,6 @@
 """The plan of a dataset and a cluster that are not at hand: pure functions, so they can be run for any size."""
 
 import json
-import resource
 import statistics
 import time
 from dataclasses import asdict, dataclass, replace
@@ -26,8 +25,6 @@ class PlanCost:
     """Of the clips of one of this rank's batches."""
     order_bytes: int
     """Memory that the order takes while the epoch lasts."""
-    peak_bytes: int
-    """Most memory of this process so far."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +57,7 @@ def measure_plan(
         for sample_id in batches[step].ravel().tolist():
             plan_clip(dataset, config, sample_id, training=True)
         times.append(time.perf_counter() - start)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return PlanCost(ordered - began, statistics.median(times), order.nbytes, peak)
+    return PlanCost(ordered - began, statistics.median(times), order.nbytes)
 
 
 def measure_randomness(

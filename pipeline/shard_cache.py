@@ -234,7 +234,8 @@ class ShardCache:
             self.remote.download(expected.name, file, num_bytes=expected.bytes, digest=expected.sha256)
             file.flush()
             os.fsync(file.fileno())  # the record must not outlive the bytes in a power failure
-        partial.replace(path)
+        with locked(self.directory.parent / ".lock"):  # who counts what is there finds it under one of the two names
+            partial.replace(path)
         record_whole(path, expected)
 
     def _start_workers(self) -> None:

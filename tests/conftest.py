@@ -10,8 +10,13 @@ from pathlib import Path
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
+from hypothesis import settings
 
 from tests.videos import write_numbered_video
+
+# The time of an example is that of a machine that others use too.
+settings.register_profile("vpsn", deadline=None)
+settings.load_profile("vpsn")
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED_VIDEOS = ROOT.parent / "shared" / "videos"

@@ -18,6 +18,7 @@ from torchvision.models import resnet18
 from launch.assembly import build_network
 from launch.checkpoints import CheckpointInfo, load_checkpoint, write_checkpoint
 from launch.config import Config
+from launch.ports import free_port
 from model import BasicBlock, ModelConfig, build_model, freeze
 from model.hierarchy import PathwayNet
 from sharding.__main__ import main as sharding
@@ -25,7 +26,6 @@ from sharding.commandline import UserError
 from sharding.manifest import load_dataset
 from sharding.records import Annotations, VideoRecord, check_records
 from tests.conftest import ROOT, run_command
-from tests.launch.conftest import free_port
 from tests.videos import write_numbered_video
 
 PAGE = (ROOT / "docs" / "extending.md").read_text()

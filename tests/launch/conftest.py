@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from launch.checkpoints import pointed
+from launch.ports import free_port
 from launch.runlog import read_metrics
 from tests.conftest import ROOT, pack, run_command
 
@@ -111,10 +111,29 @@ def alone_command(config: Path, run_dir: Path, *options: str) -> list[object]:
     return [sys.executable, "launch/train.py", f"--config={config}", f"--run_dir={run_dir}", *options]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+STRIKING = """
+import os, sys
+from launch.train import main
+from launch.trainer import Trainer
+from sharding.commandline import run_command
+
+number, step = int(sys.argv.pop(1)), int(sys.argv.pop(1))
+log_step = Trainer.log_step
+
+def strike(self, figures):
+    log_step(self, figures)
+    if self.step == step:
+        os.kill(os.getpid(), number)
+
+Trainer.log_step = strike
+run_command(main, "launch/train.py")
+"""
+
+
+def struck_command(config: Path, run_dir: Path, number: signal.Signals, step: int, *options: str) -> list[object]:
+    """launch/train.py without the launcher, which gets a signal as soon as it has logged a step."""
+    program = [sys.executable, "-c", STRIKING, int(number), step]
+    return [*program, f"--config={config}", f"--run_dir={run_dir}", *options]
 
 
 @pytest.fixture(scope="session")

@@ -4,12 +4,14 @@ import re
 import shutil
 import sys
 
+import numpy as np
 import pytest
 
 from launch.advise import Candidate, choose_sample, recommend
 from launch.benchmark import main
 from launch.doctor import diagnosis
 from launch.loader_speed import Stage
+from launch.pack_speed import measure_cost
 from launch.peers import prepare, read_frames, stored_bytes
 from sharding.commandline import UserError
 from tests.conftest import run_command
@@ -106,6 +108,12 @@ def test_pack(numbered_videos):
     assert "planning 1,000 records" in output
     assert "h264 / ffmpeg" in output
     assert "copy / tar" in output
+
+
+def test_memory_of_a_process_is_its_own():
+    held = np.ones(300 << 17)  # 300 MB
+    code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'b = bytearray([1]) * (100 << 20)'])"
+    assert 100 << 20 < measure_cost([sys.executable, "-c", code]).peak_bytes < 200 << 20 < held.nbytes
 
 
 def test_recommendation():

@@ -9,7 +9,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.launch.conftest import free_port, started, wait_for_step
+from launch.ports import free_port
+from tests.launch.conftest import started, wait_for_step
 
 
 def start_rank(stack: ExitStack, rank: int, world_size: int, port: int, *arguments: object) -> subprocess.Popen:

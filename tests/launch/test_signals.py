@@ -5,12 +5,13 @@ import signal
 import pytest
 
 from launch.checkpoints import pointed
+from tests.conftest import run_command
 from tests.launch.conftest import (
-    alone_command,
     find_rank,
     losses,
     same_weights,
     started,
+    struck_command,
     train_alone,
     train_command,
     wait_for_step,
@@ -24,11 +25,9 @@ def last_step(run_dir) -> int:
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)])
 def test_in_the_middle_of_an_epoch(small_config, trained, tmp_path, number):
     run_dir = tmp_path / "run"
-    with started(alone_command(small_config, run_dir)) as process:
-        wait_for_step(run_dir, 2, process)
-        process.send_signal(number)
-        assert process.wait(60) == 75
-    assert last_step(run_dir) == max(losses(run_dir)) < 5
+    done = run_command(struck_command(small_config, run_dir, number, 2))
+    assert done.returncode == 75, done.stdout + done.stderr
+    assert last_step(run_dir) == max(losses(run_dir)) == 2
     assert train_alone(small_config, run_dir, "--resume").returncode == 0
     assert losses(run_dir) == losses(trained)
     assert same_weights(run_dir, trained)

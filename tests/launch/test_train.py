@@ -19,15 +19,16 @@ from launch.runlog import read_metrics
 from launch.train import main
 from sharding.commandline import UserError
 from sharding.manifest import load_dataset
+from tests.conftest import run_command
 from tests.launch.conftest import (
     alone_command,
     losses,
     same_weights,
     started,
+    struck_command,
     train,
     train_alone,
     train_command,
-    wait_for_step,
     weights,
 )
 
@@ -58,13 +59,11 @@ def test_a_run_leaves_figures_and_checkpoints(trained, motion):
 
 @pytest.mark.slow
 def test_killed_and_resumed_is_as_if_undisturbed(small_config, trained, tmp_path):
-    """kill -9 of all processes in the middle of an epoch, after a checkpoint within it."""
+    """kill -9 in the middle of an epoch, after a checkpoint within it."""
     run_dir = tmp_path / "run"
     options = ["--train.save_every_steps=2", "--train.keep_checkpoints=9"]
-    with started(train_command(small_config, run_dir, *options)) as process:
-        wait_for_step(run_dir, 7, process)
-        os.killpg(process.pid, signal.SIGKILL)
-    assert pointed(run_dir / "checkpoints", "last") in ("step-00000006", "step-00000008")
+    assert run_command(struck_command(small_config, run_dir, signal.SIGKILL, 7, *options)).returncode == -9
+    assert pointed(run_dir / "checkpoints", "last") == "step-00000006"
     done = train(small_config, run_dir, *options, "--resume")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "resumed from" in done.stdout
@@ -155,12 +154,9 @@ def test_a_loss_that_is_no_number_ends_the_run(small_config, tmp_path):
 def test_all_that_is_averaged_mixed_and_held_still_resumes_exactly(small_config, tmp_path):
     options = ["--train.ema_decay=0.8", "--train.mixup=0.4", "--train.cutmix=1", "--loss.label_smoothing=0.1"]
     options += ["--train.batch_norm=partial", "--train.micro_batch_size=2"]
-    for name in ("whole", "parts"):
-        with started(alone_command(small_config, tmp_path / name, *options)) as process:
-            if name == "parts":
-                wait_for_step(tmp_path / name, 7, process)
-                process.send_signal(signal.SIGTERM)
-            assert process.wait(60) == (75 if name == "parts" else 0)
+    assert train_alone(small_config, tmp_path / "whole", *options).returncode == 0
+    struck = struck_command(small_config, tmp_path / "parts", signal.SIGTERM, 7, *options)
+    assert run_command(struck).returncode == 75
     assert train_alone(small_config, tmp_path / "parts", *options, "--resume").returncode == 0
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
     for name in ("model", "model_raw"):
@@ -193,11 +189,12 @@ def test_compiled(small_config, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("num_ranks", [2, 4])
 def test_ranks_leave_no_shared_memory_behind(small_config, tmp_path, num_ranks):
-    before = set(Path("/dev/shm").glob("deepspeed_*"))
-    done = train(small_config, tmp_path / "run", "--train.epochs=1", num_ranks=num_ranks)
+    command = train_command(small_config, tmp_path / "run", "--train.epochs=1", num_ranks=num_ranks)
+    [port] = (str(part).split("=")[1] for part in command if str(part).startswith("--master_port="))
+    done = run_command(command)
     assert done.returncode == 0, done.stdout + done.stderr
     assert seen(tmp_path / "run") == [(20, 1)]
-    assert set(Path("/dev/shm").glob("deepspeed_*")) <= before
+    assert not list(Path("/dev/shm").glob(f"deepspeed_*_{port}_*"))
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from launch.ensemble import main as ensemble_main
 from launch.evaluate import main as evaluate_main
 from launch.inference import compute_logits
 from launch.metrics import evaluate
+from launch.ports import free_port
 from launch.scores import read_scores, write_scores
 from model import freeze
 from model.resnet import join_outputs
@@ -33,7 +34,7 @@ def evaluated(trained, motion, tmp_path_factory):
     """The output folder of launch/evaluate.py on two ranks, which share five samples."""
     out = tmp_path_factory.mktemp("evaluated")
     arguments = [f"--checkpoint={trained}", f"--data={motion / 'val'}", f"--out={out}", "--batch_size=2"]
-    done = run_command([DEEPSPEED, "--num_gpus=2", "launch/evaluate.py", *arguments])
+    done = run_command([DEEPSPEED, "--num_gpus=2", f"--master_port={free_port()}", "launch/evaluate.py", *arguments])
     assert done.returncode == 0, done.stdout + done.stderr
     return out
 

@@ -17,7 +17,7 @@ from sharding.manifest import PackedDataset
 from tests.conftest import ROOT, pack
 from tests.servers import Fault, FaultyServer
 
-QUICK = RetryPolicy(attempts=4, first_wait_seconds=0.01, connect_seconds=5, stall_seconds=0.5)
+QUICK = RetryPolicy(attempts=4, first_wait_seconds=0.01, connect_seconds=5, stall_seconds=20)
 NUM_SHARDS = 5  # 13 samples, 3 in a shard
 
 
@@ -92,12 +92,11 @@ def first_time(fault: Fault, only: str = "") -> Callable[[str, int], Fault | Non
     return lambda path, n: fault if n == 0 and path.endswith(only) else None
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    for _ in range(1000):
-        if condition():
-            return
+def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "what was waited for did not happen"
         time.sleep(0.01)
-    raise AssertionError("what was waited for did not happen")
 
 
 def run_python(code: str, wait: bool = True, **options):

@@ -58,7 +58,8 @@ def test_faults_change_nothing(remote, in_shards, tmp_path, fault):
     """Each file, the manifest and the table among them, goes wrong the first time it is asked for."""
     server, url = remote
     server.fault = first_time(fault)
-    dataset = open_dataset(url, tmp_path, retry=QUICK)
+    retry = replace(QUICK, stall_seconds=0.5) if fault.kind == "stall" else QUICK
+    dataset = open_dataset(url, tmp_path, retry=retry)
     assert content_of(dataset) == content_of(load_dataset(in_shards))
     for name in ("manifest.json", "samples.parquet", "shard-000000.tar", "shard-000004.tar"):
         assert len(server.requests_of(name)) >= 2, name

@@ -92,7 +92,7 @@ def test_killed_in_mid_download(tmp_path, in_shards):
     with FaultyServer(tmp_path, fault=first_time(Fault("stall", after=2_000_000), "shard-000000.tar")) as server:
         url, cache = f"{server.url}/train", tmp_path / "cache"
         process = run_python(reader(url, cache, "stall_seconds=300"), wait=False)
-        wait_until(lambda: any(path.stat().st_size > 1_000_000 for path in cache.glob("*/*.partial")))
+        wait_until(lambda: any(path.stat().st_size > 1_000_000 for path in cache.glob("*/*.tar.*.partial")))
         process.send_signal(signal.SIGKILL)
         process.communicate()
         assert content_of(open_dataset(url, cache)) == content_of(load_dataset(in_shards))
@@ -180,12 +180,14 @@ def test_the_bound_holds_across_processes_and_datasets(web, in_shards, in_shards
         )
         watcher = threading.Thread(target=watch)
         watcher.start()
-        processes = [run_python(code, wait=False) for _ in range(2)]
-        for process in processes:
-            _, err = process.communicate(timeout=120)
-            assert process.returncode == 0, err
-        stop.set()
-        watcher.join()
+        try:
+            processes = [run_python(code, wait=False) for _ in range(2)]
+            for process in processes:
+                _, err = process.communicate(timeout=120)
+                assert process.returncode == 0, err
+        finally:
+            stop.set()
+            watcher.join()
     assert bound / 2 < max(most) <= bound
     # A smaller bound holds from the moment the dataset is opened with it.
     open_dataset(f"{web.url}/train", cache, bound // 2)
