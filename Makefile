@@ -3,6 +3,7 @@ PYTHON ?= python3
 # Which build of NVIDIA DALI: cuda13 or cuda12. Both also run on machines without a GPU.
 DALI ?= cuda13
 BIN := .venv/bin
+PARALLEL := --numprocesses=auto --maxprocesses=8 --dist=loadfile
 
 .PHONY: help setup test test-slow demo experiment lint constraints clean
 
@@ -26,10 +27,10 @@ lint: setup
 	$(BIN)/ruff check .
 
 test: setup lint
-	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8 --dist=loadfile
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-slow: setup
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest $(PARALLEL) -m slow
 
 demo: setup
 	$(BIN)/python -m launch.demo

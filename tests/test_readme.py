@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from launch.ports import free_port
 from tests.conftest import ROOT, run_command
 
 # In the sections on the user's own videos; make is tested by being what runs this test.
@@ -62,7 +63,7 @@ def test_every_command_runs(checkout):
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = os.environ | {"PATH": path, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
     for block in BLOCKS:
-        script = "set -euo pipefail\n" + block
+        script = f'set -euo pipefail\ndeepspeed() {{ command deepspeed --master_port={free_port()} "$@"; }}\n{block}'
         done = subprocess.run(
             ["bash", "-c", script], cwd=checkout, env=environment, capture_output=True, text=True, timeout=900
         )
