@@ -210,7 +210,7 @@ def draw_throughput() -> Path:
         axes.text(speed, place, f" {speed:.0f}{times}", va="center", fontsize=9)
     axes.set_yticks(range(len(loaders)), [loader["name"] for loader in loaders])
     axes.set(xlabel=f"clips/s: {measured['what']}", xlim=(0, 1.25 * loaders[-1]["clips_per_second"]))
-    axes.set_title(f"{measured['command']}\n{measured['conditions']}", fontsize=8)
+    figure.suptitle(f"{measured['command']}\n{measured['conditions']}", fontsize=7.5)
     axes.spines[["top", "right"]].set_visible(False)
     return save(figure, HERE / "throughput.png")
 
