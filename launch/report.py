@@ -13,7 +13,8 @@ import torch
 def conditions() -> str:
     """The machine, the versions and how busy it is, in a line."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", _dali(), "av", "deepspeed"))
+    dali = sorted({each.name for each in distributions() if each.name.startswith("nvidia-dali")})
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", *dali, "av", "deepspeed"))
     machine = f"{os.cpu_count()} cores of {processor()}, {gpu}"
     return f"{machine}; python {platform.python_version()}, {versions}; load {os.getloadavg()[0]:.1f}"
 
@@ -23,11 +24,6 @@ def processor() -> str:
     info = Path("/proc/cpuinfo")
     names = re.findall(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE) if info.exists() else []
     return names[0] if names else platform.machine()
-
-
-def _dali() -> str:
-    """The installed build of DALI."""
-    return next(each.name for each in distributions() if each.name.startswith("nvidia-dali"))
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -231,8 +231,8 @@ def draw(results: Results, path: Path) -> Path:
             differences.plot(published, place, "|", color="black", markersize=11)
     differences.set_yticks(range(len(known)), [each.what.split(":")[0] for each in known])
     differences.axvline(0, color="black", linewidth=0.8)
-    points = np.concatenate([compare(results, comparison).by_seed for comparison in known])
-    differences.set_xlim(points.min() - 5, points.max() + 5)  # intervals of two seeds would leave no room for these
+    points = [float(each) for comparison in known for each in compare(results, comparison).by_seed] or [0.0]
+    differences.set_xlim(min(points) - 5, max(points) + 5)  # intervals of two seeds would leave no room for these
     differences.set(xlabel="points of top-1 with 95 % interval, a dot a seed", title="differences")
     for colour, meaning in VERDICTS.values():
         if meaning:

@@ -101,6 +101,13 @@ def test_intervals_hold_what_they_promise() -> None:
         assert outside / len(drawn) == pytest.approx(0.05, abs=0.012)  # 3.5 standard deviations
 
 
+def test_a_single_row_is_drawn(tmp_path: Path) -> None:
+    """Before there is anything to compare."""
+    found = made_results(tsn=[0.1])
+    found["tsn"][0]["config"] = {"model": {"num_classes": 16}}
+    assert results.draw(found, tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_motion_and_size_of_a_confusion_matrix() -> None:
     """Two motions in two sizes: samples of (motion, size) taken for (motion, size)."""
     confusion = torch.zeros(4, 4, dtype=torch.int64)
