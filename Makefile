@@ -36,7 +36,7 @@ demo: setup
 	$(BIN)/python -m launch.demo
 
 experiment: setup
-	$(BIN)/python -m launch.experiment
+	$(BIN)/python -m launch.studies.ablation
 
 # Resolves the newest versions for every supported Python; commit the result.
 constraints: setup

@@ -16,9 +16,9 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from launch.optimizers import Lcam, SecondMomentExponent
-from launch.plots import plt, save
-from launch.transfer_task import TaskConfig, build_network, draw_batch
+from launch.studies.lr_transfer.task import TaskConfig, build_network, draw_batch
+from launch.training.optimizers import Lcam, SecondMomentExponent
+from launch.visualization.figures import plt, save
 
 HERE = Path(__file__).parent
 TASK = TaskConfig(width=32)

@@ -21,20 +21,21 @@ from pathlib import Path
 
 import torch
 
-from launch.advise import HEADROOM, choose_sample, measure_candidates, recommend
-from launch.cost_plan import plan
-from launch.doctor import loader
-from launch.loader_speed import measure_first_batch
-from launch.pack_speed import measure_memory, measure_pack, measure_planning
-from launch.packing import find_videos
-from launch.rank_speed import measure_ranks
-from launch.report import conditions, table
-from launch.scale import measure_plan, measure_randomness, write_large_dataset
-from launch.step_speed import measure_step_memory, measure_steps
-from launch.usual import build_usual
+from launch.benchmarks.conv3d_reference import build_conv3d_reference
+from launch.benchmarks.cost_plan import plan
+from launch.benchmarks.loader import loader
+from launch.benchmarks.loader_stages import measure_first_batch
+from launch.benchmarks.packing import measure_memory, measure_pack, measure_planning
+from launch.benchmarks.packing_profiles import HEADROOM, choose_sample, measure_candidates, recommend
+from launch.benchmarks.report import conditions, table
+from launch.benchmarks.sampler_scale import measure_plan, measure_randomness, write_large_dataset
+from launch.benchmarks.scaling import measure_ranks
+from launch.benchmarks.train_step import measure_step_memory, measure_steps
+from launch.inference.pack_files import find_videos
 from model import ModelConfig, build_model
 from pipeline.config import DataConfig
-from sharding.commandline import CommandLine, UserError, run_command
+from sharding.cli import CommandLine, run_command
+from sharding.errors import UserError
 
 
 def advise(
@@ -160,11 +161,11 @@ def scale(
                 f"{cost.step_seconds * 1e3:.2f}",
                 f"{cost.order_bytes / 1e6:.0f}",
                 f"{mixed.spread:.2f}",
-                f"{mixed.reunion:.2f}",
+                f"{mixed.pair_recurrence:.2f}",
                 mixed.shards_read,
             )
         )
-    head = ("shuffle", "s/epoch", "ms/step", "MB", "spread", "reunion", "shards in 100 steps of a rank")
+    head = ("shuffle", "s/epoch", "ms/step", "MB", "spread", "pair_recurrence", "shards in 100 steps of a rank")
     print(table(head, rows))
     if data is not None:
         with tempfile.TemporaryDirectory(prefix="vpsn-benchmark-") as folder:
@@ -203,7 +204,11 @@ def step(
     configs = {arch: ModelConfig(arch=arch, depth=depth, num_segments=num_segments) for arch in archs}
     nets = {arch: partial(build_model, config) for arch, config in configs.items()}
     if usual:
-        nets |= {f"{arch}_usual": partial(build_usual, configs[arch]) for arch in ("tsn", "vpsn") if arch in configs}
+        nets |= {
+            f"{arch}_usual": partial(build_conv3d_reference, configs[arch])
+            for arch in ("tsn", "vpsn")
+            if arch in configs
+        }
     shape = (batch_size, num_segments, 3, size, size)
     peaks = [measure_step_memory(make, shape, device, precision) for make in nets.values()]
     speeds = measure_steps(nets, shape, device, precision, rounds)

@@ -1,6 +1,6 @@
 """The whole line on generated videos: what `make demo` runs. Every step is a command a user would type, shown first.
 
-    python -m launch.demo      # videos and shards in data/demo, the run in runs/demo; begun again, it goes on
+python -m launch.demo      # videos and shards in data/demo, the run in runs/demo; begun again, it goes on
 """
 
 import json
@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from launch.runlog import read_metrics
+from launch.training.run_log import read_metrics
 
 DATA, RUN = Path("data/demo"), Path("runs/demo")
 VIDEOS, PACKED = DATA / "videos", DATA / "packed"

@@ -7,9 +7,10 @@ The files are what launch/evaluate.py wrote for the same packed split.
 
 from pathlib import Path
 
-from launch.outputs import check_writable
-from launch.scores import mean_scores, read_scores, write_scores
-from sharding.commandline import CommandLine, UserError, run_command
+from launch.inference.scores import mean_scores, read_scores, write_scores
+from sharding.cli import CommandLine, run_command
+from sharding.errors import UserError
+from sharding.files import check_writable
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -16,20 +16,20 @@ from typing import Literal
 
 import numpy as np
 
-from launch.checkpoints import find_checkpoint, load_checkpoint
-from launch.collectives import gather_over_ranks
-from launch.engine import start_ranks, stop_ranks
-from launch.metrics import Evaluation, evaluate
-from launch.outputs import check_writable
-from launch.scores import Scores, write_scores
-from launch.visualize import draw_confusion
-from launch.voices import all_or_none
-from model import freeze
+from launch.inference.scores import Scores, write_scores
+from launch.training.checkpoint import find_checkpoint, load_checkpoint
+from launch.training.distributed import errors_on_all_ranks, gather_over_ranks
+from launch.training.engine import start_ranks, stop_ranks
+from launch.training.evaluation import Evaluation, evaluate
+from launch.visualization.plots import draw_confusion
+from model import fuse_batch_norm
 from pipeline.config import DataConfig, Decoder
+from pipeline.dataset import open_dataset
 from pipeline.loader import VideoLoader
-from pipeline.remote import open_dataset
-from sharding.commandline import CommandLine, UserError, run_command
-from sharding.manifest import PackedDataset
+from sharding.cli import CommandLine, run_command
+from sharding.dataset import PackedDataset
+from sharding.errors import UserError
+from sharding.files import check_writable
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -50,8 +50,8 @@ def main(arguments: list[str] | None = None) -> None:
     data = _with_views(config.data, options)
     out = options.out or checkpoint / f"evaluation-{dataset.manifest.split}"
     ranks = start_ranks()
-    with all_or_none(ranks):
-        if ranks.is_first:
+    with errors_on_all_ranks(ranks):
+        if ranks.is_main_process:
             check_writable(out / "evaluation.json")
     loader = VideoLoader(
         dataset,
@@ -62,10 +62,10 @@ def main(arguments: list[str] | None = None) -> None:
         world_size=ranks.world_size,
         device=ranks.device,
     )
-    net, num_classes, precision = freeze(net).to(ranks.device), len(info.classes), config.train.precision
+    net, num_classes, precision = fuse_batch_norm(net).to(ranks.device), len(info.classes), config.train.precision
     evaluation = evaluate(net, loader, num_classes, precision, levels, options.tell_levels)
     scores = _join(gather_over_ranks((evaluation.sample_ids.numpy(), evaluation.scores.numpy())), dataset)
-    if ranks.is_first:
+    if ranks.is_main_process:
         write_evaluation(evaluation, scores, dataset, data, checkpoint, out)
         print(evaluation)
         print(

@@ -17,14 +17,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from launch.checkpoints import CheckpointInfo, find_checkpoint, load_checkpoint
-from launch.config import Config
-from launch.outputs import check_writable, replacing
-from model import freeze
+from launch.training.checkpoint import CheckpointInfo, find_checkpoint, load_checkpoint
+from launch.training.config import Config
+from model import fuse_batch_norm
 from pipeline.config import DataConfig
-from pipeline.frames import dense_frames, even_start, middle_frames
-from pipeline.graph import PIXEL_MEAN, PIXEL_STD
-from sharding.commandline import CommandLine, UserError, run_command
+from pipeline.dali_graph import PIXEL_MEAN, PIXEL_STD
+from pipeline.sampling import dense_frames, even_start, middle_frames
+from sharding.cli import CommandLine, run_command
+from sharding.errors import UserError
+from sharding.files import check_writable, replacing
 
 INPUT, OUTPUT = "clips", "logits"
 TOLERANCE = 1e-4
@@ -54,7 +55,7 @@ def main(arguments: list[str] | None = None) -> None:
         check_writable(path)
     net, info, config = load_checkpoint(checkpoint)
     shape = (config.data.num_segments, 3, config.data.crop_size, config.data.crop_size)
-    exported = export(freeze(net), shape, options.out, options.opset)
+    exported = export(fuse_batch_norm(net), shape, options.out, options.opset)
     values = describe(options.out.name, exported, checkpoint, info, config)
     with replacing(description) as temporary:
         temporary.write_text(json.dumps(values, indent=1) + "\n")

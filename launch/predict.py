@@ -14,14 +14,15 @@ from pathlib import Path
 
 import torch
 
-from launch.checkpoints import find_checkpoint, load_checkpoint
-from launch.inference import predict
-from launch.outputs import check_writable
-from launch.overlay import SUFFIXES, overlay_predictions
-from launch.packing import collect_videos
-from model import freeze
-from sharding.commandline import CommandLine, UserError, run_command
-from sharding.media import MediaError, probe
+from launch.inference.pack_files import collect_videos
+from launch.inference.predictor import predict
+from launch.training.checkpoint import find_checkpoint, load_checkpoint
+from launch.visualization.overlay import SUFFIXES, overlay_predictions
+from model import fuse_batch_norm
+from sharding.cli import CommandLine, run_command
+from sharding.errors import MediaError, UserError
+from sharding.files import check_writable
+from sharding.video.decode import probe
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -35,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     for target in targets:
         check_writable(target)
     net, info, config = load_checkpoint(options.checkpoint)
-    net = freeze(net).to("cuda" if torch.cuda.is_available() else "cpu")
+    net = fuse_batch_norm(net).to("cuda" if torch.cuda.is_available() else "cpu")
     rows = [
         _row(video, result, info.classes, options.top)
         for video, result in zip(videos, predict(net, info, config, videos))

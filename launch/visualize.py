@@ -15,10 +15,11 @@ from typing import Literal
 
 import numpy as np
 
-from launch.outputs import check_writable
-from launch.plots import draw_confusion, draw_curves, draw_frames, draw_synthesizers
-from sharding.commandline import CommandLine, UserError, run_command
-from sharding.manifest import load_dataset
+from launch.visualization.plots import draw_confusion, draw_curves, draw_frames, draw_synthesizers
+from sharding.cli import CommandLine, run_command
+from sharding.dataset import load_dataset
+from sharding.errors import UserError
+from sharding.files import check_writable
 
 Stage = Literal["layer1", "layer2", "layer3", "layer4"]
 
@@ -45,8 +46,8 @@ def confusion(options) -> Path:
 
 
 def synthesizers(options) -> Path:
-    from launch.assembly import build_network
-    from launch.checkpoints import load_checkpoint
+    from launch.training.builders import build_network
+    from launch.training.checkpoint import load_checkpoint
 
     net, _, config = load_checkpoint(options.checkpoint)
     norms = _fusion_norms(net)
@@ -54,7 +55,7 @@ def synthesizers(options) -> Path:
         raise UserError(f"{options.checkpoint}: its network, model.arch={config.model.arch}, has no synthesizers")
     target = _target(options.out or options.checkpoint / "synthesizers.png")
     title = f"{config.model.arch}-{config.model.depth}, {options.checkpoint}"
-    start = _fusion_norms(build_network(config)) if options.since_start else None
+    start = _fusion_norms(build_network(config)) if options.relative_to_init else None
     return draw_synthesizers(norms, config.model.synthesizer, title, target, start)
 
 
@@ -63,9 +64,10 @@ def _fusion_norms(net) -> dict[str, np.ndarray]:
 
 
 def gradcam(options) -> Path:
-    from launch.checkpoints import load_checkpoint
-    from launch.gradcam import check_class, draw_gradcam, require_captum
-    from sharding.media import MediaError, probe
+    from launch.training.checkpoint import load_checkpoint
+    from launch.visualization.gradcam import check_class, draw_gradcam, require_captum
+    from sharding.errors import MediaError
+    from sharding.video.decode import probe
 
     require_captum()
     try:
@@ -133,7 +135,7 @@ def _synthesizers_parser() -> CommandLine:
     parser = CommandLine(description=description)
     parser.add_argument("checkpoint", type=Path, help="Run folder (its best) or checkpoint.")
     start_help = "Instead, by how many percent training changed them, from the initial weights of the run's seed."
-    parser.add_argument("--since_start", type=bool, default=False, help=start_help)
+    parser.add_argument("--relative_to_init", type=bool, default=False, help=start_help)
     return parser
 
 

@@ -7,16 +7,17 @@ from functools import partial
 import torch
 from torch import nn
 
-from model import am_mup, custom, dg_p3d, gst, p3d, receptive_field, slowonly, stm, tea, tsm
+from model import am_mup, custom
+from model.architectures import dg_p3d, gst, p3d, receptive_field, slowonly, stm, tea, tsm
 from model.config import ModelConfig
-from model.encoder_head import CrossEncoderResNet, EncoderResNet
-from model.hierarchy import IntegrationNet, PathwayNet
-from model.resnet import Block, Place, VideoResNet, to_channels_last
+from model.heads.encoder import CrossEncoderResNet, EncoderResNet
+from model.heads.hierarchy import IntegrationNet, PathwayNet
+from model.pretrained import load_pretrained
+from model.resnet import Block, BlockSpec, VideoResNet, to_channels_last
 from model.synthesizer import Synthesizer
-from model.weights import load_pretrained
 
 # What an architecture's residual blocks are, where not those of the plain ResNet: (place, depth) -> block.
-BLOCKS: dict[str, Callable[[Place, int], Block]] = {
+BLOCKS: dict[str, Callable[[BlockSpec, int], Block]] = {
     "tsm": tsm.block,
     "gst": gst.block,
     "stm": lambda place, depth: stm.STMBottleneck(place),

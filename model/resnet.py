@@ -47,7 +47,7 @@ def join_outputs(logits: Tensor, losses: list, level_logits: tuple[Tensor, ...] 
     return Outputs(logits, *means, interaction.detach(), capacity.detach(), gates.detach(), level_logits)
 
 
-class Place(NamedTuple):
+class BlockSpec(NamedTuple):
     """Where a block stands; all that its constructor is told."""
 
     in_channels: int
@@ -79,7 +79,7 @@ class Block(nn.Module):
 class BasicBlock(Block):
     """Two 3x3 convolutions and a shortcut."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: BlockSpec) -> None:
         super().__init__()
         in_channels, width, stride = place[:3]
         self.out_channels = width
@@ -100,7 +100,7 @@ class BasicBlock(Block):
 class Bottleneck(Block):
     """1x1, 3x3 (carrying the stride) and 1x1 convolutions and a shortcut; baselines replace also its middle."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: BlockSpec) -> None:
         super().__init__()
         in_channels, width, stride = place[:3]
         self.out_channels = 4 * width
@@ -142,7 +142,7 @@ class VideoResNet(nn.Module):
         num_classes: int,
         num_segments: int,
         dropout: float = 0.0,
-        block: Callable[[Place], Block] | None = None,
+        block: Callable[[BlockSpec], Block] | None = None,
     ) -> None:
         super().__init__()
         self.num_segments = num_segments
@@ -158,7 +158,7 @@ class VideoResNet(nn.Module):
             blocks = nn.Sequential()
             for position in range(num_blocks):
                 stride = 2 if stage > 1 and position == 0 else 1
-                place = Place(channels, 32 * 2**stage, stride, num_segments, stage, position, index)
+                place = BlockSpec(channels, 32 * 2**stage, stride, num_segments, stage, position, index)
                 blocks.append(block(place))
                 channels = blocks[-1].out_channels
                 index += 1

@@ -6,8 +6,8 @@ from typing import Literal
 Decoder = Literal["auto", "pyav", "nvdec", "jpeg"]
 
 # May differ between a run and its continuation: where the data lies and how fast it comes, not what the clips are.
-_FREE = {
-    *("train", "val", "cache_dir", "cache_gigabytes", "decoder", "reading_threads", "read_ahead"),
+MUTABLE_ON_RESUME = {
+    *("train", "val", "cache_dir", "cache_gigabytes", "decoder", "num_workers", "prefetch_batches"),
     *("test_clips", "test_crops", "min_frames", "on_bad_sample", "max_bad_samples"),
 }
 
@@ -69,17 +69,25 @@ class DataConfig:
     decoder: Decoder = "auto"
     """Decode node: jpeg for shards of the jpeg profile; for the others pyav (CPU, in the reading threads) or nvdec
     (GPU); auto takes the one that fits, and of two the one that `benchmark.py loader` found faster, else nvdec."""
-    reading_threads: int = 0
+    num_workers: int = 0
     """Threads per process that read and, with pyav, decode; 0 takes one per CPU core."""
-    read_ahead: int = 4
+    prefetch_batches: int = 4
     """Batches that the reading threads may be ahead of the network."""
 
     def __post_init__(self) -> None:
-        counts = ("num_segments", "frame_stride", "min_frames", "short_side", "crop_size", "test_clips", "read_ahead")
+        counts = (
+            "num_segments",
+            "frame_stride",
+            "min_frames",
+            "short_side",
+            "crop_size",
+            "test_clips",
+            "prefetch_batches",
+        )
         for name in (*counts, "shuffle_block_shards", "shuffle_streams"):
             if getattr(self, name) < 1:
                 raise ValueError(f"data.{name}={getattr(self, name)}: use 1 or more")
-        for name in ("reading_threads", "max_bad_samples"):
+        for name in ("num_workers", "max_bad_samples"):
             if getattr(self, name) < 0:
                 raise ValueError(f"data.{name}={getattr(self, name)}: use 0 or more")
         for name, largest in (("color_jitter", 1), ("hue_jitter", 180), ("grayscale", 1)):
@@ -108,6 +116,6 @@ class DataConfig:
         """Whether training clips are changed in colour."""
         return bool(self.color_jitter or self.hue_jitter or self.grayscale)
 
-    def shaping(self) -> dict[str, object]:
+    def sampling_settings(self) -> dict[str, object]:
         """The settings that shape training clips: what two runs must share for their batches to be the same."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _FREE}
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in MUTABLE_ON_RESUME}

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from sharding.commandline import UserError
-from sharding.manifest import PackedDataset
+from sharding.dataset import PackedDataset
+from sharding.errors import UserError
 
 SPEEDS = "decode_speeds.json"
 """Beside the shards: clips per second of each decode node, by device."""

@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from pipeline.batching import Feed
 from pipeline.config import DataConfig
+from pipeline.dali_graph import ClipGraph, Inputs
 from pipeline.decoders import choose_decoder
-from pipeline.feed import Feed
-from pipeline.graph import ClipGraph, Inputs
 from pipeline.plan import ClipPlan, plan_clip, plan_order, plan_rank_batches, plan_rank_evaluation
 from pipeline.reading import ReadAhead, SampleError, verify_command
-from sharding.commandline import UserError
-from sharding.manifest import PackedDataset
+from sharding.dataset import PackedDataset
+from sharding.errors import UserError
 
 log = logging.getLogger("pipeline.loader")
 
@@ -36,7 +36,7 @@ class VideoBatch:
     """(B,) int64 class ids."""
     sample_ids: torch.Tensor
     """(B,) int64 row numbers in samples.parquet."""
-    ends_step: bool = True
+    is_last_micro_batch: bool = True
     """Whether this is the last of the micro-batches of an optimizer step."""
     num_views: int = 1
     """V: 1 in training."""
@@ -108,7 +108,7 @@ class VideoLoader:
         self.batch_size = batch_size or micro_batch_size * world_size
         self.device = torch.device(device)
         self.epoch = self.step = 0
-        self.left_out: tuple[int, ...] = ()
+        self.excluded: tuple[int, ...] = ()
         """Sample ids left out as bad by this run, besides those that the dataset lists as quarantined."""
         self.decoder = choose_decoder(config.decoder, dataset, self.device)
         self._feed = Feed(
@@ -117,7 +117,7 @@ class VideoLoader:
         self.steps_per_epoch = self._count_steps()
         """Optimizer steps in one epoch of training, before any sample was left out; in evaluation its batches."""
         self._check()
-        self._num_threads = config.reading_threads or os.cpu_count() or 1
+        self._num_threads = config.num_workers or os.cpu_count() or 1
         self._pool = ThreadPoolExecutor(self._num_threads, thread_name_prefix="reading")
         self._graph: ClipGraph | None = None
         self._idle_graph: ClipGraph | None = None
@@ -131,7 +131,7 @@ class VideoLoader:
 
     def state_dict(self) -> dict:
         """Where the loader stands, and what it must be set up with for that to mean anything."""
-        return {"epoch": self.epoch, "step": self.step, "left_out": list(self.left_out), **self._identity()}
+        return {"epoch": self.epoch, "step": self.step, "excluded": list(self.excluded), **self._identity()}
 
     def load_state_dict(self, state: dict) -> None:
         """Goes to where `state` was taken.
@@ -145,7 +145,7 @@ class VideoLoader:
                     f"cannot resume: the checkpoint was made with {name} {state.get(name)}, this run has {ours}; "
                     "use the same, or begin a new run in another folder"
                 )
-        self.epoch, self.step, self.left_out = state["epoch"], state["step"], tuple(state["left_out"])
+        self.epoch, self.step, self.excluded = state["epoch"], state["step"], tuple(state["excluded"])
 
     def __iter__(self) -> Iterator[VideoBatch]:
         epoch = self.epoch
@@ -156,7 +156,7 @@ class VideoLoader:
             else:
                 batches = self._next_step()
             for batch in batches:
-                if batch.ends_step:
+                if batch.is_last_micro_batch:
                     self.step += 1
                     if self.step == num_steps:
                         self.epoch, self.step = epoch + 1, 0
@@ -179,7 +179,7 @@ class VideoLoader:
         return self.batch_size // (self.world_size * self.micro_batch_size) if self.training else 1
 
     def _identity(self) -> dict:
-        settings = {f"data.{name}": value for name, value in self.config.shaping().items()}
+        settings = {f"data.{name}": value for name, value in self.config.sampling_settings().items()}
         return {"dataset": self.dataset.fingerprint, "seed": self.seed, "batch_size": self.batch_size, **settings}
 
     def _count_steps(self) -> int:
@@ -242,7 +242,7 @@ class VideoLoader:
             self.dataset.prefetch(rest, self._steps_of_epoch(self.epoch + 1).ravel() if self.training else None)
         epoch = self.epoch
         plans = (self._plan(batch, epoch) for step in steps[self.step :] for batch in step)
-        self._read_ahead = ReadAhead(self._pool, self._feed.read, plans, self.config.read_ahead)
+        self._read_ahead = ReadAhead(self._pool, self._feed.read, plans, self.config.prefetch_batches)
         return len(steps)
 
     def _steps_of_epoch(self, epoch: int) -> Sequence[np.ndarray]:
@@ -250,7 +250,7 @@ class VideoLoader:
         if not self.training:
             return [batch[None] for batch in self._evaluation_batches()]
         order = plan_order(self.dataset.shards, self.config, self.batch_size, self.seed, epoch)
-        bad = np.union1d(self.dataset.quarantined, np.array(self.left_out, np.int64))
+        bad = np.union1d(self.dataset.quarantined, np.array(self.excluded, np.int64))
         # Left out of the order and not of what is ordered: what came before the sample stays as it was.
         order = order[~np.isin(order, bad)] if len(bad) else order
         return plan_rank_batches(order, self.batch_size, self.micro_batch_size, self.rank, self.world_size)
@@ -318,8 +318,8 @@ class VideoLoader:
         return [], num_steps
 
     def _leave_out(self, sample_ids: list[int]) -> None:
-        self.left_out = tuple(sorted({*self.left_out, *sample_ids}))
-        count, most, location = len(self.left_out), self.config.max_bad_samples, self.dataset.location
+        self.excluded = tuple(sorted({*self.excluded, *sample_ids}))
+        count, most, location = len(self.excluded), self.config.max_bad_samples, self.dataset.location
         log.warning("%d bad sample(s) of %s left out so far", count, location)
         if count > most:
             raise UserError(
@@ -336,7 +336,7 @@ class VideoLoader:
                 self._feed.join(crops, plans),
                 torch.tensor([plan.label for plan in plans], device=self.device),
                 torch.tensor(ids, device=self.device),
-                ends_step=number == self._micro_batches_per_step - 1,
+                is_last_micro_batch=number == self._micro_batches_per_step - 1,
                 num_views=self.num_views,
                 level_labels={
                     level: torch.tensor(labels[ids], dtype=torch.int64, device=self.device)

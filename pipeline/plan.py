@@ -19,8 +19,8 @@ import numpy as np
 
 from pipeline.config import DataConfig
 from pipeline.crops import crop_box, multi_scale_box, random_resized_box, view_boxes
-from pipeline.frames import dense_frames, even_start, middle_frames, random_frames, random_start
-from sharding.manifest import PackedDataset
+from pipeline.sampling import dense_frames, even_start, middle_frames, random_frames, random_start
+from sharding.dataset import PackedDataset
 
 # Separate streams of the generator, so that a new kind of draw never shifts an old one.
 _ORDER, _CLIP, _CROP, _COLOR = 0, 1, 2, 3

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from sharding.manifest import PackedDataset
+from sharding.dataset import PackedDataset
 
 Item = TypeVar("Item")
 
@@ -20,10 +20,7 @@ class SampleError(RuntimeError):
     def __init__(self, dataset: PackedDataset, sample_id: int, reason: object):
         self.sample_id = sample_id
         shard = dataset.shard_path(dataset.shards[sample_id])
-        super().__init__(
-            f"{shard}, sample {dataset.key(sample_id)}: {reason}; "
-            f"{verify_command(dataset)}"
-        )
+        super().__init__(f"{shard}, sample {dataset.key(sample_id)}: {reason}; {verify_command(dataset)}")
 
 
 def verify_command(dataset: PackedDataset) -> str:

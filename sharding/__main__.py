@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sharding.commandline import CommandLine, run_command
+from sharding.cli import CommandLine, run_command
 
 _DESCRIPTION = """\
 Packs video datasets into tar shards, once, for training. pack makes them, verify checks them, stats tells what is in
@@ -95,8 +95,8 @@ def _add_stats_options(parser: CommandLine) -> None:
 
 
 def _run_stats(values: dict[str, Any]) -> None:
+    from sharding.files import write_atomically
     from sharding.stats import measure, to_text
-    from sharding.tar import write_atomically
 
     stats, dataset = measure(values["directory"])
     print(stats.to_json() if values["json"] else to_text(stats))
@@ -107,25 +107,25 @@ def _run_stats(values: dict[str, Any]) -> None:
 
 
 def _add_motion_options(parser: CommandLine) -> None:
-    from sharding.motion import MotionConfig
+    from sharding.synthetic.motion import MotionConfig
 
     parser.add_class_arguments(MotionConfig)
 
 
 def _run_motion(values: dict[str, Any]) -> None:
-    from sharding.motion import MotionConfig, write_motion
+    from sharding.synthetic.motion import MotionConfig, write_motion
 
     write_motion(MotionConfig(**values))
 
 
 def _add_motion_gym_options(parser: CommandLine) -> None:
-    from sharding.motion_gym import MotionGymConfig
+    from sharding.synthetic.motion_hierarchy import MotionGymConfig
 
     parser.add_class_arguments(MotionGymConfig)
 
 
 def _run_motion_gym(values: dict[str, Any]) -> None:
-    from sharding.motion_gym import MotionGymConfig, write_motion_gym
+    from sharding.synthetic.motion_hierarchy import MotionGymConfig, write_motion_gym
 
     write_motion_gym(MotionGymConfig(**values))
 

@@ -8,18 +8,14 @@ The number of a row is the sample's id. Anything here needs no PyAV.
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from sharding.commandline import UserError
+from sharding.errors import UserError
 
 FORMAT_VERSION = 1
 MANIFEST, TABLE, FAILURES, QUARANTINE = "manifest.json", "samples.parquet", "failures.jsonl", "quarantine.jsonl"
@@ -108,161 +104,6 @@ def fingerprint_of(manifest_values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-class ShardSource(Protocol):
-    """Where the shards come from that need not lie in the folder of their table."""
-
-    location: str
-    """What messages call the dataset, such as a URL."""
-
-    def open(self, shard: int) -> int:
-        """A new file descriptor of a whole shard, to be closed by the caller."""
-
-    def prefetch(self, order: np.ndarray, then: np.ndarray | None = None) -> None:
-        """Gets shards before they are needed; see PackedDataset.prefetch."""
-
-    def close(self) -> None:
-        """Ends what is being fetched."""
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class PackedDataset:
-    """A packed split, its table as NumPy columns of one row a sample.
-
-    Byte ranges [offset, offset + bytes) lie in the tar file `shard_path(shards[sample_id])`; `index_offsets` and
-    `index_bytes` tell where KEY.offsets of the jpeg profile lies, and are 0 under the other profiles.
-    """
-
-    directory: Path
-    manifest: Manifest
-    labels: np.ndarray
-    num_frames: np.ndarray
-    fps: np.ndarray
-    widths: np.ndarray
-    heights: np.ndarray
-    shards: np.ndarray
-    media_offsets: np.ndarray
-    media_bytes: np.ndarray
-    index_offsets: np.ndarray
-    index_bytes: np.ndarray
-    level_labels: Mapping[str, np.ndarray] = field(default_factory=dict)
-    shard_source: ShardSource | None = None
-    """None if the shards lie in `directory`."""
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __repr__(self) -> str:
-        m = self.manifest
-        return f"PackedDataset({m.dataset} {m.split}, {m.profile}, {len(self)} samples, {len(m.classes)} classes)"
-
-    @property
-    def fingerprint(self) -> str:
-        return self.manifest.fingerprint
-
-    def shard_path(self, shard: int) -> Path:
-        return self.directory / self.manifest.shards[shard].name
-
-    @property
-    def location(self) -> str:
-        """The folder or URL that the user gave for it."""
-        return self.shard_source.location if self.shard_source else str(self.directory)
-
-    def open_shard(self, shard: int) -> int:
-        """A new file descriptor of a shard, to be closed by the caller; a remote shard is fetched if need be.
-
-        Raises:
-            OSError: it cannot be opened.
-            UserError: it cannot be fetched.
-        """
-        if self.shard_source:
-            return self.shard_source.open(shard)
-        return os.open(self.shard_path(shard), os.O_RDONLY | os.O_CLOEXEC)
-
-    def prefetch(self, sample_ids: np.ndarray, then: np.ndarray | None = None) -> None:
-        """Says in which order samples (N,) are going to be read, and which (M,) after them; replaces what was said.
-
-        Remote shards are fetched ahead accordingly; of local ones nothing is done.
-        """
-        if self.shard_source:
-            self.shard_source.prefetch(self.shards[sample_ids], None if then is None else self.shards[then])
-
-    def close(self) -> None:
-        """Ends the fetching of remote shards, for which threads may wait; for when nothing is read any more."""
-        if self.shard_source:
-            self.shard_source.close()
-
-    @cached_property
-    def keys(self) -> np.ndarray:
-        """Object array of str."""
-        return self.column("key")
-
-    def key(self, sample_id: int) -> str:
-        return self.keys[sample_id]
-
-    @cached_property
-    def suffixes(self) -> np.ndarray:
-        """Object array of str: mp4, webm, jpgs, ..."""
-        return self.column("suffix")
-
-    def suffix(self, sample_id: int) -> str:
-        return self.suffixes[sample_id]
-
-    def column(self, name: str) -> np.ndarray:
-        """Any column of samples.parquet, read anew."""
-        return _column(pq.read_table(self.directory / TABLE, columns=[name]), name)
-
-    @cached_property
-    def quarantined(self) -> np.ndarray:
-        """Sample ids (int64, sorted) whose keys are listed in quarantine.jsonl: a plan leaves them out."""
-        listed = {line["key"] for line in read_json_lines(self.directory / QUARANTINE)}
-        if not listed:
-            return np.empty(0, np.int64)
-        return np.array([i for i, key in enumerate(self.keys) if key in listed], np.int64)
-
-
-def load_dataset(directory: Path | str) -> PackedDataset:
-    """Opens a packed split and makes the cheap checks: complete, readable by this version, all files there and in size.
-
-    Raises UserError.
-    """
-    dataset = load_table(directory)
-    _check_shards(dataset)
-    return dataset
-
-
-def load_table(directory: Path | str) -> PackedDataset:
-    """As `load_dataset`, but the shards need not be there. Raises UserError."""
-    directory = Path(directory)
-    manifest = load_manifest(directory)
-    levels = tuple(manifest.levels)
-    try:
-        table = pq.read_table(directory / TABLE, memory_map=True, columns=_numeric_columns(levels))
-    except (OSError, pa.ArrowException, KeyError) as error:
-        problem = str(error).splitlines()[0]
-        raise UserError(f"{directory / TABLE}: {problem}; pack this split again") from error
-    columns = {name: _column(table, name) for name in table.column_names}
-    dataset = PackedDataset(
-        directory=directory,
-        manifest=manifest,
-        labels=columns["label"],
-        num_frames=columns["num_frames"],
-        fps=columns["fps"],
-        widths=columns["width"],
-        heights=columns["height"],
-        shards=columns["shard"],
-        media_offsets=columns["media_offset"],
-        media_bytes=columns["media_bytes"],
-        index_offsets=columns["index_offset"],
-        index_bytes=columns["index_bytes"],
-        level_labels={level: columns[f"label_{level}"] for level in levels},
-    )
-    _check_table(dataset)
-    recorded = manifest.table_sha256
-    if recorded and hashlib.sha256((directory / TABLE).read_bytes()).hexdigest() != recorded:
-        raise UserError(f"{directory / TABLE}: changed since it was packed; copy it here again, or pack again")
-    return dataset
-
-
 def load_manifest(directory: Path) -> Manifest:
     """Raises UserError if there is none, or none that this version reads."""
     path = directory / MANIFEST
@@ -318,39 +159,6 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def _numeric_columns(levels: Iterable[str]) -> list[str]:
-    schema = table_schema(levels)
-    return [column.name for column in schema if column.type != pa.string()]
-
-
-def _column(table: pa.Table, name: str) -> np.ndarray:
-    chunks = table.column(name)
-    array = chunks.chunk(0) if chunks.num_chunks == 1 else chunks.combine_chunks()
-    return array.to_numpy(zero_copy_only=False)
-
-
-def _check_table(dataset: PackedDataset) -> None:
-    manifest, directory = dataset.manifest, dataset.directory
-    again = "pack this split again"
-    if len(dataset) != manifest.samples:
-        raise UserError(f"{directory / TABLE}: {len(dataset)} rows, but {manifest.samples} in the manifest; {again}")
-    counts = np.bincount(dataset.shards, minlength=len(manifest.shards)) if len(dataset) else np.zeros(0, int)
-    if counts.tolist() != [shard.samples for shard in manifest.shards] and len(dataset):
-        raise UserError(f"{directory / TABLE}: its samples per shard differ from the manifest's; {again}")
-    for name, labels, classes in [
-        ("label", dataset.labels, manifest.classes),
-        *((f"label_{level}", dataset.level_labels[level], names) for level, names in manifest.levels.items()),
-    ]:
-        if len(labels) and not (labels.min() >= 0 and labels.max() < len(classes)):
-            raise UserError(f"{directory / TABLE}: {name} outside the {len(classes)} classes; {again}")
-
-
-def _check_shards(dataset: PackedDataset) -> None:
-    again = "pack this split again"
-    for number, shard in enumerate(dataset.manifest.shards):
-        path = dataset.shard_path(number)
-        if not path.is_file():
-            raise UserError(f"{path}: missing; copy it here again, or {again}")
-        if path.stat().st_size != shard.bytes:
-            size = path.stat().st_size
-            raise UserError(f"{path}: {size} bytes, but {shard.bytes} in the manifest; copy it here again, or {again}")
+def kind_of(failure: Mapping[str, Any]) -> str:
+    """Return what failed of a line of failures.jsonl: missing, open, decode, encode or label."""
+    return failure.get("kind") or failure.get("stage") or "unknown"  # the latter as versions before 0.2 wrote it

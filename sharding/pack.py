@@ -15,16 +15,16 @@ from typing import Any
 
 import joblib
 
-from sharding.commandline import UserError
 from sharding.datasets import find_reader
+from sharding.errors import UserError
 from sharding.manifest import FAILURES
-from sharding.plan import default_samples_per_shard, plan_shards
-from sharding.profiles import PROFILES, EncodedSample, ProfileSettings
-from sharding.progress import with_progress
+from sharding.packing.partition import default_samples_per_shard, plan_shards
+from sharding.packing.profiles import PROFILES, EncodedSample, ProfileSettings
+from sharding.packing.progress import with_progress
+from sharding.packing.sandbox import Limits, Request, Sandbox, close_thread_sandbox
+from sharding.packing.shard import ShardTask, pack_shard
+from sharding.packing.split_folder import PackPlan, claim_folder, complete, recorded_settings, write_failures
 from sharding.records import Annotations, check_records, read_classes, with_classes
-from sharding.sandbox import Limits, Request, Sandbox, close_thread_sandbox
-from sharding.shard import ShardTask, pack_shard
-from sharding.split_folder import PackPlan, claim_folder, complete, recorded_settings, write_failures
 
 _MEASURED_VIDEOS = 32  # for --shard-bytes
 

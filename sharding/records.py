@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sharding.commandline import UserError
+from sharding.errors import UserError
 
 MAX_KEY_LENGTH = 90  # with the longest suffix it fits the 100 bytes of a name in a USTAR header
 _KEY = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_KEY_LENGTH}}}")

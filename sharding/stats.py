@@ -1,4 +1,4 @@
-"""The passport of a packed split: what is in it, how much, what is lacking. As text, JSON, or a page (stats_page)."""
+"""The dataset card of a packed split: what is in it, how much, what is missing. As text, JSON, or a page."""
 
 import json
 from collections import Counter
@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sharding.manifest import FAILURES, PackedDataset, load_dataset, read_json_lines
+from sharding.dataset import PackedDataset, load_dataset
+from sharding.manifest import FAILURES, kind_of, read_json_lines
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,8 @@ def measure(directory: Path) -> tuple[Stats, PackedDataset]:
     dataset = load_dataset(directory)
     manifest = dataset.manifest
     failures = read_json_lines(directory / FAILURES)
-    missing = Counter(line.get("label") for line in failures if line.get("stage") == "missing")
-    failed = Counter(line.get("label") for line in failures if line.get("stage") != "missing")
+    missing = Counter(line.get("label") for line in failures if kind_of(line) == "missing")
+    failed = Counter(line.get("label") for line in failures if kind_of(line) != "missing")
     counts = np.bincount(dataset.labels, minlength=len(manifest.classes))
     seconds = dataset.num_frames / np.maximum(dataset.fps, 1e-6)
     sizes = Counter(zip(dataset.widths.tolist(), dataset.heights.tolist()))
@@ -98,7 +99,7 @@ def measure(directory: Path) -> tuple[Stats, PackedDataset]:
         listed=len(dataset) + len(failures),
         samples=len(dataset),
         quarantined=len(dataset.quarantined),
-        failures=dict(sorted(Counter(line.get("stage", "unknown") for line in failures).items())),
+        failures=dict(sorted(Counter(map(kind_of, failures)).items())),
         hours=float(seconds.sum() / 3600),
         bytes=manifest.bytes,
         shards=len(manifest.shards),
@@ -115,9 +116,9 @@ def measure(directory: Path) -> tuple[Stats, PackedDataset]:
     return stats, dataset
 
 
-def passport(stats: Stats) -> list[tuple[str, str]]:
+def dataset_card(stats: Stats) -> list[tuple[str, str]]:
     """The figures of the whole split, as (name, value) lines for people."""
-    failed = ", ".join(f"{count} {stage}" for stage, count in stats.failures.items()) or "none"
+    failed = ", ".join(f"{count} {kind}" for kind, count in stats.failures.items()) or "none"
     sizes = list(stats.sizes.items())[:5]
     more = f", and {len(stats.sizes) - len(sizes)} more" if len(stats.sizes) > len(sizes) else ""
     fewest = sorted((c.samples, c.name) for c in stats.classes if c.samples)[:5]
@@ -143,4 +144,4 @@ def passport(stats: Stats) -> list[tuple[str, str]]:
 
 def to_text(stats: Stats) -> str:
     head = f"{stats.dataset} {stats.split}, profile {stats.profile}"
-    return "\n".join([head, *(f"{name:<12} {value}" for name, value in passport(stats))])
+    return "\n".join([head, *(f"{name:<12} {value}" for name, value in dataset_card(stats))])

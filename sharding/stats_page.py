@@ -1,4 +1,4 @@
-"""The passport of a packed split as one self-contained HTML page: figures, plots, thumbnails of every class."""
+"""The dataset card of a packed split as one self-contained HTML page: figures, plots, thumbnails of every class."""
 
 import base64
 import html
@@ -11,10 +11,11 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from PIL import Image
 
-from sharding.manifest import PackedDataset
-from sharding.media import MediaError, decode_frames
-from sharding.source import open_jpeg
-from sharding.stats import Stats, passport
+from sharding.dataset import PackedDataset
+from sharding.errors import MediaError
+from sharding.stats import Stats, dataset_card
+from sharding.video.decode import decode_frames
+from sharding.video.source import open_jpeg
 
 _THUMBNAIL_HEIGHT = 72
 _BLUE = "#3b6ea8"
@@ -24,7 +25,7 @@ _STYLE = """
 body { max-width: 1100px; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem; margin: 0 0 1rem; } h2 { font-size: 1.15rem; margin: 2rem 0 .75rem; }
 table { border-collapse: collapse; } td, th { padding: .2rem .9rem .2rem 0; text-align: left; vertical-align: top; }
-table.passport td:first-child { color: #667; white-space: nowrap; } td { overflow-wrap: anywhere; }
+table.dataset_card td:first-child { color: #667; white-space: nowrap; } td { overflow-wrap: anywhere; }
 .plots { display: flex; flex-wrap: wrap; gap: 1rem; } .plots svg { width: 340px; height: auto; }
 .class { display: flex; gap: .75rem; align-items: center; padding: .4rem 0; border-top: 1px solid #e3e6ea; }
 .class .name { width: 15rem; overflow-wrap: anywhere; } .class small { color: #667; display: block; }
@@ -37,14 +38,14 @@ def to_page(stats: Stats, dataset: PackedDataset, thumbnails: int = 4) -> str:
     """The page, with the middle frames of up to `thumbnails` samples of each class."""
     title = html.escape(f"{stats.dataset} {stats.split}, profile {stats.profile}")
     rows = "".join(
-        f"<tr><td>{html.escape(name)}</td><td>{html.escape(value)}</td></tr>" for name, value in passport(stats)
+        f"<tr><td>{html.escape(name)}</td><td>{html.escape(value)}</td></tr>" for name, value in dataset_card(stats)
     )
     plots = "".join(_plots(stats, dataset))
     classes = "".join(_classes(stats, dataset, thumbnails))
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         f"<style>{_STYLE}</style></head><body><h1>{title}</h1>"
-        f'<table class="passport">{rows}</table>'
+        f'<table class="dataset_card">{rows}</table>'
         f'<h2>Distributions</h2><div class="plots">{plots}</div>'
         f"<h2>Classes</h2>{classes}</body></html>\n"
     )

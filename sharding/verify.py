@@ -18,11 +18,13 @@ import numpy as np
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from sharding.manifest import QUARANTINE, TABLE, PackedDataset, Shard, load_dataset, read_json_lines
-from sharding.media import MediaError, decode_all, decode_frames, open_video
-from sharding.shard import file_sha256
-from sharding.source import open_jpeg
-from sharding.tar import Component, format_index
+from sharding.dataset import PackedDataset, load_dataset
+from sharding.errors import MediaError
+from sharding.files import file_sha256
+from sharding.manifest import QUARANTINE, TABLE, Shard, read_json_lines
+from sharding.packing.tar import Component, format_index
+from sharding.video.decode import decode_all, decode_frames, open_video
+from sharding.video.source import open_jpeg
 
 _FRAMES_BY_NUMBER = 8
 

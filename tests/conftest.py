@@ -12,7 +12,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import pytest
 from hypothesis import settings
 
-from tests.videos import write_numbered_video
+from tests.helpers.videos import write_numbered_video
 
 # The time of an example is that of a machine that others use too.
 settings.register_profile("vpsn", deadline=None)

@@ -15,18 +15,18 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import resnet18
 
-from launch.assembly import build_network
-from launch.checkpoints import CheckpointInfo, load_checkpoint, write_checkpoint
-from launch.config import Config
-from launch.ports import free_port
-from model import BasicBlock, ModelConfig, build_model, freeze
-from model.hierarchy import PathwayNet
+from launch.training.builders import build_network
+from launch.training.checkpoint import CheckpointInfo, load_checkpoint, write_checkpoint
+from launch.training.config import Config
+from launch.training.distributed import free_port
+from model import BasicBlock, ModelConfig, build_model, fuse_batch_norm
+from model.heads.hierarchy import PathwayNet
 from sharding.__main__ import main as sharding
-from sharding.commandline import UserError
-from sharding.manifest import load_dataset
+from sharding.dataset import load_dataset
+from sharding.errors import UserError
 from sharding.records import Annotations, VideoRecord, check_records
 from tests.conftest import ROOT, run_command
-from tests.videos import write_numbered_video
+from tests.helpers.videos import write_numbered_video
 
 PAGE = (ROOT / "docs" / "extending.md").read_text()
 FILES = dict(re.findall(r"```(?:python|yaml)\n# (\w+\.\w+)\n(.*?)```", PAGE, re.DOTALL))
@@ -159,7 +159,7 @@ def test_a_network_learns_and_is_frozen_with_the_same_logits(folder, arch):
         optimizer.step()
     assert losses[-1] < losses[0]
     expected = net.eval()(clips(1, 16).double()).detach()
-    torch.testing.assert_close(freeze(net)(clips(1, 16).double()), expected)
+    torch.testing.assert_close(fuse_batch_norm(net)(clips(1, 16).double()), expected)
     again = build_model(small(arch)).double().eval()
     again.load_state_dict(net.state_dict())
     assert torch.equal(again(clips(1, 16).double()), expected)
@@ -170,7 +170,7 @@ def test_freezing_leaves_an_order_of_layers_that_is_not_ours(folder):
     for seed in range(3):
         net(clips(seed).double())
     expected = net.eval()(clips(9).double())
-    torch.testing.assert_close(freeze(net)(clips(9).double()), expected.detach())
+    torch.testing.assert_close(fuse_batch_norm(net)(clips(9).double()), expected.detach())
 
 
 @pytest.mark.parametrize("arch", [BLOCK, STAGES])

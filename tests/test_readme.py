@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from launch.ports import free_port
+from launch.training.distributed import free_port
 from tests.conftest import ROOT, run_command
 
 # In the sections on the user's own videos; make is tested by being what runs this test.

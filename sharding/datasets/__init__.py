@@ -1,7 +1,7 @@
 """Dataset readers, one a file: published annotation files -> Annotations.
 
 A reader is a function `(videos: Path, annotations: Sequence[Path], split: str) -> Annotations`. A video that is listed
-but not there still becomes a record (its packing fails with the stage `missing`); a line that cannot be understood
+but not there still becomes a record (its packing fails with the kind `missing`); a line that cannot be understood
 raises UserError with the file's name and the line's number. The classes, and so the label ids, must come out the same
 for every split of a dataset.
 """
@@ -10,15 +10,15 @@ import importlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from sharding.commandline import UserError
 from sharding.datasets.diving48 import read_diving48
 from sharding.datasets.finegym import read_finegym
 from sharding.datasets.folder import read_folder
 from sharding.datasets.hmdb51 import read_hmdb51
 from sharding.datasets.kinetics import read_kinetics
+from sharding.datasets.list_file import read_list
 from sharding.datasets.something import read_something_v1, read_something_v2
 from sharding.datasets.ucf101 import read_ucf101
-from sharding.datasets.video_list import read_list
+from sharding.errors import UserError
 from sharding.records import Annotations
 
 Reader = Callable[[Path, Sequence[Path], str], Annotations]

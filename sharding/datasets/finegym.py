@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sharding.commandline import UserError
-from sharding.datasets.files import SourceFinder, choose_file, read_json
+from sharding.datasets.common import SourceFinder, choose_file, read_json
+from sharding.errors import UserError
 from sharding.records import Annotations, UniqueKeys, VideoRecord, read_lines
 
 EVENTS = {"VT": "vault", "FX": "floor exercise", "BB": "balance beam", "UB": "uneven bars"}

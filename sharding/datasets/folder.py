@@ -4,8 +4,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from sharding.commandline import UserError
-from sharding.datasets.mirror import mirrored_pairs
+from sharding.datasets.flip_pairs import mirrored_pairs
+from sharding.errors import UserError
 from sharding.records import Annotations, VideoRecord, key_from_path
 
 

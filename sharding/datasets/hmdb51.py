@@ -4,8 +4,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from sharding.commandline import UserError
-from sharding.datasets.files import SourceFinder
+from sharding.datasets.common import SourceFinder
+from sharding.errors import UserError
 from sharding.records import Annotations, UniqueKeys, VideoRecord, key_from_path, read_lines
 
 _PARTS = {"train": "1", "test": "2", "val": "2"}

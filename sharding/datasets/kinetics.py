@@ -4,8 +4,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from sharding.commandline import UserError
-from sharding.datasets.files import read_csv
+from sharding.datasets.common import read_csv
+from sharding.errors import UserError
 from sharding.records import Annotations, UniqueKeys, VideoRecord
 
 COLUMNS = ("label", "youtube_id", "time_start", "time_end")

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sharding.commandline import UserError
-from sharding.datasets.files import SourceFinder, choose_file, read_csv, read_json
-from sharding.datasets.mirror import mirrored_pairs
+from sharding.datasets.common import SourceFinder, choose_file, read_csv, read_json
+from sharding.datasets.flip_pairs import mirrored_pairs
+from sharding.errors import UserError
 from sharding.records import Annotations, UniqueKeys, VideoRecord, read_classes
 
 

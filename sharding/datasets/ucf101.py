@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from sharding.commandline import UserError
-from sharding.datasets.files import SourceFinder, choose_file
+from sharding.datasets.common import SourceFinder, choose_file
+from sharding.errors import UserError
 from sharding.records import Annotations, UniqueKeys, VideoRecord, key_from_path, read_lines
 
 _LISTS = {"train": "trainlist", "test": "testlist", "val": "testlist"}

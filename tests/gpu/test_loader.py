@@ -8,7 +8,7 @@ import torch
 from pipeline.config import DataConfig
 from pipeline.loader import VideoLoader
 from pipeline.reading import SampleError
-from sharding.manifest import load_dataset
+from sharding.dataset import load_dataset
 
 # In units of the normalised clips: four grey levels of 255 on average, and 24 anywhere, for other roundings of the
 # colour conversion and of the inverse DCT.

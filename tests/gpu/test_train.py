@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from launch.runlog import read_metrics
+from launch.training.run_log import read_metrics
 from tests.launch.conftest import motion, small_config, train  # noqa: F401
 
 

@@ -14,9 +14,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from launch.checkpoints import pointed
-from launch.ports import free_port
-from launch.runlog import read_metrics
+from launch.training.checkpoint import pointed
+from launch.training.distributed import free_port
+from launch.training.run_log import read_metrics
 from tests.conftest import ROOT, pack, run_command
 
 DEEPSPEED = Path(sys.executable).with_name("deepspeed")
@@ -114,8 +114,8 @@ def alone_command(config: Path, run_dir: Path, *options: str) -> list[object]:
 STRIKING = """
 import os, sys
 from launch.train import main
-from launch.trainer import Trainer
-from sharding.commandline import run_command
+from launch.training.trainer import Trainer
+from sharding.cli import run_command
 
 number, step = int(sys.argv.pop(1)), int(sys.argv.pop(1))
 log_step = Trainer.log_step

@@ -7,15 +7,15 @@ import sys
 import numpy as np
 import pytest
 
-from launch.advise import Candidate, choose_sample, recommend
 from launch.benchmark import main
-from launch.doctor import diagnosis
-from launch.loader_speed import Stage
-from launch.pack_speed import measure_cost
-from launch.peers import prepare, read_frames, stored_bytes
-from sharding.commandline import UserError
+from launch.benchmarks.loader import diagnosis
+from launch.benchmarks.loader_stages import Stage
+from launch.benchmarks.other_loaders import prepare, read_frames, stored_bytes
+from launch.benchmarks.packing import measure_cost
+from launch.benchmarks.packing_profiles import Candidate, choose_sample, recommend
+from sharding.errors import UserError
 from tests.conftest import run_command
-from tests.videos import read_number, write_numbered_video
+from tests.helpers.videos import read_number, write_numbered_video
 
 
 def benchmark(*arguments: object) -> str:

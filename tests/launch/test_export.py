@@ -10,15 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from launch.checkpoints import find_checkpoint, load_checkpoint
 from launch.export import Exported, describe, export, main, read_opset
-from launch.inference import compute_logits, open_loader
-from model import ModelConfig, build_model, freeze
+from launch.inference.predictor import open_loader
+from launch.training.checkpoint import find_checkpoint, load_checkpoint
+from launch.training.forward import compute_logits
+from model import ModelConfig, build_model, fuse_batch_norm
 from pipeline.reading import read_media
-from sharding.commandline import UserError
-from sharding.media import decode_frames
+from sharding.errors import UserError
+from sharding.video.decode import decode_frames
 from tests.conftest import run_command
-from tests.videos import write_numbered_video
+from tests.helpers.videos import write_numbered_video
 
 onnxruntime = pytest.importorskip("onnxruntime")
 SHAPE = (4, 3, 32, 32)
@@ -40,7 +41,7 @@ def small_network(arch: str, depth: int) -> nn.Module:
     with torch.no_grad():
         for _ in range(3):
             net(torch.randn(2, *SHAPE))
-    return freeze(net.eval())
+    return fuse_batch_norm(net.eval())
 
 
 @pytest.mark.parametrize(
@@ -120,7 +121,7 @@ def test_following_the_description_gives_the_loader_s_clip(trained, tmp_path):
     net, info, config = load_checkpoint(trained)
     out = tmp_path / "model.onnx"
     data = replace(config.data, short_side=48, crop_size=40)
-    exported = export(freeze(net), (4, 3, 40, 40), out)
+    exported = export(fuse_batch_norm(net), (4, 3, 40, 40), out)
     video = write_numbered_video(tmp_path / "video.mp4", 30, size=(96, 72), first_number=0b0110_1001_0011_0000)
     values = describe(out.name, exported, find_checkpoint(trained), info, replace(config, data=data))
     with open_loader([video], info.packing, data, "cpu") as (loader, _):

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from launch.checkpoints import load_checkpoint
-from launch.inference import compute_logits, predict
-from launch.packing import collect_videos
+from launch.inference.pack_files import collect_videos
+from launch.inference.predictor import predict
 from launch.predict import main
+from launch.training.checkpoint import load_checkpoint
+from launch.training.forward import compute_logits
 from pipeline.loader import VideoLoader
-from sharding.commandline import UserError
-from sharding.manifest import load_dataset
+from sharding.dataset import load_dataset
+from sharding.errors import UserError
 from tests.conftest import ROOT, run_command
 
 

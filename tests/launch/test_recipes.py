@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from launch.config import load_config, parse_config
-from launch.utilization import training_flops
+from launch.training.config import load_config, parse_config
+from launch.training.mfu import training_flops
 from model import build_model
 from tests.launch.conftest import losses, train_alone
 
@@ -40,7 +40,7 @@ FLAT = [path for path in CONFIGS if not path.stem.startswith("hierarchy_")]
 def test_it_takes_a_step(path, motion, tmp_path):
     small = ["--data.short_side=32", "--data.crop_size=32", "--train.batch_size=22", "--train.micro_batch_size=11"]
     small += ["--train.epochs=1", "--schedule.warmup_epochs=0", "--model.pretrained=null", "--data.val=null"]
-    small += ["--stages=[]"]
+    small += ["--phases=[]"]
     done = train_alone(path, tmp_path / "run", f"--data.train={motion / 'train'}", *small)
     assert done.returncode == 0, done.stdout + done.stderr
     assert list(losses(tmp_path / "run")) == [1]

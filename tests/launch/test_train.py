@@ -14,11 +14,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from launch.checkpoints import find_checkpoint, load_checkpoint, pointed
-from launch.runlog import read_metrics
 from launch.train import main
-from sharding.commandline import UserError
-from sharding.manifest import load_dataset
+from launch.training.checkpoint import find_checkpoint, load_checkpoint, pointed
+from launch.training.run_log import read_metrics
+from sharding.dataset import load_dataset
+from sharding.errors import UserError
 from tests.conftest import run_command
 from tests.launch.conftest import (
     alone_command,

@@ -11,18 +11,18 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from launch.checkpoints import find_checkpoint, load_checkpoint
 from launch.ensemble import main as ensemble_main
 from launch.evaluate import main as evaluate_main
-from launch.inference import compute_logits
-from launch.metrics import evaluate
-from launch.ports import free_port
-from launch.scores import read_scores, write_scores
-from model import freeze
+from launch.inference.scores import read_scores, write_scores
+from launch.training.checkpoint import find_checkpoint, load_checkpoint
+from launch.training.distributed import free_port
+from launch.training.evaluation import evaluate
+from launch.training.forward import compute_logits
+from model import fuse_batch_norm
 from model.resnet import join_outputs
 from pipeline.loader import VideoLoader
-from sharding.commandline import UserError
-from sharding.manifest import load_dataset
+from sharding.dataset import load_dataset
+from sharding.errors import UserError
 from tests.conftest import run_command
 from tests.launch.conftest import DEEPSPEED
 
@@ -110,7 +110,9 @@ def test_views_are_averaged(trained, motion, evaluated, tmp_path):
     data = replace(config.data, test_clips=2, test_crops=3)
     expected = []
     for batch in VideoLoader(load_dataset(motion / "val"), data, training=False, micro_batch_size=6):
-        logits = torch.cat([compute_logits(freeze(net), clip[None], config.train.precision) for clip in batch.clips])
+        logits = torch.cat(
+            [compute_logits(fuse_batch_norm(net), clip[None], config.train.precision) for clip in batch.clips]
+        )
         expected.append(logits.softmax(1).mean(0))
     found = read_scores(tmp_path / "scores.parquet")
     np.testing.assert_allclose(found.scores, torch.stack(expected), atol=0.02)  # bf16, in batches of other sizes

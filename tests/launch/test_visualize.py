@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from launch.assembly import build_network
-from launch.checkpoints import load_checkpoint
-from launch.gradcam import compute_gradcam, restore_pixels
-from launch.plots import draw_frames, draw_heat, kernel_names, share_before
+from launch.training.builders import build_network
+from launch.training.checkpoint import load_checkpoint
+from launch.visualization.gradcam import compute_gradcam, restore_pixels
+from launch.visualization.plots import draw_frames, draw_heat, kernel_names, share_before
 from launch.visualize import main
 from model import ModelConfig, SynthesizerConfig, build_model
 from pipeline.config import DataConfig
 from pipeline.loader import VideoLoader
 from pipeline.reading import read_media
-from sharding.commandline import UserError
-from sharding.manifest import load_dataset
-from sharding.media import decode_frames
+from sharding.dataset import load_dataset
+from sharding.errors import UserError
+from sharding.video.decode import decode_frames
 from tests.conftest import run_command
 from tests.launch.conftest import train_alone
 
@@ -117,7 +117,7 @@ def test_commands_draw(trained, motion, tmp_path):
     pytest.importorskip("captum")
     video = next((motion / "videos" / "val" / "left").glob("*.mp4"))
     for arguments in (
-        ["synthesizers", trained, "--since_start=true"],
+        ["synthesizers", trained, "--relative_to_init=true"],
         ["gradcam", trained, video, "--class_name=right", "--stage=layer3"],
         ["frames", motion / "train", "--num_segments=4", "--epochs=2"],
     ):

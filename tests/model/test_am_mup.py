@@ -8,7 +8,7 @@ import torch
 from model import ModelConfig, build_model
 from model.am_mup import minimal_depth
 from model.config import DEPTHS
-from model.weights import added_names
+from model.pretrained import extra_module_names
 
 
 def build(arch, depth, init="am_mup", num_segments=4):
@@ -38,7 +38,7 @@ def test_what_an_architecture_adds_keeps_its_beginning(arch):
     ordinary = dict(build(arch, DEPTHS[arch][0], "kaiming").named_parameters())
     torch.manual_seed(0)
     net = build(arch, DEPTHS[arch][0])
-    added = added_names(net)
+    added = extra_module_names(net)
     changed = {name for name, parameter in net.named_parameters() if not torch.equal(parameter, ordinary[name])}
     assert not [name for name in changed & added if not name.startswith("synthesizers.")]
     convolutions = {name for name, parameter in net.named_parameters() if parameter.ndim == 4} - added

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from model import EncoderConfig, ModelConfig, SynthesizerConfig
-from sharding.commandline import CommandLine
+from sharding.cli import CommandLine
 
 
 @pytest.mark.parametrize(

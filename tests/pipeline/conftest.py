@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from pipeline.reading import read_jpegs, read_media
-from pipeline.transport import RetryPolicy
-from sharding.manifest import PackedDataset
+from pipeline.remote.transport import RetryPolicy
+from sharding.dataset import PackedDataset
 from tests.conftest import ROOT, pack
-from tests.servers import Fault, FaultyServer
+from tests.helpers.servers import Fault, FaultyServer
 
 QUICK = RetryPolicy(attempts=4, first_wait_seconds=0.01, connect_seconds=5, stall_seconds=20)
 NUM_SHARDS = 5  # 13 samples, 3 in a shard
@@ -118,8 +118,8 @@ def reader(url: str, cache: Path, policy: str = "") -> str:
     return (
         "import hashlib\n"
         "from pipeline.reading import read_media\n"
-        "from pipeline.remote import open_dataset\n"
-        "from pipeline.transport import RetryPolicy\n"
+        "from pipeline.dataset import open_dataset\n"
+        "from pipeline.remote.transport import RetryPolicy\n"
         f"dataset = open_dataset({url!r}, {str(cache)!r}, retry=RetryPolicy({policy}))\n"
         "print(hashlib.sha256(b''.join(read_media(dataset, i) for i in range(len(dataset)))).hexdigest())\n"
     )

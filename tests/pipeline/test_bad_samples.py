@@ -13,10 +13,10 @@ from pipeline.config import DataConfig
 from pipeline.loader import VideoBatch, VideoLoader
 from pipeline.plan import plan_order
 from pipeline.reading import SampleError, jpeg_size
-from sharding.commandline import UserError
-from sharding.manifest import PackedDataset, load_dataset
+from sharding.dataset import PackedDataset, load_dataset
+from sharding.errors import UserError
 
-CONFIG = DataConfig(num_segments=4, short_side=64, crop_size=56, on_bad_sample="quarantine", read_ahead=2)
+CONFIG = DataConfig(num_segments=4, short_side=64, crop_size=56, on_bad_sample="quarantine", prefetch_batches=2)
 
 
 @pytest.fixture(params=["pyav", "jpeg"])
@@ -54,7 +54,7 @@ def test_left_out_and_the_rest_goes_on(folder, places, caplog):
     # The 13th sample waits outside of the full batches until others drop out before it.
     assert ids(first) == expected_order(dataset, 0, bad, 3)
     assert ids(second) == expected_order(dataset, 1, bad, 3)
-    found = set(loader.left_out)
+    found = set(loader.excluded)
     assert found <= bad
     assert bad & set(ids(first + second)) == set()
     assert all(f"sample {dataset.key(sample_id)}" in caplog.text for sample_id in found)
@@ -92,7 +92,7 @@ def test_ranks_agree(folder, world_size, micro):
             step: list[int] = []
             for batch in loader:
                 step += batch.sample_ids.tolist()
-                if batch.ends_step:
+                if batch.is_last_micro_batch:
                     steps[rank].append(step)
                     step = []
 

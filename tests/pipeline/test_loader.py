@@ -10,14 +10,14 @@ import torch
 from PIL import Image
 
 from pipeline.config import DataConfig
-from pipeline.graph import PIXEL_MEAN, PIXEL_STD, ClipGraph
+from pipeline.dali_graph import PIXEL_MEAN, PIXEL_STD, ClipGraph
 from pipeline.loader import VideoBatch, VideoLoader
 from pipeline.plan import plan_clip
 from pipeline.reading import SampleError, read_jpegs, read_media
-from sharding.commandline import UserError
-from sharding.manifest import PackedDataset, load_dataset
-from sharding.media import decode_frames
-from tests.videos import draw_number
+from sharding.dataset import PackedDataset, load_dataset
+from sharding.errors import UserError
+from sharding.video.decode import decode_frames
+from tests.helpers.videos import draw_number
 
 WHOLE_FRAME = DataConfig(num_segments=8, short_side=64, crop_size=64, flip=False)
 
@@ -120,7 +120,7 @@ def test_ranks_and_accumulation_see_the_same_global_batches(dataset):
             step = 0
             for batch in loader:
                 steps[step] += zip(batch.sample_ids.tolist(), (clip.numpy().tobytes() for clip in batch.clips))
-                step += batch.ends_step
+                step += batch.is_last_micro_batch
         return steps
 
     expected = epoch(1, 4)

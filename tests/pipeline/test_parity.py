@@ -15,7 +15,7 @@ from av.video.reformatter import ColorRange, Colorspace
 
 from pipeline.config import DataConfig
 from pipeline.loader import VideoLoader
-from sharding.manifest import load_dataset
+from sharding.dataset import load_dataset
 from tests.conftest import pack
 from tests.pipeline.test_loader import pixels
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from pipeline.config import DataConfig
 from pipeline.crops import crop_box, multi_scale_box, random_resized_box, view_boxes
-from pipeline.frames import dense_frames, even_start, middle_frames, random_frames, random_start
 from pipeline.plan import plan_clip, plan_order, plan_rank_batches, plan_rank_evaluation
-from sharding.manifest import load_dataset
+from pipeline.sampling import dense_frames, even_start, middle_frames, random_frames, random_start
+from sharding.dataset import load_dataset
 
 videos = st.tuples(st.integers(1, 500), st.integers(1, 64))
 
@@ -105,7 +105,7 @@ def test_crop_of_frames_at_the_target_size_is_on_whole_pixels():
     [
         ({"num_segments": 0}, "data.num_segments=0: use 1 or more"),
         ({"crop_size": 300}, "data.crop_size=300 is larger than data.short_side=256"),
-        ({"reading_threads": -1}, "data.reading_threads=-1"),
+        ({"num_workers": -1}, "data.num_workers=-1"),
         ({"grayscale": 1.5}, "data.grayscale=1.5: use 0 to 1"),
         ({"frame_stride": 0}, "data.frame_stride=0"),
     ],

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.config import DataConfig
 from pipeline.loader import VideoLoader
-from sharding.manifest import load_dataset
+from sharding.dataset import load_dataset
 from tests.conftest import ROOT
 
 RANK = """
@@ -16,10 +16,10 @@ import sys
 import numpy as np
 from pipeline.config import DataConfig
 from pipeline.loader import VideoLoader
-from sharding.manifest import load_dataset
+from sharding.dataset import load_dataset
 
 folder, rank, world_size, training, out = sys.argv[1], *map(int, sys.argv[2:5]), sys.argv[5]
-config = DataConfig(num_segments=2, short_side=64, crop_size=48, reading_threads=1)
+config = DataConfig(num_segments=2, short_side=64, crop_size=48, num_workers=1)
 loader = VideoLoader(
     load_dataset(folder), config, training=bool(training), micro_batch_size=4 // world_size if training else 2,
     rank=rank, world_size=world_size, seed=1,

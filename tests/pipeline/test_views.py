@@ -9,16 +9,16 @@ import pytest
 import torch
 from PIL import Image
 
+from pipeline.batching import Feed
 from pipeline.config import DataConfig
-from pipeline.feed import Feed
-from pipeline.graph import ClipGraph
+from pipeline.dali_graph import ClipGraph
 from pipeline.loader import VideoLoader
 from pipeline.plan import ClipPlan, plan_clip
 from pipeline.reading import read_media
-from sharding import media
-from sharding.commandline import UserError
-from sharding.manifest import PackedDataset, load_dataset
-from sharding.media import decode_frames
+from sharding.dataset import PackedDataset, load_dataset
+from sharding.errors import UserError
+from sharding.video import decode
+from sharding.video.decode import decode_frames
 from tests.conftest import pack
 from tests.pipeline.test_loader import pixels
 
@@ -88,8 +88,8 @@ def test_frames_that_views_share_are_decoded_once(dataset, monkeypatch):
     feed = Feed(dataset, config, "jpeg" if dataset.suffix(sample_id) == "jpgs" else "pyav", num_crops=3)
     plan = plan_clip(dataset, config, sample_id, training=False)
     taken = []
-    reformat = media.rgb_picture
-    monkeypatch.setattr(media, "rgb_picture", lambda rgb: taken.append(1) or reformat(rgb))
+    reformat = decode.rgb_picture
+    monkeypatch.setattr(decode, "rgb_picture", lambda rgb: taken.append(1) or reformat(rgb))
     read = feed.read(plan)
     assert len(plan.frames) == 8
     assert (len(read) if feed.decoder == "jpeg" else len(taken)) == 2

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from sharding.commandline import UserError
+from sharding.errors import UserError
 from sharding.pack import PackConfig, pack
 from tests.conftest import ROOT
+from tests.helpers.videos import write_numbered_video
 from tests.sharding.test_pack import hashes
-from tests.videos import write_numbered_video
 
 pytest.importorskip("distributed", reason="the extra 'dask' is not installed")
 

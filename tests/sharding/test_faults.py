@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from sharding.manifest import load_dataset
-from sharding.media import MediaError
+from sharding.dataset import load_dataset
+from sharding.errors import MediaError
 from sharding.pack import PackConfig, pack
+from sharding.packing.sandbox import Request
 from sharding.records import VideoRecord
-from sharding.sandbox import Request
-from sharding.source import open_source
 from sharding.verify import verify
+from sharding.video.source import open_source
+from tests.helpers.videos import write_numbered_video
 from tests.sharding.test_pack import command, hashes
-from tests.videos import write_numbered_video
 
 STAGES = {"missing", "open", "decode", "encode"}
 
@@ -112,7 +112,7 @@ def test_a_corpus_of_damaged_files(corpus, tmp_path, profile):
     split = tmp_path / "train"
     dataset, failed = load_dataset(split), failures(split)
     assert len(dataset) + len(failed) == len(listed)
-    assert {line["stage"] for line in failed.values()} <= STAGES
+    assert {line["kind"] for line in failed.values()} <= STAGES
     assert all(line["error"] and "\n" not in line["error"] for line in failed.values())
     packed = set(dataset.column("source"))
     for name in ("h264.mp4", "mpeg4.avi", "vp9.webm", "ffv1.mkv", "wrong_suffix.avi", "one_frame.mp4", "a..b.mp4"):
@@ -128,7 +128,7 @@ def test_a_corpus_of_damaged_files(corpus, tmp_path, profile):
         ("pipe.mp4", "open"),
         ("socket.mp4", "open"),
     ]:
-        assert failed[f"a/{name}"]["stage"] == stage, failed[f"a/{name}"]
+        assert failed[f"a/{name}"]["kind"] == stage, failed[f"a/{name}"]
     cut = [source for source in packed if "_cut_" in source]
     assert not cut
     assert verify(split, decode=True) == 0
@@ -189,7 +189,7 @@ def test_videos_mended_later_are_packed_by_retry_failed(videos, tmp_path, monkey
         encoded.append(record.key)
         return Request(videos, record, *others)
 
-    monkeypatch.setattr("sharding.shard.Request", note)
+    monkeypatch.setattr("sharding.packing.shard.Request", note)
     assert pack(config(mended, tmp_path, profile=profile, retry_failed=True)) == 0
     assert sorted(encoded) == ["a-v0", "b-v3"]
     assert hashes(split) == hashes(tmp_path / "undisturbed" / "train")
@@ -237,7 +237,7 @@ def test_memory_does_not_grow_with_the_length_of_a_video(tmp_path):
     for num_frames in (200, 3000):
         path = write_numbered_video(tmp_path / f"{num_frames}.mp4", num_frames, size=(160, 120))
         code = (
-            "import sys; from pathlib import Path; from sharding.encode import *\n"
+            "import sys; from pathlib import Path; from sharding.video.encode import *\n"
             "encode_h264(Path(sys.argv[1]), Path(sys.argv[2]), FrameChoice(None, 256), 8)\n"
             "encode_jpegs(Path(sys.argv[1]), Path(sys.argv[2]), FrameChoice(None, 256))\n"
             "print(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])"

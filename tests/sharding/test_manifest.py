@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sharding.commandline import UserError
-from sharding.manifest import Manifest, Shard, fingerprint_of, load_dataset, table_schema
+from sharding.dataset import load_dataset
+from sharding.errors import UserError
+from sharding.manifest import Manifest, Shard, fingerprint_of, table_schema
 
 
 @pytest.fixture

@@ -16,18 +16,18 @@ import pyarrow.parquet as pq
 import pytest
 import webdataset
 
-import sharding.shard
-from sharding import commandline
+import sharding.packing.shard
+from sharding import cli
 from sharding.__main__ import main
-from sharding.commandline import UserError
+from sharding.dataset import load_dataset
 from sharding.datasets import DATASETS
-from sharding.manifest import load_dataset
-from sharding.media import decode_frames
+from sharding.errors import UserError
 from sharding.pack import PackConfig, pack
-from sharding.profiles import PROFILES
+from sharding.packing.profiles import PROFILES
 from sharding.verify import verify
+from sharding.video.decode import decode_frames
 from tests.conftest import run_command
-from tests.videos import read_number, rotate_mp4, write_numbered_video
+from tests.helpers.videos import read_number, rotate_mp4, write_numbered_video
 
 
 @pytest.fixture(scope="module")
@@ -71,13 +71,13 @@ def test_every_video_is_packed_or_accounted_for(videos, packed):
     dataset = load_dataset(packed)
     assert len(dataset) == 12
     failed = failures(packed)
-    assert {key: line["stage"] for key, line in failed.items()} == {
+    assert {key: line["kind"] for key, line in failed.items()} == {
         "b-empty": "open",
         "b-text": "open",
         "b-cut": "open",
     }
     assert failed["b-empty"]["error"] == "the file is empty"
-    assert all(set(line) == {"key", "label", "source", "stage", "error"} for line in failed.values())
+    assert all(set(line) == {"key", "label", "source", "kind", "error"} for line in failed.values())
     assert sorted([*dataset.keys, *failed]) == sorted(f"{path.parent.name}-{path.stem}" for path in videos.glob("*/*"))
     assert dataset.manifest.failures == 3
     assert not list(packed.glob("*.partial"))
@@ -170,9 +170,10 @@ def test_finished_shards_are_kept_and_spoilt_ones_made_again(videos, packed, tmp
         file.write(b"flipped")
     (split / ".parts" / "work-000003-old").mkdir()
     packed_again = []
-    original = sharding.shard._write_shard
+    original = sharding.packing.shard._write_shard
     monkeypatch.setattr(
-        "sharding.shard._write_shard", lambda task, *args: (packed_again.append(task.shard), original(task, *args))[1]
+        "sharding.packing.shard._write_shard",
+        lambda task, *args: (packed_again.append(task.shard), original(task, *args))[1],
     )
     assert pack(config(videos, tmp_path)) == 0
     assert packed_again == [1, 2]
@@ -244,7 +245,7 @@ def test_kinetics_mini(shared_videos, tmp_path):
             "key": "notdownloaded_000010_000012",
             "label": "arm wrestling",
             "source": "arm wrestling/notdownloaded_000010_000012.mp4",
-            "stage": "missing",
+            "kind": "missing",
             "error": "no such file",
         }
     ]
@@ -302,7 +303,7 @@ def test_copy_keeps_the_bytes_and_tells_what_it_could_not_keep(tmp_path):
 def test_a_users_mistake_is_one_line_and_exit_code_2(videos, tmp_path, capsys, options: Sequence[str], message):
     arguments = command(videos, tmp_path / "out", *options)[3:]
     with pytest.raises(SystemExit) as exit_:
-        commandline.run_command(lambda _: main(arguments), "sharding")
+        cli.run_command(lambda _: main(arguments), "sharding")
     assert exit_.value.code == 2
     error = capsys.readouterr().err
     assert message in error

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharding.commandline import UserError
 from sharding.datasets import DATASETS
+from sharding.errors import UserError
 from sharding.records import (
     Annotations,
     VideoRecord,

@@ -1,4 +1,4 @@
-"""The passport: right figures in every form, and a page that a browser shows as it is meant."""
+"""The dataset card: right figures in every form, and a page that a browser shows as it is meant."""
 
 import json
 import shutil
@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sharding.manifest import load_dataset
+from sharding.dataset import load_dataset
 from sharding.pack import PackConfig, pack
 from sharding.stats import Quantiles, measure, to_text
 from sharding.stats_page import middle_frame, to_page
 from tests.conftest import run_command
-from tests.videos import read_number, write_numbered_video
+from tests.helpers.videos import read_number, write_numbered_video
 
 
 @pytest.fixture(scope="module", params=["h264", "jpeg"])

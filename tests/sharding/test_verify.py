@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sharding.manifest import load_dataset
+from sharding.dataset import load_dataset
 from sharding.verify import verify
 from tests.conftest import run_command
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from sharding.commandline import UserError
 from sharding.datasets.diving48 import read_diving48
+from sharding.errors import UserError
 from sharding.records import VideoRecord, check_records
 
 VOCABULARY = [["Back", "15som", "05Twis", "FREE"], ["Back", "15som", "15Twis", "FREE"], ["Forward", "25som", "PIKE"]]

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from sharding.commandline import UserError
-from sharding.datasets.files import SourceFinder, choose_file, read_csv, read_json
+from sharding.datasets.common import SourceFinder, choose_file, read_csv, read_json
+from sharding.errors import UserError
 
 
 def test_sources_are_found_by_stem(tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from sharding.commandline import UserError
 from sharding.datasets.finegym import read_finegym
+from sharding.errors import UserError
 from sharding.records import check_records
 
 VAULT = "A0xAXXysHUo_E_000147_000152_A_0000_0005"

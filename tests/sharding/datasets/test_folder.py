@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from sharding.commandline import UserError
 from sharding.datasets.folder import read_folder
+from sharding.errors import UserError
 from sharding.records import VideoRecord, check_records
 
 

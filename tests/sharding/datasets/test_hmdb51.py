@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from sharding.commandline import UserError
 from sharding.datasets.hmdb51 import read_hmdb51
+from sharding.errors import UserError
 from sharding.records import check_key, check_records
 
 

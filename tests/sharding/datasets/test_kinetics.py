@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from sharding.commandline import UserError
 from sharding.datasets.kinetics import read_kinetics
+from sharding.errors import UserError
 from sharding.records import VideoRecord, check_records
 
 # The published files differ in columns, quoting, the names of splits, and how seconds are written.

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sharding.datasets.flip_pairs import mirrored_pairs
 from sharding.datasets.folder import read_folder
-from sharding.datasets.mirror import mirrored_pairs
-from sharding.datasets.video_list import read_list
-from sharding.motion import MOTIONS
+from sharding.datasets.list_file import read_list
+from sharding.synthetic.motion import MOTIONS
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sharding.dataset import PackedDataset, load_dataset
 from sharding.datasets import DATASETS
-from sharding.manifest import PackedDataset, load_dataset
-from sharding.media import decode_frames
 from sharding.pack import PackConfig, pack
-from tests.videos import draw_number, read_number, write_numbered_video
+from sharding.video.decode import decode_frames
+from tests.helpers.videos import draw_number, read_number, write_numbered_video
 
 
 def packed(dataset: str, videos: Path, annotations: list[Path], out: Path, **options) -> PackedDataset:
@@ -108,7 +108,7 @@ def test_missing_videos_are_counted_not_fatal(tmp_path: Path) -> None:
     dataset = packed("hmdb51", videos, [listed], tmp_path / "out")
     assert (len(dataset), dataset.manifest.failures) == (19, 1)
     (failure,) = [json.loads(line) for line in (tmp_path / "out/train/failures.jsonl").read_text().splitlines()]
-    assert (failure["source"], failure["stage"]) == (f"wave/{names[0]}", "missing")
+    assert (failure["source"], failure["kind"]) == (f"wave/{names[0]}", "missing")
 
 
 def test_every_reader_has_its_tests() -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from sharding.commandline import UserError
 from sharding.datasets.something import read_something_v1, read_something_v2
+from sharding.errors import UserError
 from sharding.records import VideoRecord, check_records
 
 CLASSES = [

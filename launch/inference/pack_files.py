@@ -1,0 +1,78 @@
+"""Packs loose video files: how prediction and the measurements get from files to what the loader reads."""
+
+import contextlib
+import glob
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from sharding.errors import UserError
+from sharding.manifest import FAILURES, read_json_lines
+from sharding.pack import PackConfig, pack
+
+VIDEO_SUFFIXES = {".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"}
+
+
+def find_videos(folder: Path) -> list[Path]:
+    """Files below `folder` whose suffix is that of a video, sorted."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file())
+
+
+def collect_videos(names: Sequence[str]) -> list[Path]:
+    """The files that names mean, each once: a file itself, the videos below a folder, what a pattern matches, sorted.
+
+    Raises:
+        UserError: a name means no file.
+    """
+    found: dict[Path, None] = {}
+    for name in names:
+        path = Path(name)
+        # Path.glob would take no absolute patterns.
+        matches = [path] if path.exists() else sorted(map(Path, glob.glob(name, recursive=True)))  # noqa: PTH207
+        if not matches:
+            raise UserError(f"{name}: no file matches" if glob.has_magic(name) else f"{name}: no such file")
+        for match in matches:
+            videos = find_videos(match) if match.is_dir() else [match]
+            if not videos and match == path:
+                raise UserError(f"{name}: no videos in it; looked for {', '.join(sorted(VIDEO_SUFFIXES))}")
+            found.update(dict.fromkeys(videos))
+    if not found:
+        raise UserError(f"{' '.join(names)}: no videos in the folders that match")
+    return list(found)
+
+
+def pack_files(videos: Sequence[Path], folder: Path, **settings) -> tuple[Path, dict[int, str]]:
+    """Packs files as the one class "video", in `folder`, which it may fill as it likes.
+
+    Args:
+        settings: options of PackConfig.
+
+    Returns:
+        The folder of the packed split, and why those files failed that did, by their place in `videos`. If all failed
+        the split is empty and cannot be loaded.
+    """
+    links = folder / "videos"
+    links.mkdir()
+    for index, video in enumerate(videos):
+        # The suffix helps to recognise some formats; a blank in it would end the name in the list.
+        suffix = video.suffix if video.suffix[1:].isalnum() else ""
+        (links / f"{index:06d}{suffix}").symlink_to(video.resolve())
+    listing = folder / "list.txt"
+    listing.write_text("".join(f"{path.name} video\n" for path in sorted(links.iterdir())))
+    settings = {"workers": min(len(videos), os.cpu_count() or 1)} | settings
+    config = PackConfig(
+        dataset="list", videos=links, annotations=(listing,), out=folder, split="packed", max_failures=1.0, **settings
+    )
+    with contextlib.redirect_stdout(io.StringIO()):
+        pack(config)
+    failures = {
+        file_number(line["key"]): f"{line['kind']}: {line['error']}"
+        for line in read_json_lines(config.directory / FAILURES)
+    }
+    return config.directory, failures
+
+
+def file_number(key: str) -> int:
+    """The place in `videos` of the file that became the sample `key`."""
+    return int(key)

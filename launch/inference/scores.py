@@ -1,0 +1,80 @@
+"""Score files: what an evaluation said of every sample, for later looks and for ensembles.
+
+key | label | prediction | scores    a row for each sample, in the order of the packed split
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sharding.errors import UserError
+
+_CLASSES, _DATA = b"classes", b"fingerprint"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Of one evaluation, or the mean of several."""
+
+    keys: tuple[str, ...]
+    labels: np.ndarray
+    """(N,) int32 class ids."""
+    scores: np.ndarray
+    """(N, C) float32 probabilities."""
+    classes: tuple[str, ...]
+    fingerprint: str
+    """Of the packed split."""
+
+    def top(self, count: int) -> float:
+        """Share of samples whose class is among the `count` highest scores."""
+        if not len(self.labels):
+            return float("nan")
+        best = np.argsort(-self.scores, 1, kind="stable")[:, :count]
+        return float((best == self.labels[:, None]).any(1).mean())
+
+
+def write_scores(path: Path, scores: Scores) -> None:
+    """Writes a score file."""
+    values = pa.FixedSizeListArray.from_arrays(pa.array(scores.scores.ravel()), scores.scores.shape[1])
+    table = pa.table(
+        {
+            "key": pa.array(scores.keys, pa.string()),
+            "label": pa.array(scores.labels, pa.int32()),
+            "prediction": pa.array(scores.scores.argmax(1), pa.int32()),
+            "scores": values,
+        }
+    ).replace_schema_metadata({_CLASSES: "\n".join(scores.classes), _DATA: scores.fingerprint})
+    temporary = path.with_name(f".{path.name}")
+    pq.write_table(table, temporary)
+    temporary.replace(path)
+
+
+def read_scores(path: Path) -> Scores:
+    """Reads a score file. Raises UserError for what is none."""
+    try:
+        table = pq.read_table(path)
+        metadata = table.schema.metadata
+        classes = tuple(metadata[_CLASSES].decode().split("\n"))
+        scores = table["scores"].combine_chunks().flatten().to_numpy().reshape(table.num_rows, len(classes))
+        keys, labels = tuple(table["key"].to_pylist()), table["label"].to_numpy()
+        return Scores(keys, labels, scores, classes, metadata[_DATA].decode())
+    except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
+        raise UserError(f"{path}: not a score file of launch/evaluate.py: {str(error).splitlines()[0]}") from error
+
+
+def mean_scores(files: list[Path]) -> Scores:
+    """The mean of several files' scores of the same samples, as of 8 and of 16 frames.
+
+    Raises:
+        UserError: one is no score file, or not of the same packed split and classes.
+    """
+    first, *others = [read_scores(path) for path in files]
+    for path, other in zip(files[1:], others):
+        for name in ("fingerprint", "classes", "keys"):
+            if getattr(other, name) != getattr(first, name):
+                raise UserError(f"{path}: it is of another {name} than {files[0]}; evaluate both on the same split")
+    mean = np.mean([each.scores for each in (first, *others)], 0, dtype=np.float64).astype(np.float32)
+    return Scores(first.keys, first.labels, mean, first.classes, first.fingerprint)

@@ -1,0 +1,269 @@
+"""Finds in which order, and for how many epochs each, to train with which clips and learning rates.
+
+The command is launch/search_schedule.py. It trains along every edge of the plan's graph (algorithm.py), each a run in
+RUN/edges, and leaves
+
+    RUN/schedule.yaml      the path found, as a configuration for launch/train.py
+    RUN/plan.png           the graph, the fitted curves and the path
+    RUN/plan.json          the figures of all edges
+    RUN/edges/1-4/         of each edge edge.json, the weights of its peak in model.safetensors, metrics.jsonl
+
+Exit codes are those of launch/train.py.
+"""
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TypeVar
+
+import yaml
+
+from launch.schedule_search.algorithm import Edge, Outcome, Plan, PlanConfig, find_peak, find_plan, plan_edges
+from launch.schedule_search.figure import draw_plan
+from launch.training.builders import check_phases, load_splits
+from launch.training.checkpoint import read_info
+from launch.training.config import Config, TrainConfig, load_config, parse_config
+from launch.training.distributed import Ranks, errors_on_all_ranks, errors_once, expected_world_size, gather_objects
+from launch.training.engine import check_device, deepspeed_options, start_ranks
+from launch.training.run_dir import check_same_run, last_checkpoint, open_run
+from launch.training.run_log import check_wandb, read_metrics, start_logging
+from launch.training.supervise import run
+from launch.training.trainer import Trainer
+from model import ModelConfig
+from sharding.dataset import PackedDataset
+from sharding.errors import UserError
+from sharding.files import replacing
+
+log = logging.getLogger("launch.schedule_search.search")
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class PlannedConfig(Config):
+    """A run whose phases are to be found."""
+
+    plan: PlanConfig = field(default_factory=PlanConfig)
+
+    def __post_init__(self) -> None:
+        if self.phases:
+            raise ValueError("phases: they are what is to be found; leave them out")
+        super().__post_init__()
+        if self.train.epochs != TrainConfig.epochs:
+            raise ValueError(f"train.epochs={self.train.epochs}: a plan finds them; leave it out, see plan.max_epochs")
+        warmup, most = self.schedule.warmup_epochs, self.plan.max_epochs
+        if warmup > most:
+            raise ValueError(f"schedule.warmup_epochs={warmup} is longer than plan.max_epochs={most}")
+        self.schedule_of_all()
+
+    @property
+    def num_states(self) -> int:
+        return len(self.plan.clips) * len(self.plan.rate_factors)
+
+    def base(self) -> Config:
+        """What all edges share."""
+        return Config(**{name: getattr(self, name) for name in Config.__dataclass_fields__})
+
+    def schedule_of(self, path: list[tuple[int, int]]) -> Config:
+        """The run of these states and epochs."""
+        phases = tuple(self.plan.phase(state, epochs) for state, epochs in path)
+        schedule = replace(self.schedule, warmup_epochs=min(self.schedule.warmup_epochs, phases[0].epochs))
+        changes = {"run_dir": f"{self.run_dir}/trained", "resume": "never"}
+        return replace(self.base(), phases=phases, schedule=schedule, **changes)
+
+    def schedule_of_all(self) -> Config:
+        """A run of all states, to be checked before anything is begun."""
+        return self.schedule_of([(state, self.plan.max_epochs) for state in range(1, self.num_states + 1)])
+
+    def along(self, edge: Edge, start: Outcome | None) -> Config:
+        """Training along an edge, from the outcome that made the model of its start."""
+        most = self.plan.max_epochs
+        config = self.base().with_clips(self.plan.phase(edge.end, most), most)
+        if start is not None and start.weights is not None:  # in the place of initial ones, whose warm-up is over
+            model = replace(config.model, pretrained=start.weights, init=ModelConfig.init)
+            config = replace(config, model=model, schedule=replace(config.schedule, warmup_epochs=0))
+        return replace(config, run_dir=f"{self.run_dir}/edges/{edge}", resume="auto")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    with errors_once():
+        config = parse_config("launch/search_schedule.py", arguments, PlannedConfig)
+        check_device(config)
+        if config.train.wandb:
+            check_wandb()
+        deepspeed_options(config, expected_world_size())
+        if config.data.val is None:
+            raise UserError("data.val is not set: a plan is made by the accuracy on a packed validation split")
+        check_phases(config.schedule_of_all())
+        train_set, val_set = load_splits(config)
+        ranks = start_ranks(config.train.timeout_seconds)
+        with errors_on_all_ranks(ranks):
+            open_plan(config, ranks)
+        start_logging(Path(config.run_dir), ranks.rank)
+        return run(config, ranks, lambda: search(config, ranks, train_set, val_set))
+
+
+def open_plan(config: PlannedConfig, ranks: Ranks) -> None:
+    """Makes the folder; the first rank checks whether the plan there may be gone on with."""
+    path = Path(config.run_dir) / "plan.yaml"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not ranks.is_main_process:
+            return
+        if not path.exists():
+            with replacing(path) as temporary:
+                temporary.write_text(config.to_yaml())
+            return
+    except OSError as error:
+        raise UserError(f"run_dir={config.run_dir} cannot be written: {error.strerror}; choose another") from error
+    if config.resume == "never":
+        raise UserError(
+            f"run_dir={config.run_dir} holds a plan already; go on with --resume, or choose another --run_dir"
+        )
+    check_same_run(load_config(path, PlannedConfig), config, path.parent)
+
+
+def search(config: PlannedConfig, ranks: Ranks, train_set: PackedDataset, val_set: PackedDataset) -> bool:
+    """The dynamic program over the edges; returns False if a signal asked to leave."""
+
+    def train(edge: Edge, start: Outcome | None) -> Outcome | None:
+        done = train_edge(config, edge, start, ranks, train_set, val_set)
+        if done is not None:
+            log.info("edge %s: %d epochs, %.4f fitted, %.4f measured", edge, done.epochs, done.score, done.metric)
+        return done
+
+    settings = config.plan
+    plan = find_plan(plan_edges(len(settings.clips), len(settings.rate_factors), settings.extended), train)
+    if plan is not None and ranks.is_main_process:
+        conclude(config, plan)
+    return plan is not None
+
+
+def train_edge(
+    config: PlannedConfig,
+    edge: Edge,
+    start: Outcome | None,
+    ranks: Ranks,
+    train_set: PackedDataset,
+    val_set: PackedDataset,
+) -> Outcome | None:
+    """Trains until the peak, unless it was done before; None if a signal asked to leave."""
+    along = config.along(edge, start)
+    folder = Path(along.run_dir)
+    if (outcome := _from_first(lambda: load_outcome(folder), ranks)) is not None:
+        return outcome
+    with errors_on_all_ranks(ranks):
+        open_run(along, train_set.manifest.classes, ranks)
+    watch = Watch(folder, start.metric if start else 0.0, config.plan, ranks)
+    with closing(Trainer(along, ranks, train_set, val_set)) as trainer:
+        log.info("edge %s: %s", edge, config.plan.phase(edge.end, config.plan.max_epochs))
+        if not trainer.train(watch):
+            return None
+    return _from_first(lambda: finish_edge(folder, edge, start, watch), ranks)
+
+
+class Watch:
+    """Tells whether the peak was passed; keeps the weights of each epoch until then."""
+
+    def __init__(self, folder: Path, start_metric: float, plan: PlanConfig, ranks: Ranks):
+        self._folder, self._start_metric, self._plan, self._ranks = folder, start_metric, plan, ranks
+        self.metrics: tuple[float, ...] = ()
+        self.peak: tuple[int, float] | None = None
+
+    def __call__(self) -> bool:
+        if self._ranks.is_main_process:
+            keep_weights(self._folder)
+        self.metrics = _from_first(lambda: (self._start_metric, *read_accuracies(self._folder)), self._ranks)
+        self.peak = find_peak(self.metrics, self._plan.patience_epochs, self._plan.max_epochs)
+        return self.peak is not None
+
+
+def read_accuracies(run_dir: Path) -> list[float]:
+    """(top-1 + top-3 + top-5) / 3 of each evaluation of a run."""
+    lines = (line for line in read_metrics(run_dir) if line["kind"] == "evaluation")
+    means = {line["epoch"]: (line["top1"] + line["top3"] + line["top5"]) / 3 for line in lines}
+    return [means[epoch] for epoch in sorted(means)]
+
+
+def weights_of(folder: Path, epoch: int) -> Path:
+    """Where the weights of an epoch are kept until the peak is known."""
+    return folder / "weights" / f"epoch-{epoch:04d}.safetensors"
+
+
+def keep_weights(folder: Path) -> None:
+    """Copies the evaluated weights of the newest checkpoint, unless there are some of this epoch."""
+    last = last_checkpoint(folder)
+    path = weights_of(folder, read_info(last).epoch) if last else None
+    if path is not None and not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        with replacing(path) as temporary:
+            shutil.copyfile(last / "model.safetensors", temporary)
+
+
+def finish_edge(folder: Path, edge: Edge, start: Outcome | None, watch: Watch) -> Outcome:
+    """Writes the outcome and the weights of the peak, and removes the others; at zero epochs they are the start's."""
+    epochs, score = watch.peak
+    weights = start.weights if start else None
+    if epochs > 0:
+        weights = os.fspath(folder / "model.safetensors")
+        with replacing(Path(weights)) as temporary:
+            shutil.copyfile(weights_of(folder, epochs), temporary)
+    outcome = Outcome(edge, watch.metrics, epochs, score, weights)
+    with replacing(folder / "edge.json") as temporary:
+        temporary.write_text(json.dumps(asdict(outcome), indent=1) + "\n")
+    for name in ("weights", "checkpoints"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    return outcome
+
+
+def load_outcome(folder: Path) -> Outcome | None:
+    """What `finish_edge` wrote."""
+    if not (folder / "edge.json").exists():
+        return None
+    values = json.loads((folder / "edge.json").read_text())
+    return Outcome(**values | {"edge": Edge(*values["edge"]), "metrics": tuple(values["metrics"])})
+
+
+def conclude(config: PlannedConfig, plan: Plan) -> None:
+    """Writes schedule.yaml, plan.json and plan.png."""
+    folder = Path(config.run_dir)
+    path = plan.path(config.num_states)
+    if not path:
+        raise UserError(f"{folder}: no edge has improved on what it started from; try other learning rates")
+    values = {"path": [str(outcome.edge) for outcome in path], "edges": [asdict(o) for o in plan.outcomes]}
+    with replacing(folder / "plan.json") as temporary:
+        temporary.write_text(json.dumps(values, indent=1) + "\n")
+    schedule = config.schedule_of([(outcome.edge.end, outcome.epochs) for outcome in path])
+    with replacing(folder / "schedule.yaml") as temporary:
+        temporary.write_text(schedule_yaml(schedule))
+    picture = draw_plan(plan, config.plan, path, folder / "plan.png")
+    for phase, whole in zip(schedule.phases, schedule.split_phases()):
+        log.info("%d epochs: %d frames, learning rate %g", phase.epochs, whole.data.num_segments, phase.learning_rate)
+    log.info("%s; train it with launch/train.py --config %s", picture, folder / "schedule.yaml")
+
+
+def schedule_yaml(config: Config) -> str:
+    """What differs from the defaults, as a configuration for `launch/train.py`."""
+    defaults = asdict(Config())
+    values = {}
+    for section, given in asdict(config).items():
+        if isinstance(given, dict):
+            given = {name: value for name, value in given.items() if value != defaults[section].get(name)}
+        values[section] = given
+    for name in ("num_segments", "num_classes", "levels"):  # which follow from the data
+        values["model"].pop(name, None)
+    values["train"].pop("epochs")
+    values["phases"] = [{name: v for name, v in phase.items() if v is not None} for phase in values["phases"]]
+    # Empty milestones differ from the defaults and are written, empty sections are not.
+    kept = {section: given for section, given in values.items() if given not in ({}, None)}
+    return yaml.safe_dump(kept, sort_keys=False)
+
+
+def _from_first(call: Callable[[], Value], ranks: Ranks) -> Value:
+    """What `call` returns on the first rank, on all of them."""
+    return gather_objects(call() if ranks.is_main_process else None, ranks)[0]

@@ -1,0 +1,228 @@
+"""The controlled experiment: every architecture and every part of the synthesizer at one budget, on generated videos.
+
+    python -m launch.studies.ablation                 # all that has no result yet, then RESULTS.md; stopped, it goes on
+    python -m launch.studies.ablation --rows [tsn,vpsn] --seeds [0]
+    python -m launch.studies.ablation --tune true           # the learning rates that were tried for TSN
+    python -m launch.studies.ablation --report_only true    # RESULTS.md and its picture from the results there are
+
+A run is `launch/train.py` with launch/configs/experiment.yaml and the options of its row, then `launch/evaluate.py`;
+its result is a file in docs/experiment. Nothing but the options of the row and the seed differs between two runs.
+"""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+
+import torch
+from jsonargparse.typing import NonNegativeInt, PositiveInt
+from tqdm import tqdm
+
+from launch.benchmarks.report import conditions
+from launch.studies.ablation.report import write_results
+from launch.studies.ablation.rows import (
+    CONFIG,
+    DATA,
+    NUM_SIZES,
+    RESULTS,
+    ROWS,
+    RUNS,
+    SPLITS,
+    TUNED_RATES,
+    TUNING_SEED,
+    VIDEOS,
+)
+from launch.training.config import Config, parse_config, with_current_names
+from launch.training.distributed import free_port
+from launch.training.run_log import read_metrics
+from model.complexity import measure
+from sharding.cli import CommandLine
+from sharding.errors import UserError
+from sharding.files import replacing
+from sharding.manifest import load_manifest
+
+
+@dataclass(frozen=True)
+class Run:
+    """A row with a seed."""
+
+    name: str
+    options: tuple[str, ...]
+    seed: int
+
+    @property
+    def run_dir(self) -> Path:
+        return RUNS / f"{self.name}-{self.seed}"
+
+    @property
+    def result(self) -> Path:
+        return RESULTS / f"{self.name}-{self.seed}.json"
+
+    def arguments(self) -> list[str]:
+        """Of `launch/train.py`."""
+        return [f"--config={CONFIG}", *self.options, f"--train.seed={self.seed}", f"--run_dir={self.run_dir}"]
+
+    def config(self) -> Config:
+        return parse_config("launch/train.py", self.arguments())
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = _parser().parse_args(arguments)
+    unknown = [name for name in options.rows or () if name not in ROWS]
+    if unknown:
+        raise UserError(f"--rows {unknown[0]}: allowed are {', '.join(ROWS)}")
+    if not options.report_only:
+        make_data()
+        for round_ in _rounds(options):
+            perform(round_, options.jobs)
+    if not options.tune:
+        print(write_results())
+
+
+def _rounds(options) -> list[list[Run]]:
+    """A seed of all rows before the next, so that a part of the experiment is as useful as can be."""
+    if options.tune:
+        rates = [(f"tune_{rate:g}", ("--model.arch=tsn", f"--optimizer.learning_rate={rate}")) for rate in TUNED_RATES]
+        return [[Run(name, chosen, TUNING_SEED) for name, chosen in rates]]
+    rows = [ROWS[name] for name in options.rows or ROWS]
+    return [[Run(row.name, row.options, seed) for row in rows] for seed in options.seeds]
+
+
+def make_data() -> None:
+    """Writes and packs the videos that are not there yet."""
+    sharding = (sys.executable, "-m", "sharding")
+    for split, options in SPLITS.items():
+        videos, packed = DATA / "videos", DATA / "packed"
+        if not (packed / split / "manifest.json").exists():
+            if not (videos / split).exists():
+                _run([*sharding, "motion", f"--out={videos}", f"--split={split}", *options, *VIDEOS])
+            pack = ["pack", "--dataset=folder", f"--videos={videos / split}", f"--split={split}", f"--out={packed}"]
+            _run([*sharding, *pack])
+
+
+def perform(runs: list[Run], jobs: int) -> None:
+    """Performs those without a result, `jobs` at a time.
+
+    Raises:
+        UserError: a result is of other settings or other data than are asked for.
+    """
+    missing = [run for run in runs if not _is_done(run)]
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    with ThreadPoolExecutor(jobs) as pool:
+        done = tqdm(pool.map(lambda run: _perform(run, threads), missing), total=len(missing), unit="run", disable=None)
+        for run, _ in zip(missing, done):
+            if run.name in ROWS:
+                write_results()
+            tqdm.write(f"{run.result}: top-1 {json.loads(run.result.read_text())['top1']:.2%}")
+
+
+def _is_done(run: Run) -> bool:
+    if not run.result.exists():
+        return False
+    result = json.loads(run.result.read_text())
+    if result["fingerprints"] != _fingerprints() or not same_settings(result["config"], run.config()):
+        raise UserError(f"{run.result}: of other settings or videos than these; remove it to do that run again")
+    return True
+
+
+def _perform(run: Run, threads: int) -> None:
+    """Trains, evaluates, and writes the result."""
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    deepspeed = [str(Path(sys.executable).with_name("deepspeed")), "--num_gpus=1", f"--master_port={free_port()}"]
+    run.run_dir.mkdir(parents=True, exist_ok=True)
+    log = run.run_dir / "experiment.log"
+    _run([*deepspeed, "launch/train.py", *run.arguments(), "--resume"], environment, log)
+    evaluate = ["launch/evaluate.py", f"--checkpoint={run.run_dir}", f"--data={DATA / 'packed' / 'val'}"]
+    _run([*deepspeed, *evaluate, f"--out={run.run_dir}", "--batch_size=32"], environment, log)
+    config, evaluation = run.config(), json.loads((run.run_dir / "evaluation.json").read_text())
+    steps = [line for line in read_metrics(run.run_dir) if line["kind"] == "train"]
+    cost = measure(config.model.without_files(), config.data.crop_size)
+    confusion = torch.tensor(evaluation["confusion"])
+    result = {
+        "row": run.name,
+        "seed": run.seed,
+        "top1": evaluation["top1"],
+        "motion_top1": _motion_accuracy(confusion),
+        "size_top1": [_accuracy(confusion[size::NUM_SIZES], size) for size in range(NUM_SIZES)],
+        "samples": evaluation["samples"],
+        "training_loss": steps[-1]["classification"],
+        "mean_gates": {
+            name.removeprefix("mean_gate/"): value for name, value in steps[-1].items() if name.startswith("mean_gate/")
+        },
+        "clips_per_second": sum(line["clips_per_second"] for line in steps) / len(steps),
+        "parameters": cost.parameters,
+        "multiply_adds": cost.multiply_adds,
+        "conditions": conditions(),
+        "date": date.today().isoformat(),
+        "fingerprints": _fingerprints(),
+        "config": _settings(config),
+    }
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    with replacing(run.result) as temporary:
+        temporary.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def _motion_accuracy(confusion: torch.Tensor) -> float:
+    """Share of samples whose motion is right, whatever the size."""
+    motions = len(confusion) // NUM_SIZES
+    merged = confusion.view(motions, NUM_SIZES, motions, NUM_SIZES).sum((1, 3))
+    return float(merged.diag().sum() / merged.sum())
+
+
+def _accuracy(rows: torch.Tensor, size: int) -> float:
+    """Of the classes of one size, whose `rows` of the confusion matrix these are."""
+    return float(sum(row[place * NUM_SIZES + size] for place, row in enumerate(rows)) / rows.sum())
+
+
+def _settings(config: Config) -> dict:
+    """All that a result follows from."""
+    values = asdict(config)
+    del values["run_dir"], values["resume"]
+    return json.loads(json.dumps(values))
+
+
+def same_settings(recorded: dict, config: Config) -> bool:
+    """Whether a result recorded with these settings is one of `config`; of options that came later it cannot tell."""
+    return _agree(with_current_names(recorded), _settings(config))
+
+
+def _agree(recorded: object, present: object) -> bool:
+    if not isinstance(recorded, dict):
+        return recorded == present
+    return all(name in present and _agree(value, present[name]) for name, value in recorded.items())
+
+
+def _fingerprints() -> dict[str, str]:
+    return {split: load_manifest(DATA / "packed" / split).fingerprint for split in SPLITS}
+
+
+def _run(command: list[str], environment: dict[str, str] | None = None, log: Path | None = None) -> None:
+    """Shows a command and runs it; what it says goes to `log`, if that is given.
+
+    Raises:
+        UserError: it failed.
+    """
+    tqdm.write(f"$ {shlex.join([Path(command[0]).name, *command[1:]])}")
+    if log is None:
+        code = subprocess.run(command, env=environment).returncode
+    else:
+        with log.open("a") as file:
+            code = subprocess.run(command, env=environment, stdout=file, stderr=file).returncode
+    if code:
+        raise UserError(f"{shlex.join(command[:3])} … ended with {code}" + (f"; see {log}" if log else ""))
+
+
+def _parser() -> CommandLine:
+    parser = CommandLine(prog="python -m launch.studies.ablation", description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=list[str] | None, default=None, help="Only these rows.")
+    parser.add_argument("--seeds", type=list[NonNegativeInt], default=[0, 1, 2], help="Seeds of the rows.")
+    jobs = 1 if torch.cuda.is_available() else os.cpu_count() or 1
+    parser.add_argument("--jobs", type=PositiveInt, default=jobs, help="Runs at a time; they share the cores.")
+    parser.add_argument("--tune", type=bool, default=False, help="Instead, TSN with each learning rate tried.")
+    parser.add_argument("--report_only", type=bool, default=False, help="Run nothing.")
+    return parser

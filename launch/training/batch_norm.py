@@ -1,0 +1,25 @@
+"""What BatchNorm does in training: learn, hold still, or count the clips of all ranks."""
+
+from torch import nn
+
+from launch.training.config import TrainConfig
+
+
+def prepare_batch_norm(net: nn.Module, config: TrainConfig) -> nn.Module:
+    """`net` with the BatchNorm that `config` asks for; before its parameters go to an optimizer."""
+    for norm in held_norms(net, config.batch_norm):
+        norm.requires_grad_(False)
+    return nn.SyncBatchNorm.convert_sync_batchnorm(net) if config.sync_batch_norm else net
+
+
+def set_training_mode(net: nn.Module, config: TrainConfig) -> None:
+    """Training mode, but for the BatchNorm layers that `config` holds still."""
+    net.train()
+    for norm in held_norms(net, config.batch_norm):
+        norm.eval()
+
+
+def held_norms(net: nn.Module, mode: str) -> list[nn.Module]:
+    """The BatchNorm layers that keep their statistics, scale and shift under train.batch_norm=`mode`."""
+    norms = [module for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    return {"train": [], "partial": norms[1:], "frozen": norms}[mode]

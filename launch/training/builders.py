@@ -1,0 +1,117 @@
+"""From the configuration to the parts of a run."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from launch.training.batch_norm import prepare_batch_norm
+from launch.training.checkpoint import find_checkpoint
+from launch.training.config import NEED_LEVELS, Config
+from launch.training.distributed import Ranks
+from model import ModelConfig, VideoNet, build_model
+from pipeline.dataset import open_dataset
+from pipeline.loader import Agree, VideoLoader
+from sharding.dataset import PackedDataset
+from sharding.errors import UserError
+
+
+def load_splits(config: Config) -> tuple[PackedDataset, PackedDataset | None]:
+    """The training split and, if the configuration names one, the validation split, of the same classes."""
+    if config.data.train is None:
+        raise UserError("data.train is not set: give the folder of a packed training split")
+    data = config.data
+    train_set = open_dataset(data.train, data.cache_dir, data.cache_bytes)
+    val_set = open_dataset(data.val, data.cache_dir, data.cache_bytes) if data.val else None
+    if config.model.head in NEED_LEVELS and not train_set.manifest.levels:
+        raise UserError(
+            f"model.head={config.model.head} needs further levels of labels, and {data.train} has none; pack a dataset "
+            "that has them, such as finegym"
+        )
+    splits = [split.manifest for split in (train_set, val_set) if split]
+    if any((split.classes, split.levels) != (splits[0].classes, splits[0].levels) for split in splits):
+        raise UserError(
+            f"{config.data.val}: its classes are not those of {config.data.train}; pack both with one list of classes"
+        )
+    return train_set, val_set
+
+
+def build_loaders(
+    config: Config,
+    ranks: Ranks,
+    micro_batch_size: int,
+    train_set: PackedDataset,
+    val_set: PackedDataset | None,
+    agree: Agree,
+) -> tuple[VideoLoader, VideoLoader | None]:
+    """The loader of the training split, and of the validation split if there is one; `agree` joins what the ranks find
+    bad."""
+    shared = {"rank": ranks.rank, "world_size": ranks.world_size, "device": ranks.device}
+    shared["micro_batch_size"] = micro_batch_size
+    loader = VideoLoader(
+        train_set,
+        config.data,
+        training=True,
+        batch_size=config.train.batch_size,
+        seed=config.train.seed,
+        agree=agree,
+        **shared,
+    )
+    return loader, VideoLoader(val_set, config.data, training=False, **shared) if val_set is not None else None
+
+
+def build_network(config: Config) -> nn.Module:
+    """The network in its initial state."""
+    torch.manual_seed(config.train.seed)
+    try:
+        net = build_model(_with_weights_of_run(config.model))
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    on_cpu = not torch.cuda.is_available()
+    if on_cpu and config.train.precision == "bf16" and any(isinstance(module, nn.Conv3d) for module in net.modules()):
+        raise UserError(
+            "train.precision=bf16: on a CPU, PyTorch's gradients of a 3D convolution are wrong where its kernel is "
+            "longer than its input; use fp32"
+        )
+    return prepare_batch_norm(net, config.train)
+
+
+def _with_weights_of_run(model: ModelConfig) -> ModelConfig:
+    """Where `pretrained` is the folder of a run or checkpoint, the same with the file of its weights."""
+    if model.pretrained is None or not Path(model.pretrained).is_dir():
+        return model
+    return replace(model, pretrained=str(find_checkpoint(Path(model.pretrained)) / "model.safetensors"))
+
+
+def check_phases(config: Config) -> None:
+    """Raises UserError if the network of a phase cannot go on with the weights of the phase before."""
+    phases = config.split_phases()
+    if len(phases) == 1:
+        return
+    shapes = []
+    for number, phase in enumerate(phases, 1):
+        with torch.device("meta"):
+            net = build_model(phase.model.without_files())
+        shapes.append({name: tuple(value.shape) for name, value in net.state_dict().items()})
+        for name, shape in shapes[0].items():
+            if shapes[-1].get(name) != shape:
+                model = phase.model
+                raise UserError(
+                    f"phase {number}: {name} has shape {shapes[-1].get(name)} with num_segments={model.num_segments}, "
+                    f"{shape} in phase 1: model.arch={model.arch} with model.head={model.head} cannot change it; use "
+                    "the same num_segments in all phases, or another network"
+                )
+
+
+def describe_run(config: Config, ranks: Ranks, net: nn.Module, loader: VideoLoader) -> str:
+    """What is about to be trained, in a line; all of it is in config.yaml."""
+    model, train = config.model, config.train
+    parameters = sum(parameter.numel() for parameter in net.parameters())
+    learning_rate = config.optimizer.scaled_learning_rate(train.batch_size)
+    name = model.arch if isinstance(net, VideoNet) else f"{model.arch}-{model.depth}"
+    return (
+        f"{name}, {parameters / 1e6:.2f} M parameters, {model.num_classes} classes; "
+        f"{len(loader.dataset)} samples, {loader.steps_per_epoch} steps of {train.batch_size} clips an epoch; "
+        f"{ranks.world_size} rank(s), {ranks.device.type}, {train.precision}; learning rate {learning_rate:g}"
+    )

@@ -1,0 +1,150 @@
+"""Checkpoints: folders that appear whole or not at all, with all that evaluation and prediction need.
+
+RUN/checkpoints/step-00000120/
+    model.safetensors    the network alone; what evaluate, predict and anyone else's code read
+    model_raw.safetensors    with train.ema_decay: the network that is trained, of which that is the moving average
+    checkpoint.json      classes, input specification, where in the run it was taken, metrics, versions
+    config.yaml          the resolved configuration
+    mp_rank_00_… .pt     DeepSpeed's: optimizer and everything else that training goes on from
+RUN/checkpoints/last, best    text files with a folder's name
+"""
+
+import json
+import platform
+import shutil
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from launch.training.config import Config, load_config
+from model import build_model
+from sharding.errors import UserError
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """checkpoint.json."""
+
+    step: int
+    """Optimizer steps taken since the beginning of the run."""
+    epoch: int
+    """Whole epochs taken."""
+    classes: tuple[str, ...]
+    """Class names; the place is the class id."""
+    packing: dict
+    """The packing settings of the training split: what a video goes through before the network sees it."""
+    train_fingerprint: str
+    """Which packed data it was trained on."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Figures of the evaluation at this point, if there was one."""
+    versions: dict[str, str] = field(default_factory=lambda: describe_versions())
+    format_version: int = FORMAT_VERSION
+
+
+def describe_versions() -> dict[str, str]:
+    """Versions that bear on a result."""
+    names = ("vpsn", "torch", "torchvision", "deepspeed", "av", "numpy")
+    return {"python": platform.python_version()} | {name: version(name) for name in names}
+
+
+def write_checkpoint(
+    folder: Path, net: nn.Module, info: CheckpointInfo, config: Config, raw: nn.Module | None = None
+) -> None:
+    """Writes the parts of a checkpoint that evaluation and prediction need: of `net`, and if it is an average the `raw`
+    network too."""
+    _write_tensors(net, folder / "model.safetensors")
+    if raw is not None:
+        _write_tensors(raw, folder / "model_raw.safetensors")
+    (folder / "config.yaml").write_text(config.to_yaml())
+    write_info(folder, info)
+
+
+def _write_tensors(net: nn.Module, path: Path) -> None:
+    tensors = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
+    save_file(tensors, path)
+
+
+def write_info(folder: Path, info: CheckpointInfo) -> None:
+    """Writes checkpoint.json."""
+    temporary = folder / ".checkpoint.json"
+    temporary.write_text(json.dumps(asdict(info), indent=1) + "\n")
+    temporary.replace(folder / "checkpoint.json")
+
+
+def read_info(folder: Path) -> CheckpointInfo:
+    """Reads checkpoint.json.
+
+    Raises:
+        UserError: it is missing, damaged, or of a newer version.
+    """
+    try:
+        values = json.loads((folder / "checkpoint.json").read_text())
+        if values["format_version"] > FORMAT_VERSION:
+            raise UserError(f"{folder}: made by a newer version of this program (format {values['format_version']})")
+        return CheckpointInfo(**values | {"classes": tuple(values["classes"])})
+    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise UserError(f"{folder}: damaged checkpoint: {' '.join(str(error).split())}") from error
+
+
+def point(folder: Path, pointer: str, name: str) -> None:
+    """Lets `pointer` ("last" or "best") name the checkpoint `name`."""
+    temporary = folder / f".{pointer}"
+    temporary.write_text(name + "\n")
+    temporary.replace(folder / pointer)
+
+
+def pointed(folder: Path, pointer: str) -> str | None:
+    """The name of the checkpoint that `pointer` names, or None."""
+    path = folder / pointer
+    return path.read_text().strip() if path.exists() else None
+
+
+def remove_old_checkpoints(folder: Path, keep: int) -> None:
+    """Keeps the newest `keep` checkpoints and those that `last` and `best` name."""
+    names = sorted(path.name for path in folder.glob("step-*"))
+    kept = {pointed(folder, "last"), pointed(folder, "best"), *names[-keep:]}
+    for name in names:
+        if name not in kept:
+            shutil.rmtree(folder / name)
+
+
+def find_checkpoint(path: Path) -> Path:
+    """The checkpoint folder that `path` means: itself, or a run's best one, or where there is no best one its last.
+
+    Raises:
+        UserError: there is none.
+    """
+    if (path / "checkpoint.json").exists():
+        return path
+    folder = path if path.name == "checkpoints" else path / "checkpoints"
+    name = pointed(folder, "best") or pointed(folder, "last")
+    if name is None:
+        raise UserError(
+            f"{path}: no checkpoint there; give a run folder, or a folder with checkpoint.json and model.safetensors"
+        )
+    return folder / name
+
+
+def load_checkpoint(path: Path) -> tuple[nn.Module, CheckpointInfo, Config]:
+    """The trained network, in eval mode on the CPU, with its description and configuration; nothing is unpickled.
+
+    Raises:
+        UserError: no checkpoint, a damaged one, one of a newer version, or of a network that cannot be imported.
+    """
+    folder = find_checkpoint(path)
+    config, info = load_config(folder / "config.yaml"), read_info(folder)
+    try:
+        net = build_model(config.model.without_files())
+    except ValueError as error:
+        raise UserError(f"{folder}: {error}") from error
+    try:
+        net.load_state_dict(load_file(folder / "model.safetensors"))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise UserError(f"{folder}: damaged checkpoint: {' '.join(str(error).split())}") from error
+    return net.eval(), info, config

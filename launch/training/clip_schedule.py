@@ -1,0 +1,46 @@
+"""The phases of a run: what changes from one to the next, as data; `Config.split_phases` makes a
+configuration of each."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class ClipConfig:
+    """Clips, and the learning rate and BatchNorm that go with them; null leaves what the other sections say."""
+
+    num_segments: int | None = None
+    """In the place of data.num_segments."""
+    sampling: Literal["segments", "dense"] | None = None
+    """In the place of data.sampling."""
+    frame_stride: int | None = None
+    """In the place of data.frame_stride."""
+    learning_rate: float | None = None
+    """In the place of optimizer.learning_rate, and like it scaled with the batch size."""
+    batch_norm: Literal["train", "partial", "frozen"] | None = None
+    """In the place of train.batch_norm."""
+
+    def changes(self) -> dict[str, dict[str, Any]]:
+        """What it replaces, by section of the configuration."""
+        names = {
+            "data": ("num_segments", "sampling", "frame_stride"),
+            "model": ("num_segments",),
+            "optimizer": ("learning_rate",),
+            "train": ("batch_norm",),
+        }
+        return {
+            section: {name: getattr(self, name) for name in fields if getattr(self, name) is not None}
+            for section, fields in names.items()
+        }
+
+
+@dataclass(frozen=True)
+class PhaseConfig(ClipConfig):
+    """A phase: so many epochs of these clips. It goes on from the weights of the one before, with a new optimizer."""
+
+    epochs: int = 1
+    """Epochs of this phase."""
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1:
+            raise ValueError(f"phases: epochs={self.epochs}: use 1 or more")

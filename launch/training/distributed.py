@@ -1,0 +1,150 @@
+"""The ranks of a run: who they are, what they exchange besides gradients, and errors raised on all of them alike."""
+
+import itertools
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+
+from sharding.errors import UserError
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among all of the job."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def is_main_process(self) -> bool:
+        return self.rank == 0
+
+
+def expected_world_size() -> int:
+    """The number of ranks that the launcher describes in the environment."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+@cache
+def _host_group() -> dist.ProcessGroup | None:
+    """Over which the processes talk about what does not lie on their devices; None is the default group."""
+    return None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
+
+
+def barrier() -> None:
+    """Waits for all ranks."""
+    dist.barrier(group=_host_group())
+
+
+def any_rank(flag: bool, ranks: Ranks) -> bool:
+    """Whether `flag` holds on any rank; waits for the other ranks' processes, not for the devices."""
+    if ranks.world_size == 1:
+        return flag
+    value = torch.tensor(int(flag))
+    dist.all_reduce(value, dist.ReduceOp.MAX, group=_host_group())
+    return bool(value)
+
+
+def gather_objects(value: object, ranks: Ranks) -> list:
+    """What each rank gives, by rank, on all of them; waits like `any_rank`."""
+    values = [value] * ranks.world_size
+    if ranks.world_size > 1:
+        dist.all_gather_object(values, value, group=_host_group())
+    return values
+
+
+def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
+    """The sum of `values` over all ranks, in place."""
+    dist.all_reduce(values)
+    return values
+
+
+Value = TypeVar("Value")
+
+
+def gather_over_ranks(value: Value) -> list[Value]:
+    """The values of all ranks, in the order of the ranks, on each of them."""
+    values: list = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+class Agreement:
+    """The union over the ranks of the sample ids that each of them gives, as `VideoLoader` wants it.
+
+    Called by all ranks together, once a step. It travels between the processors' memories, so no rank waits for its
+    GPU; as long as nobody has anything to say it costs one number.
+    """
+
+    def __init__(self):
+        self._group = dist.new_group(backend="gloo")
+
+    def __call__(self, sample_ids: list[int]) -> list[int]:
+        count = torch.tensor([len(sample_ids)])
+        dist.all_reduce(count, group=self._group)
+        if not count.item():
+            return []
+        lists: list = [None] * dist.get_world_size()
+        dist.all_gather_object(lists, sample_ids, group=self._group)
+        return sorted({sample_id for ids in lists for sample_id in ids})
+
+
+# The launcher ends all processes of a machine soon after the first; the one that speaks is to be the first.
+_SILENT_SECONDS = 5.0
+
+
+@contextmanager
+def errors_once() -> Iterator[None]:
+    """A UserError within leaves the first process of each machine as it is, and the others silently, with exit code 2
+    and a little later."""
+    try:
+        yield
+    except UserError:
+        if int(os.environ.get("LOCAL_RANK", "0")) == 0:
+            raise
+        time.sleep(_SILENT_SECONDS)
+        sys.exit(2)
+
+
+@contextmanager
+def errors_on_all_ranks(ranks: Ranks) -> Iterator[None]:
+    """A UserError within, on some of the ranks, becomes that of the lowest of these on all; all must come here."""
+    found = None
+    try:
+        yield
+    except UserError as error:
+        found = str(error)
+    errors = gather_objects(found, ranks)
+    for rank, error in enumerate(errors):
+        if error is not None:
+            raise UserError(error if errors[0] == error else f"rank {rank}: {error}")
+
+
+_FIRST, _COUNT = 20_000, 12_000
+"""Below 32,768: from there on Linux hands out ports by itself, to anybody, before the ranks have come to theirs."""
+
+
+_turns = itertools.count(os.getpid() * 37)  # processes that ask at the same time begin at different ones
+
+
+def free_port() -> int:
+    """A port that nobody listens on; each call gives another one.
+
+    Raises:
+        OSError: there is none.
+    """
+    for turn in itertools.islice(_turns, _COUNT):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("", _FIRST + turn % _COUNT))
+            return _FIRST + turn % _COUNT
+    raise OSError(f"no free port from {_FIRST} to {_FIRST + _COUNT - 1}")

@@ -1,0 +1,227 @@
+"""DeepSpeed behind a small surface; the one module that imports it: start ranks, build the engine, save and load."""
+
+import errno
+import hashlib
+import logging
+import os
+import socket
+import sys
+from datetime import timedelta
+from importlib.metadata import version
+from pathlib import Path
+
+from launch.training.distributed import Ranks, _host_group, any_rank, barrier, sum_over_ranks
+from launch.training.optimizers import build_optimizer, parameter_groups
+
+# DeepSpeed builds its communication kernels at first use and finds the build tools of this environment on the PATH.
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+
+# They are kept for each environment by itself, or two of them would build anew in turns.
+os.environ.setdefault(
+    "TORCH_EXTENSIONS_DIR",
+    str(
+        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        / "torch_extensions"
+        / ("vpsn-" + hashlib.sha256(f"{sys.prefix} {version('torch')}".encode()).hexdigest()[:12])
+    ),
+)
+
+import numpy as np
+import torch
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # said, it is not guessed with a warning
+
+import deepspeed
+import torch.distributed as dist
+from torch import nn
+
+from launch.training.config import Config
+from launch.training.forward import AUTOCAST_DTYPES
+from model.resnet import to_channels_last
+from sharding.errors import UserError
+
+Engine = deepspeed.DeepSpeedEngine
+
+
+def check_device(config: Config) -> None:
+    """Raises UserError if this machine has not got what `config.train` needs, before anything is begun."""
+    train = config.train
+    if not torch.cuda.is_available():
+        if train.require_gpu:
+            raise UserError("train.require_gpu=true, but this machine has no GPU that torch can use; use false")
+        if train.precision == "fp16":
+            raise UserError("train.precision=fp16 needs a GPU, and this run has none; use bf16 or fp32")
+        if train.sync_batch_norm:
+            raise UserError("train.sync_batch_norm=true needs GPUs, and this run has none; use false")
+    elif train.precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise UserError(f"train.precision=bf16: {torch.cuda.get_device_name()} has no bf16; use fp16 or fp32")
+
+
+def start_ranks(timeout_seconds: float = 600.0) -> Ranks:
+    """Joins the process group that the launcher describes in the environment; alone if there is no launcher.
+
+    Args:
+        timeout_seconds: limit on every collective operation.
+
+    Raises:
+        UserError: this machine has too few GPUs for its ranks, or another program listens on MASTER_PORT.
+    """
+    if "RANK" not in os.environ:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    if torch.cuda.is_available():
+        local_rank, num_gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if local_rank >= num_gpus:
+            raise UserError(f"LOCAL_RANK={local_rank}: this machine has {num_gpus} GPU(s); start as many ranks on it")
+        device = torch.device("cuda", local_rank)
+        torch.cuda.set_device(device)
+    else:
+        device = torch.device("cpu")
+        if "OMP_NUM_THREADS" not in os.environ:  # ranks on one machine share its cores
+            ranks_here = int(os.environ.get("LOCAL_SIZE", "1"))
+            torch.set_num_threads(max(1, (os.cpu_count() or 1) // ranks_here))
+    if not dist.is_initialized():
+        if device.type == "cpu" and not any(Path(os.environ["TORCH_EXTENSIONS_DIR"]).rglob("*.so")):
+            print("building DeepSpeed's communication kernel for this environment: once, about a minute", flush=True)
+        _join("nccl" if device.type == "cuda" else "gloo", timedelta(seconds=timeout_seconds))
+    return Ranks(dist.get_rank(), dist.get_world_size(), device)
+
+
+def stop_ranks() -> None:
+    """Leaves the process group."""
+    _host_group.cache_clear()
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _join(backend: str, timeout: timedelta) -> None:
+    try:
+        deepspeed.init_distributed(backend, timeout=timeout, verbose=False)
+    except dist.DistNetworkError as error:
+        if errno.errorcode[errno.EADDRINUSE] not in str(error):
+            raise
+        port = os.environ["MASTER_PORT"]
+        raise UserError(
+            f"MASTER_PORT={port} is in use on this machine, by another run perhaps; choose another, as with "
+            f"deepspeed --master_port={int(port) + 1}"
+        ) from error
+    _host_group()
+    # DeepSpeed's all-reduce between the processes of a machine keeps its memory in files of 69 MB that nobody removes.
+    # Once all have opened them they need no names.
+    barrier()
+    for path in Path("/dev/shm").glob(f"deepspeed_allreduce_buffer_{os.getuid()}_*_{os.environ['MASTER_PORT']}_*"):
+        path.unlink(missing_ok=True)
+
+
+def deepspeed_options(config: Config, world_size: int) -> dict:
+    """DeepSpeed's configuration dictionary, derived from ours.
+
+    Raises:
+        UserError: the batch cannot be shared, or `config.deepspeed` contradicts another section.
+    """
+    train = config.train
+    share = train.batch_size // world_size
+    micro_batch_size = train.micro_batch_size or share
+    if train.batch_size % (world_size * micro_batch_size):
+        raise UserError(
+            f"train.batch_size={train.batch_size} is not a multiple of {world_size} rank(s) times "
+            f"train.micro_batch_size={micro_batch_size}; change one of them"
+        )
+    derived = {
+        "train_batch_size": train.batch_size,
+        "train_micro_batch_size_per_gpu": micro_batch_size,
+        "gradient_accumulation_steps": share // micro_batch_size,
+        "gradient_clipping": config.optimizer.clip_norm,
+        "zero_optimization": {"stage": train.zero_stage},
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": sys.maxsize,
+    }
+    if train.precision in AUTOCAST_DTYPES:
+        dtype = str(AUTOCAST_DTYPES[train.precision]).removeprefix("torch.")
+        derived["torch_autocast"] = {"enabled": True, "dtype": dtype}
+    return _merge(derived, config.deepspeed, "deepspeed")
+
+
+def build_engine(config: Config, net: nn.Module, options: dict, ranks: Ranks) -> Engine:
+    """The DeepSpeed engine around `net`, its optimizer over `parameter_groups`; `options` are `deepspeed_options`."""
+    learning_rate = config.optimizer.scaled_learning_rate(config.train.batch_size)
+    optimizer = build_optimizer(config.optimizer, parameter_groups(net, config.optimizer), learning_rate)
+    # DeepSpeed shares parameters as flat memory and refuses channels-last ones; ZeRO 1 and 2 keep them flat for good.
+    net.to(ranks.device, memory_format=torch.contiguous_format)
+    engine, *_ = deepspeed.initialize(model=net, optimizer=optimizer, config=options)
+    if config.train.zero_stage == 0:
+        to_channels_last(net)
+    if config.train.compile:
+        engine.compile()
+    return engine
+
+
+def set_learning_rate(engine: Engine, learning_rate: float) -> None:
+    """Sets the learning rate of the next optimizer step, times each group's own factor."""
+    for group in engine.optimizer.param_groups:
+        group["lr"] = learning_rate * group["learning_rate_factor"]
+
+
+def note_loss(engine: Engine, loss: torch.Tensor, steps_per_epoch: int) -> None:
+    """Tells the loss of a forward pass, its mean over the ranks, to an optimizer whose steps depend on it."""
+    note = getattr(engine.basic_optimizer, "note_loss", None)
+    if note is not None:
+        mean = sum_over_ranks(loss.detach().to(torch.float64, copy=True)) / dist.get_world_size()
+        note(mean, *divmod(engine.global_steps, steps_per_epoch))
+
+
+def seed_step(engine: Engine, seed: int, rank: int) -> None:
+    """Seeds dropout by (seed, step, micro-batch, rank), so that a resumed run drops what an undisturbed one would."""
+    micro_batch = engine.micro_steps % engine.gradient_accumulation_steps()
+    entropy = np.random.SeedSequence([seed, engine.global_steps, micro_batch, rank])
+    torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
+
+
+def average_buffers(net: nn.Module, world_size: int) -> None:
+    """Makes BatchNorm's running statistics the mean over the ranks, so that all evaluate and save the same network."""
+    if world_size == 1:
+        return
+    for buffer in net.buffers():
+        if buffer.is_floating_point():
+            sum_over_ranks(buffer).div_(world_size)
+
+
+def is_finite(net: nn.Module, ranks: Ranks) -> bool:
+    """Whether all weights and buffers are numbers, on all ranks; waits for the device."""
+    tensors = [value for value in net.state_dict().values() if value.is_floating_point()]
+    return not any_rank(not torch.stack([value.isfinite().all() for value in tensors]).all(), ranks)
+
+
+def save_engine(engine: Engine, folder: Path, name: str, state: dict) -> None:
+    """Writes parameters, buffers and optimizer to folder/name, called on all ranks; `state` is kept with them."""
+    scaler = engine.torch_autocast_z0_gradscaler  # of fp16 without ZeRO, which DeepSpeed leaves out
+    state = state | {"loss_scale": scaler.state_dict() if scaler else None}
+    engine.save_checkpoint(str(folder), tag=name, client_state=state, save_latest=False)
+
+
+def load_engine(engine: Engine, folder: Path, name: str) -> dict:
+    """Loads what `save_engine` wrote, on all ranks, and returns its `state`."""
+    path, state = engine.load_checkpoint(str(folder), tag=name)
+    if path is None:
+        raise UserError(f"{folder / name}: DeepSpeed finds no checkpoint there")
+    if state.get("loss_scale"):
+        engine.torch_autocast_z0_gradscaler.load_state_dict(state["loss_scale"])
+    return state
+
+
+def _merge(derived: dict, extra: dict, path: str) -> dict:
+    merged = dict(derived)
+    for key, value in extra.items():
+        if isinstance(value, dict) and isinstance(merged.get(key), dict):
+            merged[key] = _merge(merged[key], value, f"{path}.{key}")
+        elif key in merged and merged[key] != value:
+            raise UserError(
+                f"{path}.{key}={value!r} contradicts {merged[key]!r}, said by the other sections; change it there"
+            )
+        else:
+            merged[key] = value
+    return merged

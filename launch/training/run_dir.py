@@ -1,0 +1,173 @@
+"""The folder of a training run: begun, gone on with, saved to."""
+
+import logging
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from safetensors.torch import load_file
+from torch import nn
+
+from launch.training.checkpoint import (
+    CheckpointInfo,
+    point,
+    pointed,
+    read_info,
+    remove_old_checkpoints,
+    write_checkpoint,
+    write_info,
+)
+from launch.training.config import Config, load_config
+from launch.training.distributed import Ranks, any_rank, barrier
+from launch.training.ema import WeightEma
+from launch.training.engine import Engine, load_engine, save_engine
+from pipeline.loader import VideoLoader
+from sharding.errors import UserError
+
+log = logging.getLogger("launch.training.run_dir")
+
+# What may differ between a run and its continuation: it changes where and how fast, not what is computed. Of the data
+# section its own `shaping` tells.
+MUTABLE_ON_RESUME = {
+    "": ("run_dir", "resume"),
+    "train": (
+        *("micro_batch_size", "log_every_steps", "save_every_steps", "keep_checkpoints", "wandb"),
+        *("require_gpu", "timeout_seconds", "heartbeat_timeout_seconds"),
+    ),
+}
+
+
+def open_run(config: Config, classes: tuple[str, ...], ranks: Ranks) -> Path:
+    """Makes the run folder; the first rank checks whether the one there may be gone on with.
+
+    Raises:
+        UserError: it cannot be written, or it holds a run and `resume` is "never", or a run of another configuration
+            or other classes.
+    """
+    run_dir = Path(config.run_dir)
+    path, folder = run_dir / "config.yaml", run_dir / "checkpoints"
+    try:
+        (run_dir / "logs").mkdir(parents=True, exist_ok=True)
+        (run_dir / "logs" / f"rank-{ranks.rank}.log").open("a").close()
+        if not ranks.is_main_process:
+            return run_dir
+        last = pointed(folder, "last")
+        if last is None:
+            path.write_text(config.to_yaml())
+            return run_dir
+    except OSError as error:
+        raise UserError(f"run_dir={run_dir} cannot be written: {error.strerror}; choose another") from error
+    if config.resume == "never":
+        raise UserError(f"run_dir={run_dir} holds a run already; go on with --resume, or choose another --run_dir")
+    check_same_run(load_config(path), config, run_dir)
+    if read_info(folder / last).classes != classes:
+        raise UserError(
+            f"run_dir={run_dir} holds a run with other classes than those of data.train={config.data.train}"
+        )
+    return run_dir
+
+
+def last_checkpoint(run_dir: Path) -> Path | None:
+    """The newest checkpoint of a run."""
+    name = pointed(run_dir / "checkpoints", "last")
+    return run_dir / "checkpoints" / name if name else None
+
+
+def resume(run_dir: Path, engine: Engine, loader: VideoLoader, average: WeightEma, ranks: Ranks) -> bool:
+    """Takes the newest checkpoint, if there is one, into the engine, the loader and the average; returns whether it is
+    of the end of an epoch and has not been evaluated."""
+    last = last_checkpoint(run_dir)
+    if last is None:
+        return False
+    state = load_engine(engine, last.parent, last.name)
+    loader.load_state_dict(state["loader"])
+    average.load(last / "model.safetensors", engine.global_steps)
+    log.info("resumed from %s", last)
+    return any_rank(ranks.is_main_process and loader.step == 0 and not read_info(last).metrics, ranks)
+
+
+class PhaseEnd(NamedTuple):
+    """What a phase of a run leaves to the next, besides its last checkpoint."""
+
+    loader: dict
+    """Its loader's state."""
+    steps: int
+    """Optimizer steps taken since the beginning of the run."""
+
+
+def take_weights(net: nn.Module, run_dir: Path) -> None:
+    """Takes the weights that were trained last into a network around which no engine was built yet."""
+    last = last_checkpoint(run_dir)
+    raw = last / "model_raw.safetensors"
+    net.load_state_dict(load_file(raw if raw.exists() else last / "model.safetensors"))
+
+
+def begin_phase(before: PhaseEnd, run_dir: Path, engine: Engine, loader: VideoLoader, average: WeightEma) -> None:
+    """Goes on counting where the phase before ended, with clips and an optimizer of its own."""
+    loader.epoch, loader.excluded = before.loader["epoch"], tuple(before.loader["excluded"])
+    engine.global_steps = before.steps
+    average.load(last_checkpoint(run_dir) / "model.safetensors", before.steps)
+
+
+def save_run(
+    run_dir: Path,
+    engine: Engine,
+    loader: VideoLoader,
+    average: WeightEma,
+    info: CheckpointInfo,
+    config: Config,
+    ranks: Ranks,
+) -> None:
+    """Saves on all ranks together; the folder bears its final name only once everything in it is written."""
+    folder = run_dir / "checkpoints"
+    name = f"step-{info.step:08d}"
+    temporary = folder / f".unfinished-{name}"
+    if ranks.is_main_process:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+    barrier()
+    save_engine(engine, folder, temporary.name, {"loader": loader.state_dict()})
+    if ranks.is_main_process:
+        raw = engine.module if average.module is not engine.module else None
+        write_checkpoint(temporary, average.module, info, config, raw)
+    barrier()
+    if ranks.is_main_process:
+        shutil.rmtree(folder / name, ignore_errors=True)
+        temporary.rename(folder / name)
+        point(folder, "last", name)
+        remove_old_checkpoints(folder, config.train.keep_checkpoints)
+    barrier()
+
+
+def record_evaluation(run_dir: Path, metrics: dict[str, float], ranks: Ranks) -> None:
+    """Writes the figures into the newest checkpoint; it is the best one if no other has a higher top-1 accuracy."""
+    if not ranks.is_main_process:
+        return
+    folder = run_dir / "checkpoints"
+    last, best = pointed(folder, "last"), pointed(folder, "best")
+    # Without figures it will be evaluated again, so they come last.
+    if best is None or metrics["top1"] >= read_info(folder / best).metrics.get("top1", 0.0):
+        point(folder, "best", last)
+    write_info(folder / last, replace(read_info(folder / last), metrics=metrics))
+
+
+def check_same_run(old: Config, new: Config, run_dir: Path) -> None:
+    """Raises UserError if `new` would train something else than `old`."""
+    before, now = (
+        asdict(config)
+        | {"data": config.data.sampling_settings(), "phases": dict(enumerate(map(asdict, config.phases), 1))}
+        for config in (old, new)
+    )
+    for section, names in MUTABLE_ON_RESUME.items():
+        for values in (before, now):
+            for name in names:
+                (values[section] if section else values).pop(name)
+    for section, values in now.items():
+        if values != before[section]:
+            changed = [name for name in values if values[name] != before[section].get(name)]
+            first = changed[0] if changed else next(name for name in before[section] if name not in values)
+            raise UserError(
+                f"run_dir={run_dir} holds a run with {section}.{first}={before[section].get(first)!r}, not "
+                f"{values.get(first)!r}; use the same, or choose another --run_dir"
+            )

@@ -1,0 +1,99 @@
+"""The record of a run: messages on the console and in files, figures as JSON lines, in TensorBoard and, if wanted,
+in Weights & Biases."""
+
+import json
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from torch.utils.tensorboard import SummaryWriter
+
+from sharding.errors import UserError
+
+
+def start_logging(run_dir: Path, rank: int) -> None:
+    """The first rank's messages and all ranks' errors go to the console, everything to run_dir/logs/rank-N.log."""
+    folder = run_dir / "logs"
+    folder.mkdir(parents=True, exist_ok=True)
+    form = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S")
+    console = logging.StreamHandler(sys.stdout if rank == 0 else sys.stderr)
+    console.setLevel(logging.INFO if rank == 0 else logging.ERROR)
+    handlers: list[logging.Handler] = [logging.FileHandler(folder / f"rank-{rank}.log"), console]
+    for handler in handlers:
+        handler.setFormatter(form)
+    for name in ("launch", "pipeline"):
+        logger = logging.getLogger(name)
+        logger.handlers[:] = handlers
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+
+
+class RunLog:
+    """Figures of the first rank, in run_dir/metrics.jsonl and run_dir/tensorboard; silent on the others.
+
+    Each line has `kind`, `step` (optimizer steps so far), `seconds` (Unix time) and figures. Kinds: "train" (means
+    over the steps since the last such line), "epoch" (how many different samples all ranks saw since it began, or was
+    resumed), "evaluation". Begun at `step`, it drops what an earlier process wrote beyond: it will come again.
+
+    With `wandb_config`, which describes the run, the figures go to Weights & Biases too.
+    """
+
+    def __init__(self, run_dir: Path, rank: int, step: int, wandb_config: dict | None = None):
+        self._file = self._writer = self._wandb = None
+        if rank != 0:
+            return
+        path = run_dir / "metrics.jsonl"
+        kept = [line for line in read_metrics(run_dir) if line["step"] <= step]
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        temporary.replace(path)
+        self._file = path.open("a", buffering=1)
+        self._writer = SummaryWriter(run_dir / "tensorboard", purge_step=step + 1)
+        if wandb_config is not None:
+            self._wandb = _start_wandb(run_dir, wandb_config)
+
+    def write(self, kind: str, step: int, **figures: float) -> None:
+        if self._file is None:
+            return
+        self._file.write(json.dumps({"kind": kind, "step": step, "seconds": round(time.time(), 3), **figures}) + "\n")
+        for name, value in figures.items():
+            self._writer.add_scalar(f"{kind}/{name}", value, step)
+        if self._wandb is not None:
+            self._wandb.log({f"{kind}/{name}": value for name, value in figures.items()}, step=step)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._writer.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+
+def check_wandb() -> None:
+    """Raises UserError if Weights & Biases is not installed."""
+    try:
+        import wandb  # noqa: F401
+    except ImportError as error:
+        raise UserError("train.wandb=true needs the wandb package; pip install 'vpsn[wandb]'") from error
+
+
+def _start_wandb(run_dir: Path, config: dict) -> Any:
+    """Begins the record, or goes on with that of the run in this folder."""
+    import wandb
+
+    path = run_dir / "wandb-id.txt"
+    if not path.exists():
+        path.write_text(uuid4().hex + "\n")
+    return wandb.init(dir=run_dir, id=path.read_text().strip(), resume="allow", config=config, name=run_dir.name)
+
+
+def read_metrics(run_dir: Path) -> list[dict]:
+    """The lines of a run's metrics.jsonl; a last line that a killed process left unfinished is left out."""
+    path = run_dir / "metrics.jsonl"
+    if not path.exists():
+        return []
+    *whole, _unfinished = path.read_text().split("\n")
+    return [json.loads(line) for line in whole]

@@ -1,0 +1,187 @@
+"""A run of training, or a phase of it, from top to bottom: epochs, steps, logs, evaluations, checkpoints."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from launch.training.batch_norm import set_training_mode
+from launch.training.builders import build_loaders, build_network, describe_run
+from launch.training.checkpoint import CheckpointInfo
+from launch.training.config import Config
+from launch.training.distributed import Agreement, Ranks, errors_on_all_ranks, sum_over_ranks
+from launch.training.ema import WeightEma
+from launch.training.engine import (
+    average_buffers,
+    build_engine,
+    deepspeed_options,
+    is_finite,
+    note_loss,
+    seed_step,
+    set_learning_rate,
+)
+from launch.training.evaluation import evaluate
+from launch.training.losses import training_losses
+from launch.training.lr_schedule import learning_rate_factor
+from launch.training.mfu import Utilization
+from launch.training.mixup import build_mixing
+from launch.training.preemption import StopRequest
+from launch.training.run_dir import PhaseEnd, begin_phase, record_evaluation, resume, save_run, take_weights
+from launch.training.run_log import RunLog
+from launch.training.step_meter import DivergedError, StepMeter, describe_step
+from pipeline.loader import VideoBatch
+from sharding.dataset import PackedDataset
+
+log = logging.getLogger("launch.training.trainer")
+
+
+class Trainer:
+    """One run, or a phase of it that follows on another. All that training goes on from is the engine's, the loader's
+    and the average's; the rest follows from the step."""
+
+    def __init__(
+        self,
+        config: Config,
+        ranks: Ranks,
+        train_set: PackedDataset,
+        val_set: PackedDataset | None,
+        before: PhaseEnd | None = None,
+    ):
+        self.config, self.ranks, self.train_set = config, ranks, train_set
+        self.run_dir, train = Path(config.run_dir), config.train
+        options = deepspeed_options(config, ranks.world_size)
+        micro_batch_size, agree = options["train_micro_batch_size_per_gpu"], Agreement()
+        with errors_on_all_ranks(ranks):
+            self.loader, self.val_loader = build_loaders(config, ranks, micro_batch_size, train_set, val_set, agree)
+            net = build_network(config)
+        if before is not None:
+            take_weights(net, self.run_dir)
+        self.average = WeightEma(net, train.ema_decay, ranks.device)
+        self.mix = build_mixing(train, config.model.num_classes)
+        self.engine = build_engine(config, net, options, ranks)
+        utilization = Utilization(config.model, config.data.crop_size, ranks.device, train.precision)
+        self.meter = StepMeter(ranks, utilization)
+        self.evaluation_due = False
+        if before is not None:
+            begin_phase(before, self.run_dir, self.engine, self.loader, self.average)
+        elif config.resume == "auto":
+            self.evaluation_due = resume(self.run_dir, self.engine, self.loader, self.average, ranks)
+        self.log = RunLog(self.run_dir, ranks.rank, self.step, asdict(config) if train.wandb else None)
+        self.stop = StopRequest(ranks)
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps taken since the beginning of the run."""
+        return self.loader.epoch * self.loader.steps_per_epoch + self.loader.step
+
+    def train(self, enough: Callable[[], bool] = lambda: False) -> bool:
+        """Until the last epoch, or until it is `enough`, which is asked before each, or until a signal asks to leave:
+        then all is saved, and it returns False."""
+        log.info("%s", describe_run(self.config, self.ranks, self.engine.module, self.loader))
+        if self.evaluation_due:
+            self.evaluate()
+        while not enough() and self.loader.epoch < self.config.train.epochs:
+            if not self.train_epoch():
+                return False
+            self.save()
+            if self.stop.asked():
+                return False
+            self.evaluate()
+        log.info("finished %d epochs in %s", self.loader.epoch, self.run_dir)
+        return True
+
+    def end(self) -> PhaseEnd:
+        """For the next phase to go on from."""
+        return PhaseEnd(self.loader.state_dict(), self.engine.global_steps)
+
+    def close(self) -> None:
+        """Stops the reading threads and writes out what is buffered."""
+        for loader in (self.loader, self.val_loader):
+            if loader is not None:
+                loader.close()
+        self.log.close()
+
+    def train_epoch(self) -> bool:
+        """What is left of the loader's epoch; returns False if it left in the middle of it."""
+        train = self.config.train
+        set_training_mode(self.engine, train)
+        times_seen = torch.zeros(len(self.train_set), dtype=torch.int32, device=self.ranks.device)
+        for batch in self.meter.timed(self.loader):
+            losses = self.train_step(batch)
+            self.meter.add(losses, self.engine.global_steps + (not batch.is_last_micro_batch), len(batch.labels))
+            times_seen[batch.sample_ids] += 1
+            if not batch.is_last_micro_batch:
+                continue
+            self.average.update()
+            if self.step % train.log_every_steps == 0 or self.loader.step == 0:
+                self.log_step(self.meter.take())
+            if self.loader.step > 0 and self.save_within_epoch():
+                return False
+        sum_over_ranks(times_seen)
+        figures = {"samples_seen": int((times_seen > 0).sum()), "most_times_seen": int(times_seen.max())}
+        figures["excluded"] = len(self.loader.excluded)
+        self.log.write("epoch", self.step, epoch=self.loader.epoch, **figures)
+        return True
+
+    def train_step(self, batch: VideoBatch) -> dict[str, torch.Tensor]:
+        """Forward, backward and, once the batch is complete, the optimizer's step; returns the losses."""
+        engine = self.engine
+        seed_step(engine, self.config.train.seed, self.ranks.rank)
+        clips, labels = self.mix(batch.clips, batch.labels)
+        net = engine.module
+        outputs = engine(clips, *batch.labels_of(net.given_levels).values(), with_losses=True)
+        level_labels = batch.labels_of(net.level_names)
+        losses = training_losses(outputs, labels, self.config.loss, net.synthesizer_names, level_labels)
+        engine.backward(losses["loss"])
+        set_learning_rate(engine, self.learning_rate(engine.global_steps))
+        note_loss(engine, losses["loss"], self.loader.steps_per_epoch)
+        engine.step()
+        return losses
+
+    def learning_rate(self, step: int) -> float:
+        """Of the optimizer step that follows `step` others."""
+        train = self.config.train
+        factor = learning_rate_factor(self.config.schedule, step, self.loader.steps_per_epoch, train.epochs)
+        return self.config.optimizer.scaled_learning_rate(train.batch_size) * factor
+
+    def log_step(self, figures: dict[str, float]) -> None:
+        steps = self.loader.steps_per_epoch
+        figures = figures | {"epoch": self.step / steps, "learning_rate": self.learning_rate(self.step - 1)}
+        self.log.write("train", self.step, **figures)
+        epochs_left = self.config.train.epochs - figures["epoch"]
+        line = describe_step(figures, epochs_left, steps * self.config.train.batch_size)
+        log.info("epoch %.2f, step %d: %s", figures["epoch"], self.step, line)
+
+    def evaluate(self) -> None:
+        """Accuracy on the validation split, if there is one, of what was saved last."""
+        if self.val_loader is None:
+            return
+        model, precision = self.config.model, self.config.train.precision
+        evaluation = evaluate(self.average.module, self.val_loader, model.num_classes, precision, model.levels)
+        record_evaluation(self.run_dir, evaluation.figures(), self.ranks)
+        self.log.write("evaluation", self.step, epoch=self.loader.epoch, **evaluation.figures())
+        log.info("after epoch %d: %s", self.loader.epoch, evaluation)
+
+    def save_within_epoch(self) -> bool:
+        """Saves if it is time to, or if a signal asks to leave, which it returns."""
+        every, asked = self.config.train.save_every_steps, self.stop.asked()
+        if asked or (every and self.step % every == 0):
+            self.save()
+        return asked
+
+    def save(self) -> None:
+        """A checkpoint of this moment, with statistics of BatchNorm that agree over the ranks."""
+        for net in dict.fromkeys((self.engine.module, self.average.module)):
+            average_buffers(net, self.ranks.world_size)
+        if not is_finite(self.engine.module, self.ranks):
+            raise DivergedError(f"weights are not finite after step {self.step}")
+        info = CheckpointInfo(
+            step=self.step,
+            epoch=self.loader.epoch,
+            classes=self.train_set.manifest.classes,
+            packing=self.train_set.manifest.settings,
+            train_fingerprint=self.train_set.fingerprint,
+        )
+        save_run(self.run_dir, self.engine, self.loader, self.average, info, self.config, self.ranks)

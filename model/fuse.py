@@ -1,0 +1,122 @@
+"""After training: the network with its filters fixed, for prediction and export.
+
+BN is folded into the convolution before it. A synthesizer becomes the bag of filters it has produced: BN is folded into
+its kernels and its compression; where T is fixed, its zeros and ones become the order in which the groups are joined,
+and what it drops is not computed. (A learned T stays a 1x1 convolution: merged into the kernels before or behind it, it
+would multiply their channels by G.)
+"""
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import fuse_conv_bn_eval
+
+from model.resnet import VideoResNet
+from model.synthesizer import GROUPS, FixedFusion, SpatialBag, Synthesizer, pool_in_place
+
+
+def fuse_batch_norm(net: VideoResNet) -> VideoResNet:
+    """A copy of `net` for inference: in evaluation mode, without gradients, with the same logits up to rounding."""
+    net = copy.deepcopy(net).eval().requires_grad_(False)
+    for module in list(net.modules()):
+        for name, child in module.named_children():
+            if type(child) is Synthesizer:
+                setattr(module, name, FrozenSynthesizer(child))
+    for module in list(net.modules()):
+        _fold_batch_norms(module)
+    return net
+
+
+def _fold_batch_norms(module: nn.Module) -> None:
+    """Folds BN into the plain convolutions among the children: convX and bnX of a block, neighbours in a sequence.
+
+    What is neither a sequence nor a class of ours is left: its convX and bnX may follow each other in any order.
+    """
+    if not (isinstance(module, nn.Sequential) or type(module).__module__.startswith(f"{__package__}.")):
+        return
+    children = dict(module.named_children())
+    for name, child in children.items():
+        bn = str(int(name) + 1) if name.isdecimal() else name.replace("conv", "bn")
+        if isinstance(child, nn.Conv2d) and isinstance(children.get(bn), nn.BatchNorm2d):
+            setattr(module, name, _channels_last(fuse_conv_bn_eval(child, children[bn])))
+            setattr(module, bn, nn.Identity())
+
+
+class FrozenSynthesizer(nn.Module):
+    """What a trained synthesizer computes in evaluation mode, without BN."""
+
+    def __init__(self, synthesizer: Synthesizer) -> None:
+        super().__init__()
+        spatial: SpatialBag = synthesizer.spatial
+        fusion = synthesizer.fusion
+        self.kind = fusion.kind if isinstance(fusion, FixedFusion) else "learned"
+        self.pooling, self.relu = spatial.pooling, spatial.relu
+        self.fusion = fusion if self.kind == "learned" else None
+        self.temporal, self.expand = synthesizer.temporal, synthesizer.expand
+
+        factor, shift = _affine(spatial.bn)
+        factors, shifts = factor.chunk(GROUPS), shift.chunk(GROUPS)
+        group = len(factor) // GROUPS
+        # Of a dropping T only the first c/G channels of each spatial group are ever seen.
+        kept = group // GROUPS if self.kind == "dropout" else group
+        self.small = _scaled(spatial.small, factors[1], shifts[1], kept)
+        self.large = _scaled(spatial.large, factors[2], shifts[2], kept)
+        # The unchanged groups' BN goes into the compression; that of a pooled one stays behind the pooling, through
+        # which neither a negative factor nor a shift (the padding has none) could be moved.
+        weights, nothing = list(synthesizer.compress.weight.chunk(GROUPS)), torch.zeros_like(shifts[0])
+        biases = [shifts[0], nothing, nothing, nothing]
+        weights[0] = weights[0] * factors[0][:, None, None, None]
+        if self.pooling == "none":
+            weights[3], biases[3] = weights[3] * factors[3][:, None, None, None], shifts[3]
+        for i in (0, 3):
+            weights[i], biases[i] = weights[i][:kept], biases[i][:kept]
+        self.widths = [len(bias) for bias in biases]
+        self.compress = _convolution(torch.cat(weights), torch.cat(biases))
+        self.register_buffer("pool_factor", factors[3][:kept, None, None].clone())
+        self.register_buffer("pool_shift", shifts[3][:kept, None, None].clone())
+        self.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Folded frames (B*T, C, H, W) -> the same shape"""
+        return self.expand(self.temporal(self._fuse(self._spatial(self.compress(x))))).add_(x)
+
+    def _spatial(self, x: Tensor) -> list[Tensor]:
+        identity, small, large, pool = x.split(self.widths, dim=1)
+        if self.pooling != "none":
+            pool = torch.addcmul(self.pool_shift, pool_in_place(pool, self.pooling, (3, 3)), self.pool_factor)
+        return [identity, self.small(small), self.large(large), pool]
+
+    def _fuse(self, groups: list[Tensor]) -> Tensor:
+        if self.kind == "shuffle":
+            groups = [sub_group for row in zip(*(group.chunk(GROUPS, dim=1) for group in groups)) for sub_group in row]
+        x = torch.cat(groups, dim=1)
+        x = F.relu(x, inplace=True) if self.relu else x
+        if self.kind == "dropout":
+            return torch.cat([x] * GROUPS, dim=1)
+        return x if self.fusion is None else self.fusion(x)
+
+
+def _affine(bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """BN in evaluation mode is x * factor + shift, each (channels,)."""
+    factor = bn.weight * torch.rsqrt(bn.running_var + bn.eps)
+    return factor, bn.bias - bn.running_mean * factor
+
+
+def _scaled(kernel: nn.Module, factor: Tensor, shift: Tensor, kept: int) -> nn.Module:
+    """The kernel, a convolution or a row and a column of them, with BN folded into it and its first `kept` outputs."""
+    first, last = ([kernel[0]], kernel[1]) if isinstance(kernel, nn.Sequential) else ([], kernel)
+    weight = (last.weight * factor[:, None, None, None])[:kept]
+    folded = _convolution(weight, shift[:kept], padding=last.padding, dilation=last.dilation)
+    return nn.Sequential(*first, folded) if first else folded
+
+
+def _convolution(weight: Tensor, bias: Tensor, **options: tuple[int, int]) -> nn.Conv2d:
+    module = nn.Conv2d(weight.shape[1], weight.shape[0], weight.shape[2:], **options)
+    module.weight, module.bias = nn.Parameter(weight.detach().clone()), nn.Parameter(bias.detach().clone())
+    return _channels_last(module)
+
+
+def _channels_last(module: nn.Conv2d) -> nn.Conv2d:
+    return module.to(memory_format=torch.channels_last)

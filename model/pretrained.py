@@ -1,0 +1,123 @@
+"""Pretrained weights: torchvision's ImageNet ResNets or a file, into any backbone, with nothing left unsaid."""
+
+import logging
+import pickle
+import urllib.error
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
+
+CLASSIFIER = "fc"
+
+
+def load_pretrained(net: nn.Module, source: str, depth: int) -> None:
+    """Loads `source`, "imagenet" or the path of a .pth, .pt or .safetensors file, into `net`.
+
+    A classifier of another size is left as initialised and reported; so is all that the architecture adds to its ResNet
+    if the weights have none of it.
+
+    Raises:
+        ValueError: the weights cannot be had, or their keys or shapes are not those of `net`.
+    """
+    state = read_weights(source, depth)
+    for prefix, module in net.named_modules():
+        if hasattr(module, "convert_2d_weights"):
+            module.convert_2d_weights(state, f"{prefix}.")
+    own = net.state_dict()
+    # Files written before BatchNorm counted its batches lack the counters; nothing here reads them.
+    fresh = {name for name in own if name.endswith("num_batches_tracked")}
+    for prefix in (name.removesuffix("bias") for name in own if name.split(".")[-2:] == [CLASSIFIER, "bias"]):
+        names = {prefix + "weight", prefix + "bias"}
+        if all(name in state and state[name].shape != own[name].shape for name in names):
+            old, new = (len(tensors[prefix + "bias"]) for tensors in (state, own))
+            logger.info("%s: classifier of %d classes replaced by one of %d, newly initialised", source, old, new)
+            state = {name: value for name, value in state.items() if name not in names}
+            fresh |= names
+    added = extra_module_names(net)
+    if added and not added & state.keys():
+        logger.info("%s: has none of %d added tensors; they start from their initialisation", source, len(added))
+        fresh |= added
+    _check_keys(source, state, own, fresh)
+    net.load_state_dict(state, strict=False)
+
+
+def extra_module_names(net: nn.Module) -> set[str]:
+    """Names in `net`'s state dict of what no two-dimensional ResNet has: its modules say so in `added`."""
+    prefixes = tuple(
+        f"{prefix}.{child}.".removeprefix(".")
+        for prefix, module in net.named_modules()
+        for child in getattr(module, "added", ())
+    )
+    return {name for name in net.state_dict() if name.startswith(prefixes)}
+
+
+def read_weights(source: str, depth: int) -> dict[str, Tensor]:
+    """The state dict of `source`; only tensors are ever unpickled.
+
+    Raises:
+        ValueError: no such file, not weights, or torchvision's weights cannot be downloaded.
+    """
+    if source == "imagenet":
+        return _download_imagenet(depth)
+    path = Path(source)
+    if not path.is_file():
+        raise ValueError(
+            f"model.pretrained={source!r}: no such file; give imagenet or the path of a .pth or .safetensors file"
+        )
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (safetensors.SafetensorError, RuntimeError, EOFError, ValueError, OSError, pickle.UnpicklingError) as error:
+        raise ValueError(f"model.pretrained={source!r}: not a file of tensors: {str(error).splitlines()[0]}") from error
+    return _unwrap(source, state)
+
+
+def _unwrap(source: str, state: object) -> dict[str, Tensor]:
+    """The tensors of a checkpoint, which may wrap them in "state_dict", "model" or "module" or prefix "module."."""
+    for wrapper in ("state_dict", "model", "module"):
+        if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
+            state = state[wrapper]
+    if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"model.pretrained={source!r}: holds no state dict (a mapping from names to tensors)")
+    return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+def _download_imagenet(depth: int) -> dict[str, Tensor]:
+    from torchvision.models import get_model_weights
+
+    weights = get_model_weights(f"resnet{depth}").IMAGENET1K_V1
+    try:
+        return weights.get_state_dict(progress=False, check_hash=True, map_location="cpu", weights_only=True)
+    except (urllib.error.URLError, OSError, RuntimeError) as error:
+        raise ValueError(
+            f"model.pretrained='imagenet': {weights.url} could not be downloaded ({error}); "
+            "download it where there is a network and give its path"
+        ) from error
+
+
+def _check_keys(source: str, state: Mapping[str, Tensor], own: Mapping[str, Tensor], fresh: set[str]) -> None:
+    problems = {
+        "missing keys": sorted(own.keys() - state.keys() - fresh),
+        "unknown keys": sorted(state.keys() - own.keys()),
+        "wrong shapes": [
+            f"{name} {tuple(state[name].shape)} instead of {tuple(value.shape)}"
+            for name, value in own.items()
+            if name in state and state[name].shape != value.shape
+        ],
+    }
+    found = [f"{problem}: {_listed(names)}" for problem, names in problems.items() if names]
+    if found:
+        raise ValueError(f"model.pretrained={source!r}: {'; '.join(found)}")
+
+
+def _listed(names: list[str], most: int = 20) -> str:
+    """The names, or the first of them and how many more there are: weights of another depth lack hundreds."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

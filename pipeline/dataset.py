@@ -1,0 +1,140 @@
+"""Opens a packed dataset wherever it lies: in a folder, in object storage or on a web server.
+
+    dataset = open_dataset("s3://bucket/k400/train", cache_dir="/nvme/vpsn", cache_bytes=500 * 10**9)
+
+Of a remote dataset the manifest, the table and the quarantine are fetched when it is opened, the shards when they are
+read or ahead of that. It must be reachable whenever it is opened, also if all of it is in the cache: only the server
+knows whether it has changed, and all machines of a run must see the same.
+"""
+
+import os
+import re
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+
+from pipeline.remote.cache import ShardCache
+from pipeline.remote.eviction import locked
+from pipeline.remote.transport import MissingError, RemoteFolder, RetryPolicy, hash_file
+from sharding.dataset import PackedDataset, load_dataset, load_table
+from sharding.errors import UserError
+from sharding.manifest import MANIFEST, QUARANTINE, TABLE, Manifest, fingerprint_of, load_manifest, parse_manifest
+
+DEFAULT_CACHE_BYTES = 100 * 10**9
+
+_SHARD_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*\.tar")
+_DAMAGED_MANIFESTS = 3
+
+
+def open_dataset(
+    location: str | Path,
+    cache_dir: str | Path | None = None,
+    cache_bytes: int = DEFAULT_CACHE_BYTES,
+    retry: RetryPolicy | None = None,
+) -> PackedDataset:
+    """Opens a packed split and makes the cheap checks of `load_dataset`.
+
+    Args:
+        location: the folder that holds manifest.json, or its URL: s3://, gs://, https:// or another that fsspec knows.
+        cache_dir: a folder for what is fetched, best on a fast local disk; see `default_cache_dir`.
+        cache_bytes: of shards, at most, in that folder, whichever datasets they belong to.
+        retry: how long a server is bothered before it is given up.
+
+    Raises:
+        UserError: of it RemoteError if it could not be fetched.
+    """
+    if not is_remote(location):
+        return load_dataset(location)
+    remote = RemoteFolder(str(location), retry)
+    manifest = _fetch_manifest(remote)
+    _check_names(manifest, remote)
+    root = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
+    directory = root.absolute() / manifest.fingerprint
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with locked(directory / ".lock"):
+            dataset = _fetch_table(remote, manifest, directory)
+    except OSError as error:
+        raise UserError(f"{error.filename or directory}: {error.strerror}; the cache must be writable") from error
+    return replace(dataset, shard_source=ShardCache(remote, directory, manifest.shards, cache_bytes))
+
+
+def read_manifest(location: str | Path, retry: RetryPolicy | None = None) -> Manifest:
+    """The manifest of a packed split, wherever it lies. Raises UserError."""
+    return _fetch_manifest(RemoteFolder(str(location), retry)) if is_remote(location) else load_manifest(Path(location))
+
+
+def is_remote(location: str | Path) -> bool:
+    """Whether this is a URL."""
+    return "://" in str(location)
+
+
+def default_cache_dir() -> Path:
+    """$VPSN_CACHE, or vpsn in the user's folder of caches ($XDG_CACHE_HOME or ~/.cache)."""
+    if own := os.environ.get("VPSN_CACHE"):
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "vpsn"
+
+
+def _fetch_manifest(remote: RemoteFolder) -> Manifest:
+    """The manifest, if it is as it was when its fingerprint was made; else it is fetched again, a few times."""
+    where = remote.name_of(MANIFEST)
+    problem = None
+    for _ in range(_DAMAGED_MANIFESTS):
+        content = remote.read(MANIFEST)
+        try:
+            manifest = parse_manifest(content, where)
+        except UserError as error:
+            problem = error
+            continue
+        if fingerprint_of(vars(manifest)) == manifest.fingerprint:
+            return manifest
+        problem = UserError(f"{where}: does not fit its own fingerprint; upload it again as it was packed")
+    raise problem
+
+
+def _check_names(manifest: Manifest, remote: RemoteFolder) -> None:
+    names = [shard.name for shard in manifest.shards]
+    for name in names:
+        if not _SHARD_NAME.fullmatch(name):  # it becomes a file in the cache
+            raise UserError(f"{remote.name_of(MANIFEST)}: {name!r} is no name of a shard; pack this split again")
+    if len(set(names)) != len(names):
+        raise UserError(f"{remote.name_of(MANIFEST)}: names a shard twice; pack this split again")
+
+
+def _fetch_table(remote: RemoteFolder, manifest: Manifest, directory: Path) -> PackedDataset:
+    """Makes the folder, which the caller has locked, that of the dataset without its shards, and opens it."""
+    table = directory / TABLE
+    if not _is_whole(table, manifest):
+        partial = directory / f"{TABLE}.partial"
+        with partial.open("w+b") as file:
+            remote.download(TABLE, file, digest=manifest.table_sha256)
+        partial.replace(table)
+    try:
+        _replace(directory / QUARANTINE, remote.read(QUARANTINE))
+    except MissingError:  # nothing is set aside
+        (directory / QUARANTINE).unlink(missing_ok=True)
+    _replace(directory / MANIFEST, manifest.to_json().encode())
+    try:
+        return load_table(directory)
+    except UserError as error:
+        table.unlink(missing_ok=True)  # the next attempt fetches it again
+        raise UserError(f"{remote}: {error}, or upload it again") from error
+
+
+def _is_whole(table: Path, manifest: Manifest) -> bool:
+    """Whether the cached table is that of the manifest; where no hash tells, what was once complete is."""
+    if not table.is_file():
+        return False
+    if not manifest.table_sha256:
+        return (table.parent / MANIFEST).is_file()
+    hashed = sha256()
+    with table.open("rb") as file:
+        hash_file(file, hashed)
+    return hashed.hexdigest() == manifest.table_sha256
+
+
+def _replace(path: Path, content: bytes) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(content)
+    partial.replace(path)

@@ -1,0 +1,209 @@
+"""Profiles: in what form the frames of a video are stored. A profile is a function; PROFILES names them all."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sharding.errors import MediaError
+from sharding.records import VideoRecord
+from sharding.video.decode import VideoInfo
+from sharding.video.encode import EncodedVideo, FrameChoice, choose_frames, encode_h264, encode_jpegs, offsets_array
+from sharding.video.source import FrameFolder, VideoFile, is_folder, open_jpeg, open_source
+
+
+@dataclass(frozen=True)
+class ProfileSettings:
+    """How samples are encoded; all of it shapes the bytes."""
+
+    profile: str = "h264"
+    max_frames: int = 64
+    short_side: int = 256
+    quality: int = 23
+    decode_check: bool = True
+
+
+@dataclass(frozen=True)
+class EncodedSample:
+    """One sample, ready to be written: the media component as a file, and what the table says of it."""
+
+    suffix: str
+    media: Path
+    """A file of our own in the working folder, or the source itself."""
+    num_frames: int
+    fps: float
+    width: int
+    height: int
+    offsets: np.ndarray | None = None
+    """int32 (num_frames + 1): where in the media each frame begins, if it is a row of JPEGs."""
+    details: dict[str, Any] = field(default_factory=dict)
+    """Of the source and of what was done, for KEY.json."""
+
+
+def encode_sample(videos: Path, record: VideoRecord, settings: ProfileSettings, target: Path) -> EncodedSample:
+    """Encodes the video of `record` under a profile, into the file `target` if one is needed. Raises MediaError."""
+    return PROFILES[settings.profile].encode(videos / record.source, record, settings, target)
+
+
+def encode_h264_sample(path: Path, record: VideoRecord, settings: ProfileSettings, target: Path) -> EncodedSample:
+    """At most max_frames evenly spaced frames, short side at most short_side, every frame a keyframe."""
+    choice = _choice(record, settings.max_frames, settings.short_side)
+    return _mp4(encode_h264(path, target, choice, keyframe_every=1, crf=settings.quality), target)
+
+
+def encode_dense_sample(path: Path, record: VideoRecord, settings: ProfileSettings, target: Path) -> EncodedSample:
+    """Every frame, short side at most short_side, a keyframe every 8 frames."""
+    choice = _choice(record, None, settings.short_side)
+    return _mp4(encode_h264(path, target, choice, keyframe_every=8, crf=settings.quality), target)
+
+
+def encode_jpeg_sample(path: Path, record: VideoRecord, settings: ProfileSettings, target: Path) -> EncodedSample:
+    """The frames of h264 as a row of JPEGs. JPEG files small enough go in as they are."""
+    choice = _choice(record, settings.max_frames, settings.short_side)
+    if is_folder(path):
+        sample = _join_jpegs(path, choice, settings.decode_check, target)
+        if sample is not None:
+            return sample
+    video, offsets = encode_jpegs(path, target, choice, settings.quality)
+    return _sample("jpgs", target, video, offsets)
+
+
+def copy_sample(path: Path, record: VideoRecord, settings: ProfileSettings, target: Path) -> EncodedSample:
+    """The original bytes, after every frame was decoded; what training decoders would misread is encoded anew.
+
+    The reason is then given as `reencoded` in KEY.json. JPEG files are joined to a row.
+    """
+    if is_folder(path):
+        sample = _join_jpegs(path, _choice(record, None, None), settings.decode_check, target)
+        reason = "frames of several sizes or kinds" if sample is None else ""
+    else:
+        with open_source(path) as source:
+            reason, num_frames, size = _inspect(source, record, settings.decode_check)
+            info = source.info
+        sample = EncodedSample(
+            _copy_suffix(info), path, num_frames, info.fps, *size, details=_details(info, num_frames)
+        )  # fmt: skip
+    if reason or sample is None:
+        video = encode_h264(path, target, _choice(record, None, None), keyframe_every=8, crf=18)
+        sample = _mp4(video, target)
+        sample.details["reencoded"] = reason
+    return sample
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A way to store frames."""
+
+    encode: Callable[[Path, VideoRecord, ProfileSettings, Path], EncodedSample]
+    quality: tuple[int, int, int] | None
+    """The least, the greatest and the default value of the option, if the profile has it."""
+
+
+PROFILES = {
+    "h264": Profile(encode_h264_sample, (0, 51, 23)),
+    "jpeg": Profile(encode_jpeg_sample, (1, 95, 85)),
+    "dense": Profile(encode_dense_sample, (0, 51, 23)),
+    "copy": Profile(copy_sample, None),
+}
+
+_COPIED_CODECS = {"h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mpeg2video", "mjpeg"}
+_COPIED_CONTAINERS = ("mov", "matroska", "avi")
+
+
+def _choice(record: VideoRecord, max_frames: int | None, short_side: int | None) -> FrameChoice:
+    return FrameChoice(max_frames, short_side, record.start_seconds, record.end_seconds)
+
+
+def _join_jpegs(path: Path, choice: FrameChoice, decode_check: bool, target: Path) -> EncodedSample | None:
+    """A row of JPEG files as they are; None if they must be decoded and encoded to fit the profile or each other."""
+    folder = FrameFolder(path)
+    files = folder.chosen_files(choice.start_seconds, choice.end_seconds)
+    if not files:
+        raise MediaError("decode", "not one frame in it, or none between start and end")
+    chosen = choose_frames(np.arange(len(files), dtype=float), choice.max_frames)
+    width, height = folder.info.width, folder.info.height
+    if choice.short_side and min(width, height) > choice.short_side:
+        return None
+    offsets = [0]
+    with target.open("wb") as output:
+        for number in chosen:
+            with open_jpeg(files[number], files[number].name, decode_check) as image:
+                if image.size != (width, height) or image.mode != "RGB" or image.getexif().get(0x0112, 1) != 1:
+                    return None
+            with files[number].open("rb") as file:
+                shutil.copyfileobj(file, output)
+            offsets.append(output.tell())
+    fps = folder.info.fps * len(chosen) / len(files)
+    video = EncodedVideo(len(chosen), fps, width, height, folder.info, len(files))
+    return _sample("jpgs", target, video, offsets_array(offsets))
+
+
+def _inspect(source: VideoFile, record: VideoRecord, decode_check: bool) -> tuple[str, int, tuple[int, int]]:
+    """Why a file cannot be copied ("" if it can), its number of frames, and their (width, height)."""
+    info = source.info
+    source.check_whole()
+    num_packets = source.num_packets()
+    reason = _why_not_copy(info, record)
+    size = (info.width, info.height)
+    if not decode_check:
+        return reason, num_packets, size
+    num_frames = 0
+    for time, frame in source.frames():
+        num_frames += 1
+        if frame.rotation:
+            reason = reason or f"to be turned by {-frame.rotation % 360} degrees"
+        if (frame.width, frame.height) != size:
+            reason = reason or "its frames change their size"
+        if time < 0 or (frame.pts or 0) < 0:
+            reason = reason or "negative timestamps"
+    if not num_frames:
+        raise MediaError("decode", "not one frame in it")
+    if num_frames != num_packets:
+        reason = reason or f"{num_packets} packets gave {num_frames} frames"
+    return reason, num_frames, size
+
+
+def _why_not_copy(info: VideoInfo, record: VideoRecord) -> str:
+    if record.start_seconds is not None or record.end_seconds is not None:
+        return "only a part of the file is wanted"
+    if info.container not in _COPIED_CONTAINERS:
+        return f"container {info.container}"
+    if info.codec not in _COPIED_CODECS:
+        return f"codec {info.codec}"
+    if info.pixel_format not in ("yuv420p", "yuvj420p"):
+        return f"pixel format {info.pixel_format}"
+    return ""
+
+
+def _copy_suffix(info: VideoInfo) -> str:
+    if info.container == "matroska":
+        return "webm" if info.codec in ("vp8", "vp9", "av1") else "mkv"
+    return {"mov": "mp4"}.get(info.container, info.container)
+
+
+def _mp4(video: EncodedVideo, media: Path) -> EncodedSample:
+    return _sample("mp4", media, video, None)
+
+
+def _sample(suffix: str, media: Path, video: EncodedVideo, offsets: np.ndarray | None) -> EncodedSample:
+    details = _details(video.source, video.source_num_frames_decoded)
+    return EncodedSample(
+        suffix, media, video.num_frames, video.fps, video.width, video.height, offsets, details
+    )  # fmt: skip
+
+
+def _details(info: VideoInfo, num_frames_decoded: int) -> dict[str, Any]:
+    return {
+        "source_container": info.container,
+        "source_codec": info.codec,
+        "source_pixel_format": info.pixel_format,
+        "source_width": info.width,
+        "source_height": info.height,
+        "source_pixel_aspect": str(info.pixel_aspect),
+        "source_fps": info.fps,
+        "source_num_frames_decoded": num_frames_decoded,
+        "source_duration_seconds": round(info.duration_seconds, 6),
+    }

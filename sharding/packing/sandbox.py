@@ -1,0 +1,247 @@
+"""Encodes videos in a process of its own, so that a decoder that crashes, hangs or wants all memory costs one video.
+
+A worker keeps one such process over many videos, gives it the next one while it still writes the last, and starts
+another when it had to be stopped. Requests and replies are lines of JSON.
+
+    for outcome in thread_sandbox(limits).encode_all(requests):
+        ...    # an EncodedSample, or the MediaError that says why there is none
+"""
+
+import contextlib
+import ctypes
+import errno
+import json
+import os
+import resource
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sharding.errors import MediaError
+from sharding.packing.profiles import EncodedSample, ProfileSettings, encode_sample
+from sharding.records import VideoRecord
+
+_PR_SET_PDEATHSIG = 1
+_LARGEST_PICTURE_BYTES = 32 << 20  # of 4000 x 4000 pixels and more; allocations that are likely to fail
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one video may cost. They shape which videos fail, but not the bytes of those that do not."""
+
+    seconds: float = 120.0
+    """Time for a video; one more second is added for each MB of its file."""
+    memory_bytes: int = 4 << 30
+    """Memory of the encoding process, beyond what it needs at its start."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One video to encode into the file `target`."""
+
+    videos: Path
+    record: VideoRecord
+    settings: ProfileSettings
+    target: Path
+
+    def to_json(self) -> str:
+        values = {"videos": str(self.videos), "target": str(self.target), "settings": asdict(self.settings)}
+        return json.dumps(values | {"record": asdict(self.record)})
+
+    @classmethod
+    def from_json(cls, text: str) -> "Request":
+        values = json.loads(text)
+        record, settings = VideoRecord(**values["record"]), ProfileSettings(**values["settings"])
+        return cls(Path(values["videos"]), record, settings, Path(values["target"]))
+
+
+class Sandbox:
+    """One encoding process, started when first needed."""
+
+    def __init__(self, limits: Limits):
+        self.limits = limits
+        self._process: subprocess.Popen | None = None
+        self._received = b""
+        self._busy = False
+        """Whether a request was sent whose reply was not read."""
+
+    def encode_all(self, requests: Iterable[Request]) -> Iterator[EncodedSample | MediaError]:
+        """The outcome of each request, in order. While the caller works on one, the next is being encoded.
+
+        Raises OSError if the disk is full.
+        """
+        if self._busy:  # somebody did not want his last outcomes; they must not be taken for ours
+            self.close()
+        waiting = None
+        for request in requests:
+            outcome = self._receive(*waiting) if waiting else None
+            waiting = (request, self._send(request))
+            if outcome is not None:
+                yield outcome
+        if waiting:
+            yield self._receive(*waiting)
+
+    def close(self) -> None:
+        """Ends the process."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process, self._received, self._busy = None, b"", False
+
+    def _send(self, request: Request) -> float:
+        """Returns when the video must be done (time.monotonic)."""
+        for _ in range(2):
+            if self._process is None:
+                command = [sys.executable, "-m", "sharding.packing.sandbox", str(self.limits.memory_bytes)]
+                self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            try:
+                self._process.stdin.write(request.to_json().encode() + b"\n")
+                self._process.stdin.flush()
+                self._busy = True
+                break
+            except BrokenPipeError:  # it died after its last reply
+                self.close()
+        return time.monotonic() + self._seconds(request)
+
+    def _receive(self, request: Request, deadline: float) -> EncodedSample | MediaError:
+        reply = self._read_line(deadline)
+        if reply is None:
+            self.close()
+            return MediaError(
+                "decode",
+                f"stopped after {self._seconds(request):.0f} s, the limit for it (--time-limit, and 1 s for each MB)",
+            )
+        if not reply:
+            code = self._process.wait() if self._process else 0
+            self.close()
+            name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+            return MediaError("decode", f"the process that decoded it crashed ({name})")
+        self._busy = False
+        values = json.loads(reply)
+        if "errno" in values:
+            raise OSError(values["errno"], os.strerror(values["errno"]))
+        if "memory" in values:
+            self.close()
+            limit = self.limits.memory_bytes / 2**30
+            return MediaError("decode", f"{values['memory']}: it came to the {limit:.3g} GB of --memory-limit")
+        if "kind" in values:
+            return MediaError(values["kind"], values["message"])
+        sample = values["sample"]
+        offsets = None if sample["offsets"] is None else np.array(sample["offsets"], np.int32)
+        return EncodedSample(**sample | {"media": Path(sample["media"]), "offsets": offsets})
+
+    def _read_line(self, deadline: float) -> bytes | None:
+        """A line; empty if the process has died; None if the time is up."""
+        stream = self._process.stdout
+        while b"\n" not in self._received:
+            if not select.select([stream], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                return None
+            data = os.read(stream.fileno(), 1 << 16)
+            if not data:
+                return b""
+            self._received += data
+        line, _, self._received = self._received.partition(b"\n")
+        return line
+
+    def _seconds(self, request: Request) -> float:
+        with contextlib.suppress(OSError):
+            return self.limits.seconds + (request.videos / request.record.source).stat().st_size / 1e6
+        return self.limits.seconds
+
+
+_of_thread = threading.local()
+
+
+def thread_sandbox(limits: Limits) -> Sandbox:
+    """The sandbox of the calling thread, kept from one shard to the next."""
+    sandbox = getattr(_of_thread, "sandbox", None)
+    if sandbox is None or sandbox.limits != limits:
+        close_thread_sandbox()
+        sandbox = _of_thread.sandbox = Sandbox(limits)
+    return sandbox
+
+
+def close_thread_sandbox() -> None:
+    sandbox = getattr(_of_thread, "sandbox", None)
+    if sandbox is not None:
+        sandbox.close()
+        _of_thread.sandbox = None
+
+
+def serve(memory_bytes: int) -> None:
+    """The encoding process: answers requests until the standard input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the worker, interrupted, closes the input
+    # Whatever a library prints must not get among the replies.
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # a hanging decoder must not outlive its worker
+        limit = _memory("VmSize") + memory_bytes
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    for line in sys.stdin:
+        try:
+            replies.write(json.dumps(_answer(Request.from_json(line))) + "\n")
+            replies.flush()
+        except BrokenPipeError:  # the worker was killed; nobody waits for the reply
+            os._exit(1)
+
+
+def _answer(request: Request) -> dict[str, Any]:
+    try:
+        sample = encode_sample(request.videos, request.record, request.settings, request.target)
+    except MediaError as error:
+        numbers = _error_numbers(error)
+        for number in (errno.ENOSPC, errno.EDQUOT):  # a full disk is not the video's fault
+            if number in numbers:
+                return {"errno": number}
+        if errno.ENOMEM in numbers or _memory_is_short():
+            return {"memory": error.message}
+        return {"kind": error.kind, "message": error.message}
+    except MemoryError:
+        return {"memory": "out of memory"}
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return {"errno": error.errno}
+        return {"kind": "encode", "message": f"{type(error).__name__}: {error}"}
+    except Exception as error:  # one video must not stop the job, not even by a mistake of ours
+        return {"kind": "encode", "message": f"unexpected {type(error).__name__}: {error}"}
+    offsets = None if sample.offsets is None else sample.offsets.tolist()
+    values = {name: getattr(sample, name) for name in EncodedSample.__dataclass_fields__}
+    return {"sample": values | {"media": str(sample.media), "offsets": offsets}}
+
+
+def _memory_is_short() -> bool:
+    """Whether this process came near its limit: many decoders call a picture damaged when they get no memory for it."""
+    if sys.platform != "linux":
+        return False
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return limit != resource.RLIM_INFINITY and _memory("VmPeak") > limit - _LARGEST_PICTURE_BYTES
+
+
+def _memory(name: str) -> int:
+    """Bytes of address space of this process: VmSize, now, or VmPeak, at most."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split(f"{name}:")[1].split()[0]) << 10
+
+
+def _error_numbers(error: BaseException) -> set[int]:
+    """The errno of an error and of all that caused it."""
+    numbers = set()
+    cause: BaseException | None = error
+    while cause is not None:
+        numbers.add(errno.ENOMEM if isinstance(cause, MemoryError) else getattr(cause, "errno", None))
+        cause = cause.__cause__
+    return numbers
+
+
+if __name__ == "__main__":
+    serve(int(sys.argv[1]))

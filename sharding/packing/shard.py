@@ -1,0 +1,212 @@
+"""Packs one shard: the task that a worker process runs.
+
+A finished shard is three files: the tar, its index, and a part file in `.parts/` with its rows, failures and hashes.
+The part file is written last; without it the shard counts as not begun. Encoding itself happens in a sandbox.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sharding.errors import MediaError
+from sharding.files import file_sha256, write_atomically
+from sharding.packing.profiles import EncodedSample, ProfileSettings
+from sharding.packing.sandbox import Limits, Request, thread_sandbox
+from sharding.packing.tar import Component, FileRange, TarWriter, UnreadableError, format_index
+from sharding.records import VideoRecord
+
+PARTS = ".parts"
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """Everything a worker needs to pack shard number `shard` of the split in `directory`."""
+
+    directory: Path
+    shard: int
+    videos: Path
+    records: tuple[VideoRecord, ...]
+    labels: tuple[int, ...]
+    """Label ids of the records."""
+    level_labels: tuple[dict[str, int], ...]
+    """Label ids on further levels: one {level: label id} a record."""
+    settings: ProfileSettings
+    limits: Limits
+    retry_failed: bool = False
+    """Whether the videos that failed in a finished shard are tried again."""
+
+    @property
+    def name(self) -> str:
+        return f"shard-{self.shard:06d}.tar"
+
+
+@dataclass(frozen=True)
+class ShardResult:
+    """What the main process is told of a shard; the rest is in its part file."""
+
+    shard: int
+    samples: int
+    failures: int
+    kept: bool
+    """Whether it was found finished."""
+
+
+def pack_shard(task: ShardTask) -> ShardResult:
+    """Packs the shard, unless it is there already with the bytes that its part file tells.
+
+    A video that fails becomes a line of `failures`. Raises OSError if the disk is full or cannot be written.
+    """
+    part = read_part(task.directory, task.shard)
+    if part is not None and not _is_whole(task.directory, part):
+        part = None
+    kept = part is not None and not (task.retry_failed and part["failures"])
+    if not kept:
+        work = Path(tempfile.mkdtemp(prefix=f"work-{task.shard:06d}-", dir=task.directory / PARTS))
+        try:
+            part = _write_shard(task, work, part)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    return ShardResult(task.shard, len(part["rows"]), len(part["failures"]), kept)
+
+
+def read_part(directory: Path, shard: int) -> dict[str, Any] | None:
+    """The part file of a shard (name, bytes, sha256, index_sha256, rows, failures); None if it is not finished."""
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        return json.loads(part_path(directory, shard).read_text())
+    return None
+
+
+def write_part(directory: Path, shard: int, part: dict[str, Any]) -> None:
+    """Declares a shard finished."""
+    write_atomically(part_path(directory, shard), json.dumps(part))
+
+
+def part_path(directory: Path, shard: int) -> Path:
+    return directory / PARTS / f"shard-{shard:06d}.json"
+
+
+def _is_whole(directory: Path, part: dict[str, Any]) -> bool:
+    tar = directory / part["name"]
+    index = tar.with_suffix(".idx")
+    return (
+        tar.is_file()
+        and tar.stat().st_size == part["bytes"]
+        and index.is_file()
+        and file_sha256(index) == part["index_sha256"]
+        and file_sha256(tar) == part["sha256"]
+    )
+
+
+def _write_shard(task: ShardTask, work: Path, old_part: dict[str, Any] | None) -> dict[str, Any]:
+    """Writes the tar, its index and its part file; samples that `old_part` has are taken from the tar that is there."""
+    old_rows = {row["key"]: row for row in old_part["rows"]} if old_part else {}
+    requests = (
+        Request(task.videos, record, task.settings, work / f"media-{number % 2}")  # two: one is written, one is made
+        for number, record in enumerate(record for record in task.records if record.key not in old_rows)
+    )
+    outcomes = thread_sandbox(task.limits).encode_all(requests)
+    rows: list[dict[str, Any]] = []
+    failures: list[dict[str, str]] = []
+    parent = os.getppid()
+    with contextlib.closing(outcomes), TarWriter(work / task.name) as tar:
+        for record, label, level_labels in zip(task.records, task.labels, task.level_labels, strict=True):
+            if os.getppid() != parent:
+                raise RuntimeError("the process that gave this task has died")
+            if record.key in old_rows:
+                rows.append(_copy_sample(tar, task.directory / task.name, old_rows[record.key]))
+                continue
+            mark = tar.mark()
+            try:
+                outcome = next(outcomes)
+                if isinstance(outcome, MediaError):
+                    raise outcome
+                rows.append(_add_sample(tar, task.shard, record, label, level_labels, outcome))
+            except (MediaError, UnreadableError) as error:
+                tar.back_to(mark)
+                failures.append(_failure(record, error))
+    index = format_index(tar.components)
+    part = {
+        "name": task.name,
+        "bytes": tar.size,
+        "sha256": tar.sha256,
+        "index_sha256": hashlib.sha256(index.encode()).hexdigest(),
+        "rows": rows,
+        "failures": failures,
+    }
+    final = task.directory / task.name
+    (work / task.name).replace(final)
+    (work / "index").write_text(index)
+    (work / "index").replace(final.with_suffix(".idx"))
+    write_part(task.directory, task.shard, part)
+    return part
+
+
+def _copy_sample(tar: TarWriter, old_tar: Path, row: dict[str, Any]) -> dict[str, Any]:
+    """Writes the components of a sample that another tar holds; returns its row, changed."""
+    row = dict(row)
+    for part, suffix in [("media", row["suffix"]), ("index", "offsets"), ("cls", "cls"), ("json", "json")]:
+        if part == "index" and not row["index_bytes"]:
+            continue
+        content = FileRange(old_tar, row[f"{part}_offset"], row[f"{part}_bytes"])
+        row |= _range(part, tar.add(f"{row['key']}.{suffix}", content))
+    return row
+
+
+def _add_sample(
+    tar: TarWriter, shard: int, record: VideoRecord, label: int, level_labels: dict[str, int], sample: EncodedSample
+) -> dict[str, Any]:
+    """Writes the components of a sample and returns its row of the table."""
+    media = tar.add(f"{record.key}.{sample.suffix}", sample.media)
+    index = None
+    if sample.offsets is not None:
+        index = tar.add(f"{record.key}.offsets", np.ascontiguousarray(sample.offsets, "<i4").tobytes())
+    cls = tar.add(f"{record.key}.cls", str(label).encode())
+    shared = {
+        "key": record.key,
+        "label": label,
+        "num_frames": sample.num_frames,
+        "fps": sample.fps,
+        "width": sample.width,
+        "height": sample.height,
+        "source": printable(record.source),
+        "sha256": media.sha256,
+    } | {f"label_{level}": number for level, number in level_labels.items()}
+    about = shared | {
+        "label_name": record.label,
+        "start_seconds": record.start_seconds,
+        "end_seconds": record.end_seconds,
+        **sample.details,
+    }
+    description = tar.add(f"{record.key}.json", json.dumps(about, sort_keys=True).encode())
+    return shared | {
+        "suffix": sample.suffix,
+        "shard": shard,
+        **_range("media", media),
+        **_range("index", index),
+        **_range("cls", cls),
+        **_range("json", description),
+    }
+
+
+def _range(name: str, component: Component | None) -> dict[str, int]:
+    offset, size = (component.offset, component.size) if component else (0, 0)
+    return {f"{name}_offset": offset, f"{name}_bytes": size}
+
+
+def _failure(record: VideoRecord, error: MediaError | UnreadableError) -> dict[str, str]:
+    kind, message = (error.kind, error.message) if isinstance(error, MediaError) else ("open", str(error))
+    source, message = printable(record.source), printable(message)
+    return {"key": record.key, "label": record.label, "source": source, "kind": kind, "error": message}
+
+
+def printable(text: str) -> str:
+    """Text that UTF-8 can hold: bytes of a file name that are no UTF-8 are shown as \\udcxx."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,193 @@
+"""The folder of one split while it is packed: whose it is, what is finished in it, and how it becomes complete.
+
+OUT/SPLIT/.parts/plan.json              the plan that may be packed here, written first
+OUT/SPLIT/.parts/shard-000000.json      for each finished shard
+OUT/SPLIT/samples.parquet, failures.jsonl, and last manifest.json; then .parts vanishes
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sharding.errors import UserError
+from sharding.files import file_sha256, write_atomically
+from sharding.manifest import (
+    FAILURES,
+    FORMAT_VERSION,
+    MANIFEST,
+    TABLE,
+    Manifest,
+    Shard,
+    fingerprint_of,
+    load_manifest,
+    read_json_lines,
+    table_schema,
+)
+from sharding.packing.shard import PARTS, part_path, read_part, write_part
+from sharding.records import Annotations
+
+_PLAN = "plan.json"
+_ROWS_A_GROUP = 1 << 16
+
+
+@dataclass(frozen=True)
+class PackPlan:
+    """What will be packed, in what order."""
+
+    dataset: str
+    split: str
+    annotations: Annotations
+    shards: Sequence[np.ndarray]
+    """Numbers of the records in each shard."""
+    settings: Mapping[str, Any]
+    """Every option that shapes the bytes."""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over all of it; tells two plans apart."""
+        a = self.annotations
+        head = [FORMAT_VERSION, self.dataset, self.split, a.classes, a.flip_pairs, a.levels, dict(self.settings)]
+        digest = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
+        for r in a.records:
+            line = f"{r.key}\0{r.source}\0{r.label}\0{r.start_seconds}\0{r.end_seconds}\0{r.level_labels}\n"
+            digest.update(line.encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()
+
+
+def recorded_settings(directory: Path) -> Mapping[str, Any]:
+    """The settings by which a folder is packed already, whole or in part; none for a new folder."""
+    if (directory / MANIFEST).is_file():
+        return load_manifest(directory).settings
+    with contextlib.suppress(OSError, ValueError):
+        return json.loads((directory / PARTS / _PLAN).read_text())["settings"]
+    return {}
+
+
+@contextlib.contextmanager
+def claim_folder(directory: Path, plan: PackPlan, retry_failed: bool) -> Iterator[Manifest | None]:
+    """Makes the folder ready for this plan, for this process alone; yields the manifest if nothing is left to do.
+
+    Raises UserError if it holds something else, or another process is packing there.
+    """
+    fingerprint = plan.fingerprint
+    if (directory / MANIFEST).is_file():
+        manifest = load_manifest(directory)
+        _same_plan(directory, manifest.plan, fingerprint)
+        if not (retry_failed and manifest.failures):
+            yield manifest
+            return
+    parts = directory / PARTS
+    if directory.exists() and not parts.is_dir() and any(directory.iterdir()) and not (directory / MANIFEST).is_file():
+        raise UserError(f"--out {directory}: holds other files; give an empty or a new folder")
+    parts.mkdir(parents=True, exist_ok=True)
+    with (parts / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"--out {directory}: another process is packing there; wait for it") from None
+        if (directory / MANIFEST).is_file():
+            _reopen(directory, plan)
+        elif (parts / _PLAN).is_file():
+            _same_plan(directory, json.loads((parts / _PLAN).read_text())["plan"], fingerprint)
+        write_atomically(parts / _PLAN, json.dumps({"plan": fingerprint, "settings": dict(plan.settings)}))
+        for leftover in parts.glob("work-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        yield None
+
+
+def write_failures(directory: Path, num_shards: int) -> None:
+    failures = (failure for shard in range(num_shards) for failure in _part(directory, shard)["failures"])
+    write_atomically(directory / FAILURES, "".join(json.dumps(failure) + "\n" for failure in failures))
+
+
+def complete(directory: Path, plan: PackPlan) -> Manifest:
+    """Joins the parts into the table, and says in the manifest that the split is complete."""
+    annotations = plan.annotations
+    shards, num_failures = _write_table(directory, len(plan.shards), [level for level, _ in annotations.levels])
+    values = {
+        "format_version": FORMAT_VERSION,
+        "dataset": plan.dataset,
+        "split": plan.split,
+        "profile": plan.settings["profile"],
+        "classes": annotations.classes,
+        "flip_pairs": annotations.flip_pairs,
+        "levels": dict(annotations.levels),
+        "shards": tuple(shards),
+        "samples": sum(shard.samples for shard in shards),
+        "bytes": sum(shard.bytes for shard in shards),
+        "settings": dict(plan.settings),
+    }
+    manifest = Manifest(
+        **values,
+        failures=num_failures,
+        fingerprint=fingerprint_of(values),
+        plan=plan.fingerprint,
+        table_sha256=file_sha256(directory / TABLE),
+    )
+    write_atomically(directory / MANIFEST, manifest.to_json())
+    shutil.rmtree(directory / PARTS)
+    return manifest
+
+
+def _same_plan(directory: Path, recorded: str, fingerprint: str) -> None:
+    if recorded != fingerprint:
+        raise UserError(
+            f"--out {directory}: already holds another dataset, or this one packed with other options "
+            f"(plan {recorded[:16]}, not {fingerprint[:16]}); give another folder, or remove this one"
+        )
+
+
+def _reopen(directory: Path, plan: PackPlan) -> None:
+    """Makes a complete split one whose shards are finished but not joined, so that failed videos can be tried again."""
+    manifest = load_manifest(directory)
+    failures = {failure["key"]: failure for failure in read_json_lines(directory / FAILURES)}
+    rows = iter(pq.read_table(directory / TABLE).to_pylist())
+    for number, shard in enumerate(manifest.shards):
+        keys = (plan.annotations.records[i].key for i in plan.shards[number])
+        index = (directory / shard.name).with_suffix(".idx")
+        part = {
+            "name": shard.name,
+            "bytes": shard.bytes,
+            "sha256": shard.sha256,
+            "index_sha256": hashlib.sha256(index.read_bytes()).hexdigest() if index.is_file() else "",
+            "rows": [next(rows) for _ in range(shard.samples)],
+            "failures": [failures[key] for key in keys if key in failures],
+        }
+        write_part(directory, number, part)
+    (directory / MANIFEST).unlink()
+    (directory / TABLE).unlink()
+
+
+def _write_table(directory: Path, num_shards: int, levels: list[str]) -> tuple[list[Shard], int]:
+    """Writes samples.parquet in the order of the shards, some thousand rows at a time; also counts the failures."""
+    schema = table_schema(levels)
+    partial = directory / f"{TABLE}.partial"
+    shards, rows, num_failures = [], [], 0
+    with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
+        for number in range(num_shards):
+            part = _part(directory, number)
+            shards.append(Shard(part["name"], len(part["rows"]), part["bytes"], part["sha256"]))
+            num_failures += len(part["failures"])
+            rows += part["rows"]
+            if len(rows) >= _ROWS_A_GROUP or number == num_shards - 1:
+                writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+                rows = []
+    partial.replace(directory / TABLE)
+    return shards, num_failures
+
+
+def _part(directory: Path, shard: int) -> dict[str, Any]:
+    part = read_part(directory, shard)
+    if part is None:
+        raise RuntimeError(f"{part_path(directory, shard)}: vanished while packing")
+    return part

@@ -1,0 +1,265 @@
+"""Encodes chosen frames of a video, scaled and upright, into a file of their own: as H.264, or as a row of JPEGs.
+
+Frames are streamed: one is in memory at a time. One thread a video, so the bytes depend on the video and the options
+alone, not on the machine's cores.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation, VideoReformatter
+from PIL import Image
+
+from sharding.errors import MediaError
+from sharding.video.decode import LIBAV_ERRORS, VideoInfo, decode_all, open_video, reason, rgb_picture, rgb_settings
+from sharding.video.source import FrameFolder, VideoFile, open_source
+
+Write = Callable[[Any, int], None]
+OpenWriter = Callable[[tuple[int, int], Fraction], AbstractContextManager[Write]]
+
+
+@dataclass(frozen=True)
+class FrameChoice:
+    """Which frames of a video are kept, and at what size."""
+
+    max_frames: int | None = 64
+    """At most this many, evenly spaced in time; None keeps all."""
+    short_side: int | None = 256
+    """Frames whose short side is longer are scaled down to it; None keeps the size. Never enlarged."""
+    start_seconds: float | None = None
+    """Only frames shown in [start, end) are kept."""
+    end_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class EncodedVideo:
+    """What was written."""
+
+    num_frames: int
+    fps: float
+    width: int
+    height: int
+    source: VideoInfo
+    source_num_frames_decoded: int
+
+
+def encode_h264(path: Path, target: Path, choice: FrameChoice, keyframe_every: int = 1, crf: int = 23) -> EncodedVideo:
+    """Writes frames of `path` to `target` as H.264 in MP4: 4:2:0, 8 bit, limited range BT.601, no audio.
+
+    The result is decoded once to count its frames. Raises MediaError, with kind missing, open, decode or encode.
+    """
+
+    @contextmanager
+    def open_writer(size: tuple[int, int], fps: Fraction) -> Iterator[Write]:
+        options = {
+            "preset": "veryfast",
+            "tune": "fastdecode",
+            "crf": str(crf),
+            # With macroblock-tree rate control, one encoding in a hundred comes out differently from the others.
+            "x264-params": f"keyint={keyframe_every}:min-keyint={keyframe_every}:scenecut=0:bframes=0:mbtree=0",
+        }
+        flags = {"movflags": "+faststart", "fflags": "+bitexact"}
+        with av.open(str(target), "w", format="mp4", options=flags) as output:
+            stream = output.add_stream("libx264", rate=fps, options=options)
+            stream.width, stream.height = size
+            stream.pix_fmt = "yuv420p"
+            context = stream.codec_context
+            context.thread_count = 1
+            context.gop_size = keyframe_every
+            context.colorspace = 6  # SMPTE 170M, that is BT.601
+            context.color_range = int(ColorRange.MPEG)
+            context.color_primaries = int(ColorPrimaries.SMPTE170M)
+            context.color_trc = int(ColorTrc.SMPTE170M)
+
+            def write(frame, place: int) -> None:
+                frame.pts, frame.time_base = place, 1 / fps
+                frame.pict_type = 0  # not the source's: the encoder would obey it
+                output.mux(stream.encode(frame))
+
+            yield write
+            output.mux(stream.encode(None))
+
+    with open_source(path) as source:
+        video = encode_frames(source, choice, "yuv420p", open_writer)
+    with open_video(target) as (container, stream):
+        num_decoded = sum(1 for _ in decode_all(container, stream))
+    if num_decoded != video.num_frames:
+        raise MediaError("encode", f"{video.num_frames} frames went in, {num_decoded} came out")
+    return video
+
+
+def encode_jpegs(path: Path, target: Path, choice: FrameChoice, quality: int = 85) -> tuple[EncodedVideo, np.ndarray]:
+    """Writes frames of `path` to `target` as JPEGs (4:2:0), one after the other.
+
+    Also returns their offsets, int32 (num_frames + 1): frame i is the bytes [offsets[i], offsets[i + 1]).
+    Raises MediaError, with kind missing, open, decode or encode.
+    """
+    offsets: list[int] = []
+
+    @contextmanager
+    def open_writer(size: tuple[int, int], fps: Fraction) -> Iterator[Write]:
+        with target.open("wb") as output:
+            offsets[:] = [0]
+
+            def write(frame, place: int) -> None:
+                Image.fromarray(rgb_picture(frame)).save(output, "JPEG", quality=quality, subsampling="4:2:0")
+                offsets.append(output.tell())
+
+            yield write
+
+    with open_source(path) as source:
+        video = encode_frames(source, choice, "rgb24", open_writer)
+    return video, offsets_array(offsets)
+
+
+def offsets_array(offsets: list[int]) -> np.ndarray:
+    """Raises MediaError("encode") if they do not fit into 32 bits."""
+    if offsets[-1] >= 1 << 31:
+        raise MediaError("encode", f"{offsets[-1]:,} bytes of JPEGs; fewer than 2**31 are possible: keep fewer frames")
+    return np.array(offsets, np.int32)
+
+
+def encode_frames(
+    source: VideoFile | FrameFolder, choice: FrameChoice, pixel_format: str, open_writer: OpenWriter
+) -> EncodedVideo:
+    """Decodes `source` once, in order, and hands the chosen frames to a writer, one at a time.
+
+    `open_writer((width, height), fps)` yields `write(frame, place)`; it is opened when the first frame told the size.
+    Where packets and frames turn out not to match one to one, it is all done a second time, knowing what comes out.
+    """
+    times = source.times(choice.start_seconds, choice.end_seconds)
+    for _ in range(2):
+        attempt = _Attempt(source, choice, pixel_format, times)
+        shown = attempt.run(open_writer)
+        if len(shown) == len(times):
+            return EncodedVideo(len(attempt.chosen), attempt.fps, *attempt.size, source.info, len(times))
+        times = shown
+    raise MediaError("decode", "decoding it twice gave different numbers of frames")
+
+
+def choose_frames(times: np.ndarray, max_frames: int | None) -> np.ndarray:
+    """Which of the frames at `times` (seconds, sorted) to keep: numbers, sorted.
+
+    All, if there are no more than `max_frames` = M. Else, at a steady rate, frame floor((i + 1/2) * N / M) for each i,
+    the middle of M equal parts; at a varying rate the frame on show in the middle of M equal parts of the time.
+
+    >>> choose_frames(np.arange(10) / 25, 4)
+    array([1, 3, 6, 8])
+    """
+    num_frames = len(times)
+    if max_frames is None or num_frames <= max_frames:
+        return np.arange(num_frames)
+    gaps = np.diff(times)
+    usual = float(np.median(gaps))
+    if np.all(np.abs(gaps - usual) <= usual / 2):
+        return (2 * np.arange(max_frames) + 1) * num_frames // (2 * max_frames)
+    end = times[-1] + usual
+    moments = times[0] + (np.arange(max_frames) + 0.5) / max_frames * (end - times[0])
+    return np.searchsorted(times, moments, side="right") - 1
+
+
+def output_size(width: int, height: int, pixel_aspect: Fraction, short_side: int | None) -> tuple[int, int]:
+    """Size with square pixels, the short side at most `short_side`, both sides even and at least 2.
+
+    >>> output_size(340, 256, Fraction(64, 51), 256)
+    (426, 256)
+    """
+    shown_width, shown_height = width * float(pixel_aspect), float(height)
+    scale = min(1.0, short_side / min(shown_width, shown_height)) if short_side else 1.0
+    return tuple(max(2, round(side * scale / 2 - 1e-6) * 2) for side in (shown_width, shown_height))
+
+
+class _Attempt:
+    """One pass over a source, keeping the frames chosen by the times they are believed to have."""
+
+    def __init__(self, source: VideoFile | FrameFolder, choice: FrameChoice, pixel_format: str, times: np.ndarray):
+        if not len(times):
+            raise MediaError("decode", "not one frame in it, or none between start and end")
+        self.source, self.choice, self.pixel_format = source, choice, pixel_format
+        self.chosen = choose_frames(times, choice.max_frames)
+        fps = _fps(times, source.info.fps) * len(self.chosen) / len(times)
+        self.rate = Fraction(min(max(fps, 1e-3), 1e5)).limit_denominator(10_000)
+        self.fps = float(self.rate)
+        self.size = self.stored_size = (0, 0)
+        self.reformatter = VideoReformatter()
+        self.turner: _Turner | None = None
+
+    def run(self, open_writer: OpenWriter) -> np.ndarray:
+        """Writes the chosen frames; returns the times of all frames that came out in [start, end)."""
+        frames = self.source.frames(self.choice.start_seconds, self.choice.end_seconds)
+        shown: list[float] = []
+        pictures = self._pictures(frames, shown)
+        first = next(pictures, None)
+        if first is None:
+            return np.array(shown)
+        try:
+            with open_writer(self.size, self.rate) as write:
+                write(first, 0)
+                for place, picture in enumerate(pictures, 1):
+                    write(picture, place)
+        except LIBAV_ERRORS as error:
+            raise MediaError("encode", reason(error)) from error
+        return np.array(shown)
+
+    def _pictures(self, frames: Iterator[tuple[float, Any]], shown: list[float]) -> Iterator[Any]:
+        place = 0
+        for time, frame in frames:
+            while place < len(self.chosen) and self.chosen[place] == len(shown):
+                yield self._convert(frame)
+                place += 1
+            shown.append(time)
+
+    def _convert(self, frame):
+        """Scaled, with square pixels, upright, in the colours of the target."""
+        if not self.size[0]:
+            size = output_size(frame.width, frame.height, self.source.info.pixel_aspect, self.choice.short_side)
+            self.stored_size = size
+            if frame.rotation:
+                self.turner = _Turner(size, self.pixel_format, -frame.rotation % 360)
+            self.size = size[::-1] if frame.rotation % 180 else size
+        full_range = self.pixel_format == "rgb24"
+        converted = self.reformatter.reformat(
+            frame,
+            *self.stored_size,
+            self.pixel_format,
+            **rgb_settings(frame),
+            dst_colorspace=int(Colorspace.ITU601),
+            dst_color_range=int(ColorRange.JPEG if full_range else ColorRange.MPEG),
+            interpolation=Interpolation.BICUBIC,
+            threads=1,
+        )
+        return self.turner(converted) if self.turner else converted
+
+
+class _Turner:
+    """Turns frames clockwise by 90, 180 or 270 degrees."""
+
+    def __init__(self, size: tuple[int, int], pixel_format: str, degrees: int):
+        steps = {90: [("transpose", "clock")], 180: [("hflip", None), ("vflip", None)], 270: [("transpose", "cclock")]}
+        if degrees not in steps:
+            raise MediaError("decode", f"to be turned by {degrees} degrees; only multiples of 90 are possible")
+        self.graph = av.filter.Graph()
+        self.graph.threads = 1
+        buffer = self.graph.add_buffer(
+            width=size[0], height=size[1], format=av.VideoFormat(pixel_format), time_base=Fraction(1, 1000)
+        )
+        filters = [self.graph.add(name, option) for name, option in steps[degrees]]
+        self.graph.link_nodes(buffer, *filters, self.graph.add("buffersink")).configure()
+
+    def __call__(self, frame):
+        self.graph.vpush(frame)
+        return self.graph.vpull()
+
+
+def _fps(times: np.ndarray, fps_from_header: float) -> float:
+    """Frames per second of frames at `times`; the header's where they agree to a thousandth."""
+    if len(times) < 2 or times[-1] <= times[0]:
+        return fps_from_header
+    measured = (len(times) - 1) / float(times[-1] - times[0])
+    return fps_from_header if abs(measured / fps_from_header - 1) < 1e-3 else measured

@@ -1,0 +1,164 @@
+"""Planning for real: every edge trained on generated videos, killed for real, and what it finds trained."""
+
+import json
+
+import pytest
+import yaml
+from safetensors.torch import load_file
+
+from launch.schedule_search.algorithm import Edge, Outcome, Plan
+from launch.schedule_search.search import PlannedConfig, conclude, main, schedule_yaml
+from launch.training.config import parse_config
+from launch.training.run_log import read_metrics
+from sharding.errors import UserError
+from tests.conftest import ROOT, run_command
+from tests.launch.conftest import alone_command, started, train_alone, train_command, wait_for_step
+
+PLAN = {
+    "clips": [{"num_segments": 2, "learning_rate": 0.1}, {"num_segments": 4, "learning_rate": 0.1}],
+    "rate_factors": [1.0],
+    "patience_epochs": 1,
+    "max_epochs": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def plan_config(small_config, tmp_path_factory):
+    """small_config with a plan of the three edges 0-1, 0-2, 1-2, of two epochs each."""
+    values = yaml.safe_load(small_config.read_text())
+    del values["train"]["epochs"], values["data"]["num_segments"]
+    path = tmp_path_factory.mktemp("plan") / "plan.yaml"
+    path.write_text(yaml.safe_dump(values | {"schedule": {"milestones": []}, "plan": PLAN}))
+    return path
+
+
+def plan_command(config, run_dir, *options):
+    return plan_instead(alone_command(config, run_dir, *options))
+
+
+def plan_instead(command):
+    return ["launch/search_schedule.py" if part == "launch/train.py" else part for part in command]
+
+
+def parse(config, *options) -> PlannedConfig:
+    return parse_config("launch/search_schedule.py", [f"--config={config}", *options], PlannedConfig)
+
+
+def test_a_schedule_is_written_as_an_ordinary_configuration(plan_config, tmp_path):
+    config = parse(plan_config, "--schedule.warmup_epochs=2", "--run_dir=runs/plan")
+    schedule = config.schedule_of([(1, 1), (2, 3)])
+    path = tmp_path / "schedule.yaml"
+    path.write_text(schedule_yaml(schedule))
+    assert parse_config("train", [f"--config={path}"]) == schedule
+    assert [(phase.num_segments, phase.epochs) for phase in schedule.phases] == [(2, 1), (4, 3)]
+    assert schedule.schedule.warmup_epochs == 1 and schedule.run_dir == "runs/plan/trained"
+    assert "kernel" not in path.read_text() and "seed" not in path.read_text()  # only what differs
+
+
+def test_an_edge_begins_with_the_model_of_its_start_or_as_the_run_does(plan_config):
+    options = ["--model.init=am_mup", "--schedule.warmup_epochs=2"]
+    config = parse(plan_config, *options)
+    trained = Outcome(Edge(0, 1), (0.0, 0.5), 1, 0.5, "weights.safetensors")
+    untrained = Outcome(Edge(0, 1), (0.0, 0.0), 0, 0.0, None)
+    found = {
+        name: (along.model.pretrained, along.model.init, along.schedule.warmup_epochs)
+        for name, along in (
+            ("source", config.along(Edge(0, 1), None)),
+            ("trained", config.along(Edge(1, 2), trained)),
+            ("untrained", config.along(Edge(1, 2), untrained)),
+        )
+    }
+    assert found["source"] == found["untrained"] == (None, "am_mup", 2)
+    assert found["trained"] == ("weights.safetensors", "kaiming", 0)
+
+
+def test_the_path_is_said_for_clips_that_leave_their_number_of_frames(plan_config, tmp_path, caplog):
+    clips = "[{sampling: dense, learning_rate: 0.1}]"
+    config = parse(plan_config, f"--plan.clips={clips}", "--data.num_segments=3", f"--run_dir={tmp_path}")
+    plan = Plan()
+    plan.add(Outcome(Edge(0, 1), (0.0, 0.5, 0.6), 2, 0.6, "weights.safetensors"))
+    with caplog.at_level("INFO", "launch.schedule_search.search"):
+        conclude(config, plan)
+    assert "2 epochs: 3 frames, learning rate 0.1" in caplog.text
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "launch" / "configs" / "plans").glob("*.yaml")), ids=lambda p: p.stem)
+def test_the_plans_of_the_configs_parse(path):
+    config = parse(path)
+    assert config.run_dir == f"runs/plan_{path.stem}"
+    assert config.schedule_of_all().phases
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--train.epochs=3"], "a plan finds them"),
+        (["--schedule.milestones=[3]"], "use schedule.name=step, schedule.milestones=[]"),
+        (["--phases=[{epochs: 3}]"], "phases: they are what is to be found"),
+        (["--plan.rate_factors=[0.1,1]"], "falling"),
+        (["--data.val=null"], "data.val is not set"),
+        (["--schedule.warmup_epochs=3"], "schedule.warmup_epochs=3.0 is longer than plan.max_epochs=2"),
+        (["--data.train=nowhere"], "nowhere"),
+    ],
+)
+def test_mistakes_found_before_anything_is_begun(plan_config, tmp_path, options, message):
+    with pytest.raises(UserError) as caught:
+        main([f"--config={plan_config}", f"--run_dir={tmp_path / 'run'}", *options])
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module")
+def planned(plan_config, tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("planned") / "run"
+    done = run_command(plan_command(plan_config, run_dir))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return run_dir
+
+
+@pytest.mark.slow
+def test_a_plan_is_found_drawn_and_trained(planned, tmp_path):
+    values = json.loads((planned / "plan.json").read_text())
+    edges = {"{}-{}".format(*outcome["edge"]): outcome for outcome in values["edges"]}
+    assert list(edges) == ["0-1", "0-2", "1-2"]
+    assert (planned / "plan.png").stat().st_size > 10_000
+    for name, outcome in edges.items():
+        lines = [line for line in read_metrics(planned / "edges" / name) if line["kind"] == "evaluation"]
+        means = [(line["top1"] + line["top3"] + line["top5"]) / 3 for line in lines]
+        assert outcome["metrics"][1:] == pytest.approx(means) and len(means) <= 2
+    assert edges["0-1"]["metrics"][0] == 0
+    assert edges["1-2"]["metrics"][0] == edges["0-1"]["metrics"][edges["0-1"]["epochs"]]
+    assert not (planned / "edges" / "0-1" / "checkpoints").exists()
+    assert load_file(planned / "edges" / "0-1" / "model.safetensors")["fc.weight"].shape[0] == 2
+    done = train_alone(planned / "schedule.yaml", tmp_path / "run")
+    assert done.returncode == 0, done.stdout + done.stderr
+    schedule = yaml.safe_load((planned / "schedule.yaml").read_text())
+    epochs = [line["epoch"] for line in read_metrics(tmp_path / "run") if line["kind"] == "evaluation"]
+    assert len(epochs) == sum(phase["epochs"] for phase in schedule["phases"])
+    again = run_command(plan_command(planned / "plan.yaml", planned))
+    assert again.returncode == 2 and "holds a plan already; go on with --resume" in again.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("edge", "step"), [("0-2", 7), ("1-2", 3)])
+def test_killed_and_resumed_it_finds_the_same(plan_config, planned, tmp_path, edge, step):
+    run_dir = tmp_path / "run"
+    with started(plan_command(plan_config, run_dir)) as process:
+        wait_for_step(run_dir / "edges" / edge, step, process)
+        process.kill()
+    done = run_command(plan_command(plan_config, run_dir, "--resume"))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    def found(folder) -> str:
+        return (folder / "plan.json").read_text().replace(str(folder), "RUN")
+
+    assert found(run_dir) == found(planned)
+
+
+@pytest.mark.slow
+def test_two_ranks_plan_together(plan_config, tmp_path):
+    run_dir = tmp_path / "run"
+    done = run_command(plan_instead(train_command(plan_config, run_dir, "--plan.max_epochs=1", num_ranks=2)))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(json.loads((run_dir / "plan.json").read_text())["edges"]) == 3
+    assert (run_dir / "schedule.yaml").exists() and "Traceback" not in done.stdout + done.stderr

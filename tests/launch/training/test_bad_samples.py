@@ -1,0 +1,52 @@
+"""Training on shards with a damaged sample, by real ranks under DeepSpeed."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from launch.training.run_log import read_metrics
+from sharding.dataset import load_dataset
+from tests.launch.conftest import losses, same_weights, train
+
+
+@pytest.fixture
+def damaged(motion, tmp_path) -> tuple[Path, str]:
+    """A copy of the training split in which one sample's video is all zeros, and the key of that sample."""
+    copy = tmp_path / "damaged"
+    shutil.copytree(motion / "train", copy)
+    dataset = load_dataset(copy)
+    with dataset.shard_path(dataset.shards[9]).open("r+b") as file:
+        file.seek(int(dataset.media_offsets[9]))
+        file.write(bytes(int(dataset.media_bytes[9])))
+    return copy, dataset.key(9)
+
+
+def test_the_sample_is_named_and_training_ends(small_config, damaged, tmp_path):
+    folder, key = damaged
+    done = train(small_config, tmp_path / "run", f"--data.train={folder}", num_ranks=2)
+    assert done.returncode != 0
+    assert f"sample {key}" in done.stdout + done.stderr
+    assert f"python -m sharding verify {folder} --decode" in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_ranks", [1, 2])
+def test_all_ranks_leave_it_out_and_go_on(small_config, damaged, tmp_path, num_ranks):
+    """Steps, counts and a resume in the middle are those of a run that never had the sample's turn disturbed."""
+    folder, key = damaged
+    options = [f"--data.train={folder}", "--data.on_bad_sample=quarantine", "--train.save_every_steps=2"]
+    done = train(small_config, tmp_path / "run", *options, num_ranks=num_ranks)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"sample {key}" in "".join(path.read_text() for path in (tmp_path / "run").glob("logs/*.log"))
+    epochs = [line for line in read_metrics(tmp_path / "run") if line["kind"] == "epoch"]
+    assert [(line["samples_seen"], line["most_times_seen"]) for line in epochs] == [(20, 1), (20, 1)]
+    # Resumed from a checkpoint in the middle of the second epoch: the same to the last bit.
+    shutil.copytree(tmp_path / "run", tmp_path / "again")
+    checkpoints = tmp_path / "again" / "checkpoints"
+    middle = sorted(path.name for path in checkpoints.glob("step-*"))[0]
+    (checkpoints / "last").write_text(middle + "\n")
+    done = train(small_config, tmp_path / "again", *options, "--resume", num_ranks=num_ranks)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert losses(tmp_path / "again") == losses(tmp_path / "run")
+    assert same_weights(tmp_path / "run", tmp_path / "again")

@@ -1,0 +1,139 @@
+"""Configuration: defaults < YAML < command line, and one clear line for what is wrong."""
+
+import pytest
+import yaml
+
+from launch.training.config import Config, OptimizerConfig, ScheduleConfig, load_config, parse_config
+from launch.training.engine import deepspeed_options
+from launch.training.lr_schedule import learning_rate_factor
+from sharding.errors import UserError
+
+
+def parse(*arguments: str) -> Config:
+    return parse_config("train", list(arguments))
+
+
+def error_of(*arguments: str) -> str:
+    with pytest.raises(UserError) as caught:
+        parse(*arguments)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_command_line_over_yaml_over_defaults(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("model: {depth: 34}\ntrain: {batch_size: 8, epochs: 3}\n")
+    config = parse(f"--config={path}", "--train.epochs=5", "--local_rank=1")
+    assert (config.model.depth, config.train.batch_size, config.train.epochs) == (34, 8, 5)
+    assert config.train.precision == Config().train.precision
+
+
+def test_segments_are_said_once():
+    assert parse("--data.num_segments=16").model.num_segments == 16
+
+
+def test_resume_needs_no_value():
+    assert parse().resume == "never"
+    assert parse("--resume").resume == parse("--resume=auto").resume == "auto"
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("--model.dept=18", "did you mean --model.depth?"),
+        ("--trian.epochs=3", "did you mean --train.epochs?"),
+        ("--model.depth=19", "model.depth"),
+        ("--train.epochs=many", "train.epochs"),
+        ("--train.epochs=0", "train.epochs=0: use 1 or more"),
+        ("--data.crop_size=300", "larger than data.short_side"),
+        ("--schedule.milestones=[5,3]", "rising epochs"),
+        ("--schedule.warmup_epochs=90", "longer than train.epochs"),
+        ("--train.ema_decay=1", "train.ema_decay=1.0: use 0 <= ema_decay < 1"),
+        ("--train.mixup=-1", "train.mixup=-1.0: use 0 or more"),
+        ("--train.heartbeat_timeout_seconds=0", "train.heartbeat_timeout_seconds=0.0: use 1 or more"),
+        ("--loss.label_smoothing=1", "use 0 <= label_smoothing < 1"),
+        ("--train.batch_norm=partly", "train.batch_norm"),
+        ("--config=absent.yaml", "absent.yaml"),
+        ("--model.num_segments=4", "data.num_segments"),
+    ],
+)
+def test_mistakes_are_one_line(argument, expected):
+    assert expected in error_of(argument)
+
+
+def test_unknown_key_in_a_file_names_the_nearest(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump({"optimizer": {"learning_rat": 0.1}}))
+    assert "did you mean optimizer.learning_rate?" in error_of(f"--config={path}")
+
+
+def test_help_is_written_from_the_fields(capsys):
+    with pytest.raises(SystemExit):
+        parse("--help")
+    text = " ".join(capsys.readouterr().out.split())
+    assert "Clips per optimizer step, over all ranks and accumulation steps." in text
+
+
+def test_deepspeed_is_told_what_the_sections_say():
+    config = parse("--train.batch_size=48", "--train.micro_batch_size=4", "--train.zero_stage=1")
+    options = deepspeed_options(config, world_size=3)
+    assert options["train_batch_size"] == 48
+    assert options["train_micro_batch_size_per_gpu"] * options["gradient_accumulation_steps"] * 3 == 48
+    assert options["zero_optimization"] == {"stage": 1}
+    assert options["torch_autocast"] == {"enabled": True, "dtype": "bfloat16"}
+    assert "torch_autocast" not in deepspeed_options(parse("--train.precision=fp32"), 1)
+
+
+def test_deepspeed_section_adds_but_does_not_contradict():
+    added = Config(deepspeed={"zero_optimization": {"overlap_comm": True}, "wall_clock_breakdown": True})
+    options = deepspeed_options(added, 1)
+    assert options["zero_optimization"] == {"stage": 0, "overlap_comm": True}
+    assert options["wall_clock_breakdown"] is True
+    with pytest.raises(UserError, match=r"deepspeed\.zero_optimization\.stage=2 contradicts 0"):
+        deepspeed_options(Config(deepspeed={"zero_optimization": {"stage": 2}}), 1)
+
+
+def test_ranks_must_share_the_batch():
+    with pytest.raises(UserError, match=r"train\.batch_size=64 is not a multiple of 3"):
+        deepspeed_options(Config(), world_size=3)
+
+
+def test_paper_schedule():
+    """0.01 until epoch 50, then divided by ten at 50, 60 and 70."""
+    factors = [learning_rate_factor(ScheduleConfig(), 100 * epoch, 100, 80) for epoch in (0, 49, 50, 60, 70, 79)]
+    assert factors == pytest.approx([1, 1, 0.1, 0.01, 0.001, 0.001])
+
+
+def test_cosine_with_warmup():
+    schedule = ScheduleConfig(name="cosine", warmup_epochs=1)
+    factors = [learning_rate_factor(schedule, step, 10, 5) for step in range(50)]
+    assert factors[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
+    assert factors[30] == pytest.approx(0.5)
+    assert factors[49] < 0.01
+    assert factors[10:] == sorted(factors[10:], reverse=True)
+
+
+def test_learning_rate_follows_the_batch_size():
+    assert OptimizerConfig(learning_rate=0.01).scaled_learning_rate(128) == pytest.approx(0.02)
+    assert OptimizerConfig(learning_rate=0.01, reference_batch_size=0).scaled_learning_rate(128) == 0.01
+
+
+@pytest.mark.parametrize("text", ["train: {epochz: 3}", "train: [1", "[1, 2]", "train: {epochs: 0}"])
+def test_a_damaged_resolved_configuration_is_one_line(tmp_path, text):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match="not a resolved configuration") as caught:
+        load_config(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_configuration_that_is_no_text_is_one_line(tmp_path):
+    path = tmp_path / "weights.pt"
+    path.write_bytes(b"PK\x03\x04\xe8\x00\xff")
+    with pytest.raises(UserError, match="--config: not a text file"):
+        parse_config("train.py", [f"--config={path}"])
+
+
+def test_what_is_wrong_with_the_data_is_said_without_the_parser():
+    with pytest.raises(UserError, match=r"^foo://bucket/train: Protocol not known"):
+        parse_config("train.py", ["--data.train=foo://bucket/train"])
