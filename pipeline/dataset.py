@@ -10,15 +10,24 @@ knows whether it has changed, and all machines of a run must see the same.
 import os
 import re
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
 
 from pipeline.remote.cache import ShardCache
 from pipeline.remote.eviction import locked
-from pipeline.remote.transport import MissingError, RemoteFolder, RetryPolicy, hash_file
+from pipeline.remote.transport import MissingError, RemoteFolder, RetryPolicy
 from sharding.dataset import PackedDataset, load_dataset, load_table
 from sharding.errors import UserError
-from sharding.manifest import MANIFEST, QUARANTINE, TABLE, Manifest, fingerprint_of, load_manifest, parse_manifest
+from sharding.files import file_sha256
+from sharding.manifest import (
+    FRAMES,
+    MANIFEST,
+    QUARANTINE,
+    TABLE,
+    Manifest,
+    fingerprint_of,
+    load_manifest,
+    parse_manifest,
+)
 
 DEFAULT_CACHE_BYTES = 100 * 10**9
 
@@ -106,10 +115,9 @@ def _fetch_table(remote: RemoteFolder, manifest: Manifest, directory: Path) -> P
     """Makes the folder, which the caller has locked, that of the dataset without its shards, and opens it."""
     table = directory / TABLE
     if not _is_whole(table, manifest):
-        partial = directory / f"{TABLE}.partial"
-        with partial.open("w+b") as file:
-            remote.download(TABLE, file, digest=manifest.table_sha256)
-        partial.replace(table)
+        _fetch_file(remote, table, manifest.table_sha256)
+    if manifest.frames_sha256 and not _has_hash(directory / FRAMES, manifest.frames_sha256):
+        _fetch_file(remote, directory / FRAMES, manifest.frames_sha256)
     try:
         _replace(directory / QUARANTINE, remote.read(QUARANTINE))
     except MissingError:  # nothing is set aside
@@ -128,10 +136,18 @@ def _is_whole(table: Path, manifest: Manifest) -> bool:
         return False
     if not manifest.table_sha256:
         return (table.parent / MANIFEST).is_file()
-    hashed = sha256()
-    with table.open("rb") as file:
-        hash_file(file, hashed)
-    return hashed.hexdigest() == manifest.table_sha256
+    return _has_hash(table, manifest.table_sha256)
+
+
+def _has_hash(path: Path, digest: str) -> bool:
+    return path.is_file() and file_sha256(path) == digest
+
+
+def _fetch_file(remote: RemoteFolder, path: Path, digest: str) -> None:
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("w+b") as file:
+        remote.download(path.name, file, digest=digest)
+    partial.replace(path)
 
 
 def _replace(path: Path, content: bytes) -> None:

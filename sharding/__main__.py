@@ -75,13 +75,22 @@ def _add_verify_options(parser: CommandLine) -> None:
         help="Add bad samples to quarantine.jsonl, which training and evaluation leave out; no shard is changed.",
     )
     parser.add_argument(
+        "--upgrade",
+        action="store_true",
+        help="First write the index of frames (frames.npy) that splits packed before version 0.2 lack; no shard is "
+        "changed.",
+    )
+    parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, help="Processes that check shards at the same time."
     )
 
 
 def _run_verify(values: dict[str, Any]) -> int:
+    from sharding.packing.frame_index import add_frame_index
     from sharding.verify import verify
 
+    if values.pop("upgrade") and add_frame_index(values["directory"]):
+        print(f"{values['directory']}: index of frames written")
     return verify(**values)
 
 

@@ -1,6 +1,5 @@
 """A packed split as its readers see it: the manifest and the table of samples, as NumPy columns."""
 
-import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sharding.errors import UserError
-from sharding.manifest import QUARANTINE, TABLE, Manifest, load_manifest, read_json_lines, table_schema
+from sharding.files import file_sha256
+from sharding.manifest import FRAMES, QUARANTINE, TABLE, Manifest, load_manifest, read_json_lines, table_schema
 
 
 class ShardSource(Protocol):
@@ -53,6 +53,8 @@ class PackedDataset:
     index_offsets: np.ndarray
     index_bytes: np.ndarray
     level_labels: Mapping[str, np.ndarray] = field(default_factory=dict)
+    frame_starts: np.ndarray | None = None
+    """(N,) int64: where in frames.npy the numbers of a sample begin; None if the split has no index of frames."""
     shard_source: ShardSource | None = None
     """None if the shards lie in `directory`."""
 
@@ -85,6 +87,30 @@ class PackedDataset:
         if self.shard_source:
             return self.shard_source.open(shard)
         return os.open(self.shard_path(shard), os.O_RDONLY | os.O_CLOEXEC)
+
+    def frame_offsets(self, sample_id: int) -> np.ndarray | None:
+        """Return where each frame is in the sample's media: int32 (num_frames + 1); None if there is no index of it."""
+        found = self._index_row(sample_id)
+        return None if found is None else found[1:]
+
+    def codec_parameters(self, sample_id: int) -> bytes:
+        """Return the codec's parameter sets of a sample that has an index of frames; empty for JPEGs."""
+        return self._parameters[int(self._index_row(sample_id)[0])]
+
+    def _index_row(self, sample_id: int) -> np.ndarray | None:
+        if self.frame_starts is None:
+            return None
+        start = int(self.frame_starts[sample_id])
+        row = self._frames[start : start + int(self.num_frames[sample_id]) + 2]
+        return None if row[0] < 0 else row
+
+    @cached_property
+    def _frames(self) -> np.ndarray:
+        return np.load(self.directory / FRAMES, mmap_mode="r", allow_pickle=False)
+
+    @cached_property
+    def _parameters(self) -> list[bytes]:
+        return [bytes.fromhex(parameters) for parameters in self.manifest.codec_parameters]
 
     def prefetch(self, sample_ids: np.ndarray, then: np.ndarray | None = None) -> None:
         """Says in which order samples (N,) are going to be read, and which (M,) after them; replaces what was said.
@@ -138,8 +164,8 @@ def load_dataset(directory: Path | str) -> PackedDataset:
     return dataset
 
 
-def load_table(directory: Path | str) -> PackedDataset:
-    """As `load_dataset`, but the shards need not be there. Raises UserError."""
+def load_table(directory: Path | str, check_hashes: bool = True) -> PackedDataset:
+    """Open a split as `load_dataset` does, but the shards need not be there. Raises UserError."""
     directory = Path(directory)
     manifest = load_manifest(directory)
     levels = tuple(manifest.levels)
@@ -163,10 +189,12 @@ def load_table(directory: Path | str) -> PackedDataset:
         index_offsets=columns["index_offset"],
         index_bytes=columns["index_bytes"],
         level_labels={level: columns[f"label_{level}"] for level in levels},
+        frame_starts=_starts(columns["num_frames"]) if manifest.frames_sha256 else None,
     )
     _check_table(dataset)
+    _check_frames(dataset, check_hashes)
     recorded = manifest.table_sha256
-    if recorded and hashlib.sha256((directory / TABLE).read_bytes()).hexdigest() != recorded:
+    if check_hashes and recorded and file_sha256(directory / TABLE) != recorded:
         raise UserError(f"{directory / TABLE}: changed since it was packed; copy it here again, or pack again")
     return dataset
 
@@ -196,6 +224,25 @@ def _check_table(dataset: PackedDataset) -> None:
     ]:
         if len(labels) and not (labels.min() >= 0 and labels.max() < len(classes)):
             raise UserError(f"{directory / TABLE}: {name} outside the {len(classes)} classes; {again}")
+
+
+def _starts(num_frames: np.ndarray) -> np.ndarray:
+    lengths = num_frames.astype(np.int64) + 2
+    return np.cumsum(lengths) - lengths
+
+
+def _check_frames(dataset: PackedDataset, check_hash: bool) -> None:
+    if dataset.frame_starts is None:
+        return
+    path, again = dataset.directory / FRAMES, "copy it here again, or run python -m sharding verify --upgrade"
+    try:
+        if check_hash and file_sha256(path) != dataset.manifest.frames_sha256:
+            raise UserError(f"{path}: changed since it was written; {again}")
+        numbers = dataset._frames
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: {error}; {again}") from error
+    if numbers.ndim != 1 or len(numbers) != int(dataset.num_frames.sum(dtype=np.int64)) + 2 * len(dataset):
+        raise UserError(f"{path}: does not fit {TABLE}; {again}")
 
 
 def _check_shards(dataset: PackedDataset) -> None:

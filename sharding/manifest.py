@@ -17,8 +17,16 @@ import pyarrow as pa
 
 from sharding.errors import UserError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""2 added frames.npy. The fingerprint is that of version 1: the content of a split is not changed by its index."""
 MANIFEST, TABLE, FAILURES, QUARANTINE = "manifest.json", "samples.parquet", "failures.jsonl", "quarantine.jsonl"
+FRAMES = "frames.npy"
+"""Where each frame is in its sample's media: int32 of one dimension. Of each sample, in the order of the table, the
+number of its parameter sets in the manifest's `codec_parameters` (-1: this sample has no index), then num_frames + 1
+byte offsets."""
+
+KEYFRAME_INTERVALS = {"h264": 1, "jpeg": 1, "dense": 8}
+"""Frames from one keyframe to the next in the profiles that have an index of frames throughout."""
 
 _COLUMNS = {
     "key": pa.string(),
@@ -78,6 +86,10 @@ class Manifest:
     """Class names on further levels of labels; the table has a column `label_<level>` for each."""
     table_sha256: str = ""
     """SHA-256 of samples.parquet, or empty where it was not recorded; not part of the fingerprint."""
+    frames_sha256: str = ""
+    """SHA-256 of frames.npy, or empty where there is none; not part of the fingerprint."""
+    codec_parameters: tuple[str, ...] = ()
+    """Parameter sets of the video codec (H.264: avcC) in hexadecimal, empty for JPEGs; not part of the fingerprint."""
     format_version: int = FORMAT_VERSION
 
     def to_json(self) -> str:
@@ -90,17 +102,22 @@ class Manifest:
         values["classes"] = tuple(values["classes"])
         values["flip_pairs"] = tuple((a, b) for a, b in values["flip_pairs"])
         values["shards"] = tuple(Shard(**shard) for shard in values["shards"])
+        values["codec_parameters"] = tuple(values.get("codec_parameters", ()))
         values["levels"] = {name: tuple(classes) for name, classes in values.get("levels", {}).items()}
         return cls(**values)
 
 
+_NO_CONTENT = ("fingerprint", "plan", "failures", "table_sha256", "frames_sha256", "codec_parameters")
+
+
 def fingerprint_of(manifest_values: Mapping[str, Any]) -> str:
-    """SHA-256 over all fields of a manifest that make the content: not the plan, the failures, and the hashes."""
+    """Return the SHA-256 over all that makes the content of a split: not the plan, failures, hashes or frame index."""
     content = {
         name: [asdict(shard) for shard in value] if name == "shards" else value
         for name, value in manifest_values.items()
-        if name not in ("fingerprint", "plan", "failures", "table_sha256")
+        if name not in _NO_CONTENT
     }
+    content["format_version"] = 1
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

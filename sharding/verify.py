@@ -18,12 +18,13 @@ import numpy as np
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from sharding.dataset import PackedDataset, load_dataset
+from sharding.dataset import PackedDataset, load_dataset, load_table
 from sharding.errors import MediaError
 from sharding.files import file_sha256
-from sharding.manifest import QUARANTINE, TABLE, Shard, read_json_lines
+from sharding.manifest import KEYFRAME_INTERVALS, QUARANTINE, TABLE, Shard, read_json_lines
 from sharding.packing.tar import Component, format_index
 from sharding.video.decode import decode_all, decode_frames, open_video
+from sharding.video.packets import PacketDecoder, packets_to_read
 from sharding.video.source import open_jpeg
 
 _FRAMES_BY_NUMBER = 8
@@ -116,12 +117,15 @@ def check_shard(directory: Path, number: int, shard: Shard, decode: bool) -> lis
     elif index.read_text() != format_index(components):
         problems.append(Problem(index.name, "does not describe its tar"))
     rows = pq.read_table(directory / TABLE, filters=[("shard", "=", number)]).to_pylist()
+    dataset = load_table(directory, check_hashes=False)
+    first = int(np.searchsorted(dataset.shards, number))
     by_name = {component.name: component for component in components}
     if [row["key"] for row in rows] != list(dict.fromkeys(c.name.partition(".")[0] for c in components)):
         problems.append(Problem(shard.name, "its samples are not those of the table"))
     with path.open("rb") as file:
-        for row in rows:
+        for sample_id, row in enumerate(rows, first):
             message = _check_sample(file, row, by_name) or (_check_decoding(file, row) if decode else None)
+            message = message or _check_index(file, row, dataset, sample_id, decode)
             if message:
                 problems.append(Problem(shard.name, message, row["key"]))
     if not problems and file_sha256(path) != shard.sha256:  # a bad sample would explain it
@@ -192,6 +196,34 @@ def _check_jpegs(media: bytes, offsets: np.ndarray, num_frames: int, size: tuple
             if image.size != size:
                 return f"frame {number} of {image.size[0]} x {image.size[1]} pixels, not as the table says"
     return None
+
+
+def _check_index(file, row: dict, dataset: PackedDataset, sample_id: int, decode: bool) -> str | None:
+    """What frames.npy says of a sample, against its media; with `decode`, the same frames must come out."""
+    offsets = dataset.frame_offsets(sample_id)
+    if offsets is None:
+        return None
+    if offsets[0] < 0 or np.any(np.diff(offsets) <= 0) or offsets[-1] > row["media_bytes"]:
+        return "frames.npy does not divide its media into frames"
+    if row["suffix"] == "jpgs" or not decode:
+        return None
+    media, size = _read(file, row["media_offset"], row["media_bytes"]), (row["height"], row["width"])
+    some = np.unique(np.linspace(0, row["num_frames"] - 1, _FRAMES_BY_NUMBER).round().astype(int))
+    wanted = dict(zip(some.tolist(), decode_frames(media, some)))
+    differing: list[int] = []
+
+    def compare(number: int, picture: np.ndarray) -> None:
+        if number in wanted and not np.array_equal(picture, wanted.pop(number)):
+            differing.append(number)
+
+    interval = KEYFRAME_INTERVALS[dataset.manifest.profile]
+    numbers = [n for begin, end in packets_to_read(offsets, some, interval) for n in range(begin, end)]
+    packets = [(n, media[offsets[n] : offsets[n + 1]]) for n in numbers]
+    try:
+        PacketDecoder().decode(dataset.codec_parameters(sample_id), packets, size, compare)
+    except MediaError as error:
+        return f"does not decode by frames.npy: {error.message}"
+    return f"frames.npy gives other frames than its container, first {differing[0]}" if differing else None
 
 
 def _read(file, offset: int, size: int) -> bytes:

@@ -2,16 +2,18 @@
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sharding.errors import MediaError
+from sharding.manifest import KEYFRAME_INTERVALS
 from sharding.records import VideoRecord
 from sharding.video.decode import VideoInfo
 from sharding.video.encode import EncodedVideo, FrameChoice, choose_frames, encode_h264, encode_jpegs, offsets_array
+from sharding.video.packets import index_packets
 from sharding.video.source import FrameFolder, VideoFile, is_folder, open_jpeg, open_source
 
 
@@ -38,9 +40,11 @@ class EncodedSample:
     width: int
     height: int
     offsets: np.ndarray | None = None
-    """int32 (num_frames + 1): where in the media each frame begins, if it is a row of JPEGs."""
+    """int32 (num_frames + 1): where in the media each frame begins; None if the profile does not say."""
     details: dict[str, Any] = field(default_factory=dict)
     """Of the source and of what was done, for KEY.json."""
+    codec_parameters: str = ""
+    """Parameter sets of the codec in hexadecimal, if the frames are packets of a video."""
 
 
 def encode_sample(videos: Path, record: VideoRecord, settings: ProfileSettings, target: Path) -> EncodedSample:
@@ -51,13 +55,13 @@ def encode_sample(videos: Path, record: VideoRecord, settings: ProfileSettings, 
 def encode_h264_sample(path: Path, record: VideoRecord, settings: ProfileSettings, target: Path) -> EncodedSample:
     """At most max_frames evenly spaced frames, short side at most short_side, every frame a keyframe."""
     choice = _choice(record, settings.max_frames, settings.short_side)
-    return _mp4(encode_h264(path, target, choice, keyframe_every=1, crf=settings.quality), target)
+    return _indexed_mp4(path, target, choice, settings)
 
 
 def encode_dense_sample(path: Path, record: VideoRecord, settings: ProfileSettings, target: Path) -> EncodedSample:
     """Every frame, short side at most short_side, a keyframe every 8 frames."""
     choice = _choice(record, None, settings.short_side)
-    return _mp4(encode_h264(path, target, choice, keyframe_every=8, crf=settings.quality), target)
+    return _indexed_mp4(path, target, choice, settings)
 
 
 def encode_jpeg_sample(path: Path, record: VideoRecord, settings: ProfileSettings, target: Path) -> EncodedSample:
@@ -182,6 +186,13 @@ def _copy_suffix(info: VideoInfo) -> str:
     if info.container == "matroska":
         return "webm" if info.codec in ("vp8", "vp9", "av1") else "mkv"
     return {"mov": "mp4"}.get(info.container, info.container)
+
+
+def _indexed_mp4(path: Path, target: Path, choice: FrameChoice, settings: ProfileSettings) -> EncodedSample:
+    interval = KEYFRAME_INTERVALS[settings.profile]
+    sample = _mp4(encode_h264(path, target, choice, keyframe_every=interval, crf=settings.quality), target)
+    offsets, parameters = index_packets(target, interval)
+    return replace(sample, offsets=offsets, codec_parameters=parameters.hex())
 
 
 def _mp4(video: EncodedVideo, media: Path) -> EncodedSample:

@@ -166,7 +166,7 @@ def _add_sample(
     """Writes the components of a sample and returns its row of the table."""
     media = tar.add(f"{record.key}.{sample.suffix}", sample.media)
     index = None
-    if sample.offsets is not None:
+    if sample.offsets is not None and sample.suffix == "jpgs":
         index = tar.add(f"{record.key}.offsets", np.ascontiguousarray(sample.offsets, "<i4").tobytes())
     cls = tar.add(f"{record.key}.cls", str(label).encode())
     shared = {
@@ -193,6 +193,8 @@ def _add_sample(
         **_range("index", index),
         **_range("cls", cls),
         **_range("json", description),
+        "frame_offsets": None if sample.offsets is None else sample.offsets.tolist(),
+        "codec_parameters": sample.codec_parameters,
     }
 
 

@@ -2,7 +2,7 @@
 
 OUT/SPLIT/.parts/plan.json              the plan that may be packed here, written first
 OUT/SPLIT/.parts/shard-000000.json      for each finished shard
-OUT/SPLIT/samples.parquet, failures.jsonl, and last manifest.json; then .parts vanishes
+OUT/SPLIT/samples.parquet, frames.npy, failures.jsonl, and last manifest.json; then .parts vanishes
 """
 
 import contextlib
@@ -24,6 +24,7 @@ from sharding.files import file_sha256, write_atomically
 from sharding.manifest import (
     FAILURES,
     FORMAT_VERSION,
+    FRAMES,
     MANIFEST,
     TABLE,
     Manifest,
@@ -33,6 +34,7 @@ from sharding.manifest import (
     read_json_lines,
     table_schema,
 )
+from sharding.packing.frame_index import FrameIndexWriter, index_of_row, manifest_values, write_frame_index
 from sharding.packing.shard import PARTS, part_path, read_part, write_part
 from sharding.records import Annotations
 
@@ -56,7 +58,7 @@ class PackPlan:
     def fingerprint(self) -> str:
         """SHA-256 over all of it; tells two plans apart."""
         a = self.annotations
-        head = [FORMAT_VERSION, self.dataset, self.split, a.classes, a.flip_pairs, a.levels, dict(self.settings)]
+        head = [1, self.dataset, self.split, a.classes, a.flip_pairs, a.levels, dict(self.settings)]
         digest = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
         for r in a.records:
             line = f"{r.key}\0{r.source}\0{r.label}\0{r.start_seconds}\0{r.end_seconds}\0{r.level_labels}\n"
@@ -113,12 +115,14 @@ def write_failures(directory: Path, num_shards: int) -> None:
 def complete(directory: Path, plan: PackPlan) -> Manifest:
     """Joins the parts into the table, and says in the manifest that the split is complete."""
     annotations = plan.annotations
-    shards, num_failures = _write_table(directory, len(plan.shards), [level for level, _ in annotations.levels])
+    profile, levels = plan.settings["profile"], [level for level, _ in annotations.levels]
+    with write_frame_index(directory) as index:
+        shards, num_failures = _write_table(directory, len(plan.shards), levels, profile, index)
     values = {
         "format_version": FORMAT_VERSION,
         "dataset": plan.dataset,
         "split": plan.split,
-        "profile": plan.settings["profile"],
+        "profile": profile,
         "classes": annotations.classes,
         "flip_pairs": annotations.flip_pairs,
         "levels": dict(annotations.levels),
@@ -133,6 +137,7 @@ def complete(directory: Path, plan: PackPlan) -> Manifest:
         fingerprint=fingerprint_of(values),
         plan=plan.fingerprint,
         table_sha256=file_sha256(directory / TABLE),
+        **manifest_values(index),
     )
     write_atomically(directory / MANIFEST, manifest.to_json())
     shutil.rmtree(directory / PARTS)
@@ -166,10 +171,16 @@ def _reopen(directory: Path, plan: PackPlan) -> None:
         write_part(directory, number, part)
     (directory / MANIFEST).unlink()
     (directory / TABLE).unlink()
+    (directory / FRAMES).unlink(missing_ok=True)
 
 
-def _write_table(directory: Path, num_shards: int, levels: list[str]) -> tuple[list[Shard], int]:
-    """Writes samples.parquet in the order of the shards, some thousand rows at a time; also counts the failures."""
+def _write_table(
+    directory: Path, num_shards: int, levels: list[str], profile: str, index: FrameIndexWriter
+) -> tuple[list[Shard], int]:
+    """Write samples.parquet and frames.npy in the order of the shards, some thousand rows at a time.
+
+    Return the shards and the number of failures.
+    """
     schema = table_schema(levels)
     partial = directory / f"{TABLE}.partial"
     shards, rows, num_failures = [], [], 0
@@ -179,6 +190,10 @@ def _write_table(directory: Path, num_shards: int, levels: list[str]) -> tuple[l
             shards.append(Shard(part["name"], len(part["rows"]), part["bytes"], part["sha256"]))
             num_failures += len(part["failures"])
             rows += part["rows"]
+            for row in part["rows"]:
+                known = "frame_offsets" in row  # not in parts that version 0.1 or a complete split left
+                found = (row["frame_offsets"], row["codec_parameters"]) if known else None
+                index.add(row["num_frames"], *(found or index_of_row(directory, row, part["name"], profile)))
             if len(rows) >= _ROWS_A_GROUP or number == num_shards - 1:
                 writer.write_table(pa.Table.from_pylist(rows, schema=schema))
                 rows = []

@@ -1,0 +1,114 @@
+"""Writes frames.npy: where each frame of each sample is in its media, for readers that want some frames only."""
+
+import io
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from sharding.dataset import load_dataset
+from sharding.errors import UserError
+from sharding.files import file_sha256, write_atomically
+from sharding.manifest import FRAMES, KEYFRAME_INTERVALS, MANIFEST, TABLE
+from sharding.video.packets import index_packets
+
+
+@dataclass
+class FrameIndexWriter:
+    """Appends samples to frames.npy in the order of the table."""
+
+    file: BinaryIO
+    codec_parameters: dict[str, int] = field(default_factory=dict)
+    """The parameter sets met so far, in hexadecimal, and their numbers."""
+    sha256: str = ""
+    """Of the complete file."""
+    _count: int = 0
+
+    def add(self, num_frames: int, offsets: np.ndarray | list[int] | None, parameters: str) -> None:
+        """Append a sample; without `offsets` it has no index."""
+        row = np.full(num_frames + 2, -1, "<i4")
+        if offsets is not None:
+            row[0] = self.codec_parameters.setdefault(parameters, len(self.codec_parameters))
+            row[1:] = offsets
+        self.file.write(row.tobytes())
+        self._count += len(row)
+
+
+@contextmanager
+def write_frame_index(directory: Path) -> Iterator[FrameIndexWriter]:
+    """Write frames.npy of a split; it appears complete, when all went well."""
+    path = directory / FRAMES
+    partial = path.with_name(f"{FRAMES}.partial")
+    with partial.open("w+b") as file:
+        writer = FrameIndexWriter(file)
+        file.write(_header(0))
+        yield writer
+        file.seek(0)
+        file.write(_header(writer._count))  # NumPy's header has space for any count
+    writer.sha256 = file_sha256(partial)
+    partial.replace(path)
+
+
+def index_of_row(
+    directory: Path, row: Mapping[str, Any], shard_name: str, profile: str
+) -> tuple[list[int] | None, str]:
+    """Return the frame offsets of a sample and its codec's parameters, read from its shard; (None, "") if it has none.
+
+    Raises:
+        MediaError: its media are not as its profile writes them.
+    """
+    with (directory / shard_name).open("rb") as file:
+        if row["index_bytes"]:
+            data = os.pread(file.fileno(), row["index_bytes"], row["index_offset"])
+            return np.frombuffer(data, "<i4").tolist(), ""
+        if profile not in KEYFRAME_INTERVALS or row["suffix"] != "mp4":
+            return None, ""
+        media = os.pread(file.fileno(), row["media_bytes"], row["media_offset"])
+    offsets, parameters = index_packets(media, KEYFRAME_INTERVALS[profile])
+    return offsets.tolist(), parameters.hex()
+
+
+def add_frame_index(directory: Path) -> bool:
+    """Give a split of format 1 its index of frames; no shard is read beyond its headers, or changed.
+
+    Return whether there was anything to do.
+
+    Raises:
+        UserError: the split cannot be opened.
+        MediaError: a sample is damaged; `python -m sharding verify --decode` names all of them.
+    """
+    dataset = load_dataset(directory)
+    manifest = dataset.manifest
+    if manifest.frames_sha256:
+        return False
+    names = [shard.name for shard in manifest.shards]
+    table = pq.ParquetFile(directory / TABLE)
+    try:
+        with write_frame_index(directory) as writer, tqdm(total=len(dataset), unit=" samples", disable=None) as bar:
+            for batch in table.iter_batches(batch_size=4096):
+                for row in batch.to_pylist():
+                    found = index_of_row(directory, row, names[row["shard"]], manifest.profile)
+                    writer.add(row["num_frames"], *found)
+                    bar.update()
+    except OSError as error:
+        raise UserError(f"{directory / FRAMES}: cannot be written: {error.strerror}") from error
+    changed = replace(manifest, format_version=2, **manifest_values(writer))
+    write_atomically(directory / MANIFEST, changed.to_json())
+    return True
+
+
+def manifest_values(writer: FrameIndexWriter) -> dict[str, Any]:
+    """Return the fields of the manifest that say what is in frames.npy."""
+    return {"frames_sha256": writer.sha256, "codec_parameters": tuple(writer.codec_parameters)}
+
+
+def _header(count: int) -> bytes:
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, {"descr": "<i4", "fortran_order": False, "shape": (count,)})
+    return buffer.getvalue()
