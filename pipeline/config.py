@@ -7,7 +7,17 @@ Decoder = Literal["auto", "pyav", "nvdec", "jpeg"]
 
 # May differ between a run and its continuation: where the data lies and how fast it comes, not what the clips are.
 MUTABLE_ON_RESUME = {
-    *("train", "val", "cache_dir", "cache_gigabytes", "decoder", "num_workers", "prefetch_batches"),
+    *(
+        "train",
+        "val",
+        "cache_dir",
+        "cache_gigabytes",
+        "decoder",
+        "num_workers",
+        "prefetch_batches",
+        "worker_type",
+        "worker_timeout_seconds",
+    ),
     *("test_clips", "test_crops", "min_frames", "on_bad_sample", "max_bad_samples"),
 }
 
@@ -67,12 +77,17 @@ class DataConfig:
     max_bad_samples: int = 100
     """With quarantine: end when more samples than this had to be left out."""
     decoder: Decoder = "auto"
-    """Decode node: jpeg for shards of the jpeg profile; for the others pyav (CPU, in the reading threads) or nvdec
+    """Decode node: jpeg for shards of the jpeg profile; for the others pyav (CPU, in the workers) or nvdec
     (GPU); auto takes the one that fits, and of two the one that `benchmark.py loader` found faster, else nvdec."""
+    worker_type: Literal["process", "thread"] = "process"
+    """process: read and decode in worker processes, which share memory with this one; thread: in threads of this
+    process, which take turns at its interpreter, so that more than some four of them gain nothing."""
     num_workers: int = 0
-    """Threads per process that read and, with pyav, decode; 0 takes one per CPU core."""
+    """Workers per rank that read and, with pyav, decode; 0 takes one for each CPU core that the rank may use."""
     prefetch_batches: int = 4
-    """Batches that the reading threads may be ahead of the network."""
+    """Batches that the workers may be ahead of the graph; they bound the loader's memory."""
+    worker_timeout_seconds: float = 120.0
+    """Longest time for a sample; a worker process that takes longer is ended, and the sample counts as bad."""
 
     def __post_init__(self) -> None:
         counts = (
@@ -93,6 +108,8 @@ class DataConfig:
         for name, largest in (("color_jitter", 1), ("hue_jitter", 180), ("grayscale", 1)):
             if not 0 <= getattr(self, name) <= largest:
                 raise ValueError(f"data.{name}={getattr(self, name)}: use 0 to {largest}")
+        if not self.worker_timeout_seconds > 0:
+            raise ValueError(f"data.worker_timeout_seconds={self.worker_timeout_seconds}: use more than 0")
         if not self.cache_gigabytes > 0:
             raise ValueError(f"data.cache_gigabytes={self.cache_gigabytes}: use more than 0")
         if self.crop_size > self.short_side:

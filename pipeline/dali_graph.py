@@ -92,23 +92,21 @@ class ClipGraph:
         )
         self._pipeline.build()
 
-    def run(self) -> list[torch.Tensor]:
-        """The next batch, for each crop (N, F, H, W, 3) or under jpeg (N, H, W, 3), float32, owned by the caller.
+    def run(self) -> list:
+        """Return the next batch, for each crop (N, F, H, W, 3) or under jpeg (N, H, W, 3), float32.
+
+        They are DALI's tensors: `torch.from_dlpack`, in the thread that uses them, makes torch's of them, and lets its
+        stream wait for them. Their memory is the caller's.
 
         Raises:
             StopIteration: the source is at its end.
             Exception: whatever the source raised, or DALI; the graph cannot be used any more.
         """
-        return [torch.from_dlpack(crop.as_tensor()) for crop in self._pipeline.run()]
+        return [crop.as_tensor() for crop in self._pipeline.run()]
 
-    def finish(self) -> None:
-        """Makes the graph ready for a source that begins anew; to be called when the source is at its end."""
-        try:
-            self._pipeline.run()
-        except StopIteration:
-            self._pipeline.reset()
-        else:
-            raise AssertionError("the source of the graph is not at its end")
+    def reset(self) -> None:
+        """Make the graph, whose source was at its end, ready for a source that begins again."""
+        self._pipeline.reset()
 
 
 @pipeline_def(exec_dynamic=True, prefetch_queue_depth=2, enable_conditionals=True)

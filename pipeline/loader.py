@@ -2,21 +2,19 @@
 
 import logging
 import math
-import os
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from pipeline.batching import Feed
+from pipeline.batch import VideoBatch, to_device
+from pipeline.clip_stream import ClipStream, batches_of
 from pipeline.config import DataConfig
-from pipeline.dali_graph import ClipGraph, Inputs
+from pipeline.dataset import open_dataset
 from pipeline.decoders import choose_decoder
-from pipeline.plan import ClipPlan, plan_clip, plan_order, plan_rank_batches, plan_rank_evaluation
-from pipeline.reading import ReadAhead, SampleError, verify_command
+from pipeline.plan import plan_order, plan_rank_batches, plan_rank_evaluation
+from pipeline.reading import SampleError, verify_command
 from sharding.dataset import PackedDataset
 from sharding.errors import UserError
 
@@ -26,39 +24,12 @@ Agree = Callable[[list[int]], list[int]]
 """The union over all ranks of what each of them gives; called by all of them together."""
 
 
-@dataclass(frozen=True, repr=False)
-class VideoBatch:
-    """What the network sees."""
-
-    clips: torch.Tensor
-    """(B * V, T, 3, H, W) float32, normalised, the V views of a sample together; a view of channels-last memory."""
-    labels: torch.Tensor
-    """(B,) int64 class ids."""
-    sample_ids: torch.Tensor
-    """(B,) int64 row numbers in samples.parquet."""
-    is_last_micro_batch: bool = True
-    """Whether this is the last of the micro-batches of an optimizer step."""
-    num_views: int = 1
-    """V: 1 in training."""
-    level_labels: Mapping[str, torch.Tensor] = field(default_factory=dict)
-    """(B,) int64 class ids on each further level of labels; they do not change sides with a mirrored clip."""
-
-    def __post_init__(self) -> None:
-        size = len(self.sample_ids)
-        assert self.clips.ndim == 5 and self.clips.shape[2] == 3, self.clips.shape
-        assert len(self.clips) == size * self.num_views and self.labels.shape == self.sample_ids.shape == (size,), self
-        assert all(labels.shape == (size,) for labels in self.level_labels.values()), self
-
-    def labels_of(self, levels: Sequence[str]) -> dict[str, torch.Tensor]:
-        """The labels of these further levels, each (B,), in this order."""
-        return {level: self.level_labels[level] for level in levels}
-
-    def __repr__(self) -> str:
-        return f"VideoBatch(clips={tuple(self.clips.shape)}, labels={tuple(self.labels.shape)}, {self.clips.device})"
-
-
 class VideoLoader:
-    """Yields the `VideoBatch`es of this rank, one epoch per iteration, and goes on with the next epoch.
+    """Yields the `VideoBatch`es of this rank, one epoch per iteration, and continues with the next epoch.
+
+        with VideoLoader("data/k400/train", DataConfig(), training=True, micro_batch_size=32) as loader:
+            for batch in loader:    # an epoch; after a break, the next loop continues where this one stopped
+                ...
 
     In training each epoch visits the samples in a new order, in global batches of `batch_size`, the last incomplete
     one left out; in evaluation (`training=False`) over all ranks each sample comes exactly once, in stored order, with
@@ -69,7 +40,7 @@ class VideoLoader:
     what would have come.
 
     Args:
-        dataset: a packed split; its quarantined samples are left out.
+        dataset: a packed split, or its folder or URL; its quarantined samples are left out.
         config: sampling, crop and decode node.
         training: random or evenly spread sampling, as above.
         micro_batch_size: clips per yielded batch; with several views as many samples as fit, at least one.
@@ -89,8 +60,8 @@ class VideoLoader:
 
     def __init__(
         self,
-        dataset: PackedDataset,
-        config: DataConfig,
+        dataset: PackedDataset | Path | str,
+        config: DataConfig | None = None,
         *,
         training: bool,
         micro_batch_size: int,
@@ -101,6 +72,9 @@ class VideoLoader:
         device: torch.device | str = "cpu",
         agree: Agree = lambda bad: bad,
     ):
+        config = config or DataConfig()
+        if not isinstance(dataset, PackedDataset):
+            dataset = open_dataset(dataset, config.cache_dir, config.cache_bytes)
         self.dataset, self.config, self.training = dataset, config, training
         self.seed, self.rank, self.world_size, self._agree = seed, rank, world_size, agree
         self.num_views = 1 if training else config.num_views
@@ -111,19 +85,25 @@ class VideoLoader:
         self.excluded: tuple[int, ...] = ()
         """Sample ids left out as bad by this run, besides those that the dataset lists as quarantined."""
         self.decoder = choose_decoder(config.decoder, dataset, self.device)
-        self._feed = Feed(
-            dataset, config, self.decoder, 1 if training else config.test_crops, training and config.changes_color
-        )
         self.steps_per_epoch = self._count_steps()
         """Optimizer steps in one epoch of training, before any sample was left out; in evaluation its batches."""
         self._check()
-        self._num_threads = config.num_workers or os.cpu_count() or 1
-        self._pool = ThreadPoolExecutor(self._num_threads, thread_name_prefix="reading")
-        self._graph: ClipGraph | None = None
-        self._idle_graph: ClipGraph | None = None
-        """The graph of the last epoch, if that was read to its end."""
-        self._read_ahead: ReadAhead[ClipPlan] | None = None
-        self._in_flight: deque[list[ClipPlan]] = deque()
+        self._stream = ClipStream(
+            dataset,
+            config,
+            self.decoder,
+            training=training,
+            seed=seed,
+            micro_batch_size=self.micro_batch_size,
+            device=self.device,
+            num_batches=len(self),
+        )
+
+    def __enter__(self) -> "VideoLoader":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
 
     def __len__(self) -> int:
         """Batches that this rank yields in one epoch."""
@@ -145,7 +125,12 @@ class VideoLoader:
                     f"cannot resume: the checkpoint was made with {name} {state.get(name)}, this run has {ours}; "
                     "use the same, or begin a new run in another folder"
                 )
-        self.epoch, self.step, self.excluded = state["epoch"], state["step"], tuple(state["excluded"])
+        excluded = state["excluded"] if "excluded" in state else state["left_out"]  # as versions before 0.2 named it
+        self.epoch, self.step, self.excluded = state["epoch"], state["step"], tuple(excluded)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the beginning of an epoch."""
+        self.epoch, self.step = epoch, 0
 
     def __iter__(self) -> Iterator[VideoBatch]:
         epoch = self.epoch
@@ -164,15 +149,12 @@ class VideoLoader:
             if self.epoch > epoch:
                 break
         self.epoch, self.step = epoch + 1, 0
-        self._graph.finish()
-        self._idle_graph = self._graph
+        self._stream.finish()
 
     def close(self) -> None:
-        """Stops the reading threads, and the fetching of remote shards, for which they may wait."""
+        """Stop the workers, and the fetching of remote shards, for which they may wait."""
         self.dataset.close()
-        if self._read_ahead is not None:
-            self._read_ahead.cancel()
-        self._pool.shutdown(cancel_futures=True)
+        self._stream.close()
 
     @property
     def _micro_batches_per_step(self) -> int:
@@ -230,19 +212,12 @@ class VideoLoader:
         return plan_rank_evaluation(self._good_samples(), self.micro_batch_size, self.rank, self.world_size)
 
     def _start(self) -> int:
-        """Sets the reading threads to the rest of the current epoch; returns the number of its steps."""
-        if self._read_ahead is not None:
-            self._read_ahead.cancel()
-        items = self.micro_batch_size * (self._frames_per_clip if self.decoder == "jpeg" else 1)
-        self._graph, self._idle_graph = self._idle_graph or self._build_graph(self._next_inputs, items), None
-        self._in_flight.clear()
+        """Set the workers to the rest of the current epoch; return the number of its steps."""
         steps = self._steps_of_epoch(self.epoch)
         if self.dataset.shard_source:
             rest = np.concatenate([np.empty(0, np.int64), *map(np.ravel, steps[self.step :])])
             self.dataset.prefetch(rest, self._steps_of_epoch(self.epoch + 1).ravel() if self.training else None)
-        epoch = self.epoch
-        plans = (self._plan(batch, epoch) for step in steps[self.step :] for batch in step)
-        self._read_ahead = ReadAhead(self._pool, self._feed.read, plans, self.config.prefetch_batches)
+        self._stream.start(batches_of(self.epoch, steps[self.step :]))
         return len(steps)
 
     def _steps_of_epoch(self, epoch: int) -> Sequence[np.ndarray]:
@@ -255,32 +230,6 @@ class VideoLoader:
         order = order[~np.isin(order, bad)] if len(bad) else order
         return plan_rank_batches(order, self.batch_size, self.micro_batch_size, self.rank, self.world_size)
 
-    def _plan(self, sample_ids: np.ndarray, epoch: int) -> list[ClipPlan]:
-        which = {"training": self.training, "seed": self.seed, "epoch": epoch}
-        return [plan_clip(self.dataset, self.config, int(sample_id), **which) for sample_id in sample_ids]
-
-    @property
-    def _frames_per_clip(self) -> int:
-        return self.config.num_segments * (1 if self.training else self.config.test_clips)
-
-    def _build_graph(self, source: Callable[[], Inputs], batch_size: int) -> ClipGraph:
-        return ClipGraph(
-            source,
-            self.decoder,
-            batch_size,
-            self.config.crop_size,
-            self.device,
-            self._num_threads,
-            self._feed.num_crops,
-            self._feed.changes_color,
-        )
-
-    def _next_inputs(self) -> Inputs:
-        """The graph's source: the next batch that the threads have read."""
-        plans, read = self._read_ahead.next()
-        self._in_flight.append(plans)
-        return self._feed.inputs(plans, read())
-
     def _next_step(self) -> Iterator[VideoBatch]:
         """The micro-batches of the next step. Raises SampleError for the sample that the graph cannot decode."""
         try:
@@ -288,7 +237,7 @@ class VideoLoader:
         except UserError:  # such as a server that gives no shards: no fault of a sample
             raise
         except Exception as error:
-            bad = self._find_bad()
+            bad = self._stream.bad_samples()
             raise (bad[0] if bad else error) from error
 
     def _agreed_step(self, num_steps: int) -> tuple[list[VideoBatch], int]:
@@ -305,7 +254,7 @@ class VideoLoader:
             except UserError:
                 raise
             except Exception:
-                bad = self._find_bad()
+                bad = self._stream.bad_samples()
                 if not bad:
                     raise
             agreed = self._agree([error.sample_id for error in bad])
@@ -329,34 +278,15 @@ class VideoLoader:
 
     def _run_step(self) -> Iterator[VideoBatch]:
         for number in range(self._micro_batches_per_step):
-            crops = self._graph.run()
-            plans = self._in_flight.popleft()
-            ids = [plan.sample_id for plan in plans]
+            ids, labels, clips = self._stream.next()
             yield VideoBatch(
-                self._feed.join(crops, plans),
-                torch.tensor([plan.label for plan in plans], device=self.device),
-                torch.tensor(ids, device=self.device),
+                clips,
+                to_device(labels, self.device),
+                torch.as_tensor(ids, dtype=torch.int64),
                 is_last_micro_batch=number == self._micro_batches_per_step - 1,
                 num_views=self.num_views,
                 level_labels={
-                    level: torch.tensor(labels[ids], dtype=torch.int64, device=self.device)
-                    for level, labels in self.dataset.level_labels.items()
+                    level: to_device(of_level[ids], self.device)
+                    for level, of_level in self.dataset.level_labels.items()
                 },
             )
-
-    def _find_bad(self) -> list[SampleError]:
-        """The bad ones among the samples on their way, each read and decoded alone: the graph does not say which."""
-        return [error for plans in self._in_flight for plan in plans if (error := self._try_alone(plan))]
-
-    def _try_alone(self, plan: ClipPlan) -> SampleError | None:
-        try:
-            inputs = self._feed.inputs([plan], [self._feed.read(plan)])
-            self._build_graph(lambda: inputs, len(inputs["media"])).run()
-        except SampleError as error:
-            return error
-        except UserError:
-            raise
-        except Exception as error:
-            words = " ".join(str(error).split())
-            return SampleError(self.dataset, plan.sample_id, f"{self.decoder} cannot decode it: {words}")
-        return None

@@ -1,24 +1,21 @@
-"""Byte ranges of shards, and the threads that read them (and on the CPU decode them) ahead of the graph."""
+"""Byte ranges of shards: the media of a sample, or only the packets of some of its frames."""
 
 import os
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Generic, TypeVar
 
 import numpy as np
 
 from sharding.dataset import PackedDataset
-
-Item = TypeVar("Item")
+from sharding.manifest import KEYFRAME_INTERVALS
+from sharding.video.packets import packets_to_read
 
 
 class SampleError(RuntimeError):
     """A sample that could not be read or decoded; names its shard and key and the command that checks the shards."""
 
     def __init__(self, dataset: PackedDataset, sample_id: int, reason: object):
-        self.sample_id = sample_id
+        self.sample_id, self.reason = sample_id, str(reason)
         shard = dataset.shard_path(dataset.shards[sample_id])
         super().__init__(f"{shard}, sample {dataset.key(sample_id)}: {reason}; {verify_command(dataset)}")
 
@@ -29,36 +26,42 @@ def verify_command(dataset: PackedDataset) -> str:
     return f"check the shards with: python -m sharding verify {where} --decode (--quarantine leaves bad samples out)"
 
 
-def read_media(dataset: PackedDataset, sample_id: int) -> bytes:
-    """The stored video of one sample, straight out of its shard.
+def read_media(dataset: PackedDataset, sample_id: int, shard: int | None = None) -> bytes:
+    """Return the stored media of one sample, straight out of its shard; `shard` is an open file of it, if there is one.
 
     Raises:
-        SampleError: the shard cannot be read or is shorter than its table says.
+        OSError: the shard cannot be read or is shorter than its table says.
     """
-    with _shard_of(dataset, sample_id) as shard:
-        return read_range(shard, int(dataset.media_offsets[sample_id]), int(dataset.media_bytes[sample_id]))
+    with _shard_of(dataset, sample_id, shard) as file:
+        return read_range(file, int(dataset.media_offsets[sample_id]), int(dataset.media_bytes[sample_id]))
 
 
-def read_jpegs(dataset: PackedDataset, sample_id: int, frames: np.ndarray) -> list[np.ndarray]:
-    """The JPEGs of the given frames (S,) of one sample, each (N,) uint8; of the rest only the index is read.
+def read_packets(
+    dataset: PackedDataset, sample_id: int, frames: np.ndarray, shard: int | None = None
+) -> list[tuple[int, bytes]]:
+    """Return what is needed to decode the given frames (sorted, distinct), each packet with its frame's number.
+
+    Of a dataset whose frames are all keyframes these are the packets of `frames`; else those from the keyframe before.
+    Nothing else of the sample is read, but the index of frames of JPEGs packed before frames.npy existed.
 
     Raises:
-        SampleError: the shard cannot be read, or is shorter than, or not as, its table says.
+        OSError: the shard cannot be read, or is shorter than, or not as, its table says.
     """
-    with _shard_of(dataset, sample_id) as shard:
-        index = read_range(shard, int(dataset.index_offsets[sample_id]), int(dataset.index_bytes[sample_id]))
-        offsets = np.frombuffer(index, "<i4")
-        if len(offsets) != dataset.num_frames[sample_id] + 1 or offsets[-1] != dataset.media_bytes[sample_id]:
+    interval = KEYFRAME_INTERVALS.get(dataset.manifest.profile, 1)
+    with _shard_of(dataset, sample_id, shard) as file:
+        offsets = dataset.frame_offsets(sample_id)
+        if offsets is None:
+            index = read_range(file, int(dataset.index_offsets[sample_id]), int(dataset.index_bytes[sample_id]))
+            offsets = np.frombuffer(index, "<i4")
+        if len(offsets) != dataset.num_frames[sample_id] + 1 or offsets[-1] > dataset.media_bytes[sample_id]:
             raise OSError("the index of frames does not fit the table")
-        media = int(dataset.media_offsets[sample_id])
-        size = int(dataset.heights[sample_id]), int(dataset.widths[sample_id])
-        jpegs = {}
-        for frame in sorted(set(frames.tolist())):
-            data = read_range(shard, media + int(offsets[frame]), int(offsets[frame + 1] - offsets[frame]))
-            if jpeg_size(data) != size:
-                raise OSError(f"frame {frame} is damaged: no JPEG of {size[1]} x {size[0]} pixels")
-            jpegs[frame] = np.frombuffer(data, np.uint8)
-    return [jpegs[frame] for frame in frames.tolist()]
+        media, packets = int(dataset.media_offsets[sample_id]), []
+        for first, last in packets_to_read(offsets, frames, interval):
+            begin = int(offsets[first])
+            data = read_range(file, media + begin, int(offsets[last]) - begin)
+            ends = (offsets[first : last + 1] - begin).tolist()
+            packets += [(first + n, data[ends[n] : ends[n + 1]]) for n in range(last - first)]
+    return packets
 
 
 def jpeg_size(data: bytes) -> tuple[int, int] | None:
@@ -82,20 +85,20 @@ def jpeg_size(data: bytes) -> tuple[int, int] | None:
 
 
 @contextmanager
-def _shard_of(dataset: PackedDataset, sample_id: int) -> Iterator[int]:
-    """The open shard of a sample.
+def _shard_of(dataset: PackedDataset, sample_id: int, shard: int | None) -> Iterator[int]:
+    """Yield the open shard of a sample.
 
-    Shards are opened anew for each sample: that costs some ten microseconds, and however many shards a dataset has, no
+    Shards are opened again for each sample: that costs some ten microseconds, and however many shards a dataset has, no
     limit on open files is ever met.
     """
+    if shard is not None:
+        yield shard
+        return
+    shard = dataset.open_shard(int(dataset.shards[sample_id]))
     try:
-        shard = dataset.open_shard(int(dataset.shards[sample_id]))
-        try:
-            yield shard
-        finally:
-            os.close(shard)
-    except OSError as error:
-        raise SampleError(dataset, sample_id, error) from error
+        yield shard
+    finally:
+        os.close(shard)
 
 
 def read_range(file: int, offset: int, length: int) -> bytes:
@@ -111,43 +114,3 @@ def read_range(file: int, offset: int, length: int) -> bytes:
             raise OSError(f"the file ends at byte {offset + len(data)}, {length - len(data)} bytes early")
         data += more
     return data
-
-
-class ReadAhead(Generic[Item]):
-    """Batches of `read(item)`, in order, from a pool of threads that is at most `ahead` batches ahead."""
-
-    def __init__(
-        self,
-        pool: ThreadPoolExecutor,
-        read: Callable[[Item], object],
-        batches: Iterator[Sequence[Item]],
-        ahead: int,
-    ):
-        self._pool, self._read, self._batches = pool, read, batches
-        self._pending: deque[tuple[Sequence[Item], list[Future]]] = deque()
-        for _ in range(ahead):
-            self._submit()
-
-    def next(self) -> tuple[Sequence[Item], Callable[[], list]]:
-        """The items of the next batch, and what waits for their results, and raises what `read` raised of one.
-
-        Raises:
-            StopIteration: no batch is left.
-        """
-        if not self._pending:
-            raise StopIteration
-        items, futures = self._pending.popleft()
-        self._submit()
-        return items, lambda: [future.result() for future in futures]
-
-    def cancel(self) -> None:
-        """Drops what has not been asked for."""
-        for _, futures in self._pending:
-            for future in futures:
-                future.cancel()
-        self._pending.clear()
-
-    def _submit(self) -> None:
-        items = next(self._batches, None)
-        if items is not None:
-            self._pending.append((items, [self._pool.submit(self._read, item) for item in items]))

@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from pipeline.reading import read_jpegs, read_media
+from pipeline.reading import read_media
 from pipeline.remote.transport import RetryPolicy
 from sharding.dataset import PackedDataset
 from tests.conftest import ROOT, pack
+from tests.helpers.clips import jpegs_of
 from tests.helpers.servers import Fault, FaultyServer
 
 QUICK = RetryPolicy(attempts=4, first_wait_seconds=0.01, connect_seconds=5, stall_seconds=20)
@@ -80,10 +80,7 @@ def remote(request) -> tuple[FaultyServer, str]:
 
 def content_of(dataset: PackedDataset) -> list[bytes]:
     if dataset.manifest.profile == "jpeg":
-        return [
-            b"".join(jpeg.tobytes() for jpeg in read_jpegs(dataset, i, np.arange(dataset.num_frames[i])))
-            for i in range(len(dataset))
-        ]
+        return [b"".join(jpegs_of(dataset, i)) for i in range(len(dataset))]
     return [read_media(dataset, i) for i in range(len(dataset))]
 
 

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.config import DataConfig
 from pipeline.loader import VideoBatch, VideoLoader
 from pipeline.plan import plan_order
 from pipeline.reading import SampleError, jpeg_size
 from sharding.dataset import PackedDataset, load_dataset
 from sharding.errors import UserError
+from tests.helpers.clips import thread_config
 
-CONFIG = DataConfig(num_segments=4, short_side=64, crop_size=56, on_bad_sample="quarantine", prefetch_batches=2)
+CONFIG = thread_config(num_segments=4, short_side=64, crop_size=56, on_bad_sample="quarantine", prefetch_batches=2)
 
 
 @pytest.fixture(params=["pyav", "jpeg"])
@@ -125,7 +125,7 @@ def test_too_many_bad_samples_end_it(folder):
     dataset = load_dataset(folder)
     for sample_id in range(3):
         damage(dataset, sample_id)
-    config = DataConfig(**{**vars(CONFIG), "max_bad_samples": 2})
+    config = thread_config(**{**vars(CONFIG), "max_bad_samples": 2})
     loader = VideoLoader(dataset, config, training=True, micro_batch_size=13)
     with pytest.raises(UserError, match=r"3 bad samples, more than data.max_bad_samples=2; .*verify .* --decode"):
         list(loader)
@@ -145,7 +145,7 @@ def test_a_frame_that_only_the_graph_finds_damaged_is_named(numbered_jpeg, tmp_p
         data[place + 5 : place + 21] = b"\xff" * 16  # more codes of each length than there can be
         place = data.find(b"\xff\xc4", place + 2, end)
     path.write_bytes(data)
-    config = DataConfig(num_segments=4, short_side=64, crop_size=56)
+    config = thread_config(num_segments=4, short_side=64, crop_size=56)
     with pytest.raises(SampleError, match=f"{dataset.key(sample_id)}: jpeg cannot decode it") as caught:
         list(VideoLoader(dataset, config, training=False, micro_batch_size=5))
     assert caught.value.sample_id == sample_id

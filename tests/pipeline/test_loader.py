@@ -13,13 +13,14 @@ from pipeline.config import DataConfig
 from pipeline.dali_graph import PIXEL_MEAN, PIXEL_STD, ClipGraph
 from pipeline.loader import VideoBatch, VideoLoader
 from pipeline.plan import plan_clip
-from pipeline.reading import SampleError, read_jpegs, read_media
+from pipeline.reading import SampleError, read_media
 from sharding.dataset import PackedDataset, load_dataset
 from sharding.errors import UserError
 from sharding.video.decode import decode_frames
+from tests.helpers.clips import jpegs_of, thread_config
 from tests.helpers.videos import draw_number
 
-WHOLE_FRAME = DataConfig(num_segments=8, short_side=64, crop_size=64, flip=False)
+WHOLE_FRAME = thread_config(num_segments=8, short_side=64, crop_size=64, flip=False)
 
 
 def load(dataset: PackedDataset, config: DataConfig = WHOLE_FRAME, **options) -> VideoLoader:
@@ -49,7 +50,7 @@ def dataset(request) -> PackedDataset:
 def test_frames_are_those_the_plan_names(dataset, training, segments):
     """For videos of 1 frame, of fewer frames than segments, and of many."""
     # Videos are 96 x 64: a crop of 64 shows two thirds of the 4 x 4 blocks that make the number, so crops are 2 x 2.
-    config = DataConfig(num_segments=segments, short_side=64, crop_size=64, flip=False)
+    config = thread_config(num_segments=segments, short_side=64, crop_size=64, flip=False)
     loader = load(dataset, config, training=training, micro_batch_size=1, seed=5)
     seen = 0
     for epoch in range(2):
@@ -88,7 +89,7 @@ def test_epochs_differ_and_repeat(dataset):
 
 @pytest.mark.parametrize("stop", [0, 1, 3, 4])
 def test_resumes_to_the_bit(dataset, stop):
-    config = DataConfig(num_segments=8, short_side=72, crop_size=64)
+    config = thread_config(num_segments=8, short_side=72, crop_size=64)
     loader = load(dataset, config)
     whole = list(loader) + list(loader)
     stopped = load(dataset, config)
@@ -107,7 +108,7 @@ def test_resumes_to_the_bit(dataset, stop):
 
 
 def test_ranks_and_accumulation_see_the_same_global_batches(dataset):
-    config = DataConfig(num_segments=8, short_side=72, crop_size=48)  # frames, crops and flips are drawn
+    config = thread_config(num_segments=8, short_side=72, crop_size=48)  # frames, crops and flips are drawn
 
     def epoch(world_size: int, micro: int) -> list[list[tuple[int, bytes]]]:
         """Sample ids and pixels of each optimizer step, over all ranks."""
@@ -143,8 +144,8 @@ def test_evaluation_sees_each_sample_once(dataset, world_size):
 
 
 def test_flip_mirrors_half_of_the_clips_whole(dataset):
-    config = DataConfig(num_segments=4, short_side=64, crop_size=64, flip=True)
-    plain = DataConfig(num_segments=4, short_side=64, crop_size=64, flip=False)
+    config = thread_config(num_segments=4, short_side=64, crop_size=64, flip=True)
+    plain = thread_config(num_segments=4, short_side=64, crop_size=64, flip=False)
     flipped = 0
     loader, reference = load(dataset, config, seed=3), load(dataset, plain, seed=3)
     for epoch in range(4):
@@ -159,7 +160,7 @@ def test_flip_mirrors_half_of_the_clips_whole(dataset):
 def test_crops_without_scaling_are_the_stored_pixels(numbered):
     """Frames stored at the target size are cropped, not resampled."""
     dataset = load_dataset(numbered)
-    config = DataConfig(num_segments=4, short_side=64, crop_size=48, flip=False)
+    config = thread_config(num_segments=4, short_side=64, crop_size=48, flip=False)
     batch = next(iter(load(dataset, config, seed=9)))
     for clip, sample_id in zip(batch.clips, batch.sample_ids.tolist()):
         plan = plan_clip(dataset, config, sample_id, training=True, seed=9)
@@ -172,10 +173,10 @@ def test_crops_without_scaling_are_the_stored_pixels(numbered):
 def test_decoding_only_the_crop_changes_nothing(numbered_jpeg, short_side, crop_size):
     """JPEGs decoded where the crop lies, against the same JPEGs decoded whole by another library."""
     dataset = load_dataset(numbered_jpeg)
-    config = DataConfig(num_segments=4, short_side=short_side, crop_size=crop_size)
+    config = thread_config(num_segments=4, short_side=short_side, crop_size=crop_size)
     batch = next(iter(load(dataset, config, seed=9, micro_batch_size=8)))
     plans = [plan_clip(dataset, config, i, training=True, seed=9) for i in batch.sample_ids.tolist()]
-    jpegs = [read_jpegs(dataset, plan.sample_id, plan.frames) for plan in plans]
+    jpegs = [np.array(jpegs_of(dataset, plan.sample_id), object)[plan.frames] for plan in plans]
     whole = [np.stack([np.asarray(Image.open(io.BytesIO(jpeg))) for jpeg in clip]) for clip in jpegs]
     inputs = {
         "media": whole,
@@ -186,7 +187,7 @@ def test_decoding_only_the_crop_changes_nothing(numbered_jpeg, short_side, crop_
         "flip_0": np.array([plan.flips[0] for plan in plans], np.int32),
     }
     graph = ClipGraph(lambda: inputs, "pyav", 8, crop_size, torch.device("cpu"), 2)
-    expected = graph.run()[0].permute(0, 1, 4, 2, 3)
+    expected = torch.from_dlpack(graph.run()[0]).permute(0, 1, 4, 2, 3)
     difference = np.concatenate([np.abs(pixels(a) - pixels(b)) for a, b in zip(batch.clips, expected)])
     assert difference.max() <= 2.0, difference.max()
     assert difference.mean() < 0.1
@@ -209,11 +210,11 @@ def test_impossible_batches_are_refused(dataset):
 
 def test_decode_nodes_that_do_not_fit_are_refused(numbered, numbered_jpeg):
     with pytest.raises(UserError, match="needs a GPU"):
-        load(load_dataset(numbered), DataConfig(decoder="nvdec"))
+        load(load_dataset(numbered), thread_config(decoder="nvdec"))
     with pytest.raises(UserError, match=r"data\.decoder=jpeg: .* stores videos"):
-        load(load_dataset(numbered), DataConfig(decoder="jpeg"))
+        load(load_dataset(numbered), thread_config(decoder="jpeg"))
     with pytest.raises(UserError, match=r"data\.decoder=pyav: .* stores JPEGs"):
-        load(load_dataset(numbered_jpeg), DataConfig(decoder="pyav"))
+        load(load_dataset(numbered_jpeg), thread_config(decoder="pyav"))
 
 
 def test_a_damaged_shard_names_sample_and_remedy(numbered, tmp_path):

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from av.video.reformatter import ColorRange, Colorspace
 
-from pipeline.config import DataConfig
 from pipeline.loader import VideoLoader
 from sharding.dataset import load_dataset
 from tests.conftest import pack
+from tests.helpers.clips import thread_config
 from tests.pipeline.test_loader import pixels
 
 BOUND = 8.0
@@ -76,7 +76,7 @@ def test_every_way_shows_the_same_colours(videos, tmp_path, profile):
     packed = pack(videos, tmp_path, profile=profile, **quality)
     dataset = load_dataset(packed)
     assert len(dataset) == len(KINDS)
-    config = DataConfig(num_segments=NUM_FRAMES, short_side=SIDE, crop_size=SIDE)
+    config = thread_config(num_segments=NUM_FRAMES, short_side=SIDE, crop_size=SIDE)
     for batch in VideoLoader(dataset, config, training=False, micro_batch_size=1):
         found = patches(pixels(batch.clips[0]))
         expected = patches(np.stack([picture(number) for number in range(NUM_FRAMES)]).astype(float))

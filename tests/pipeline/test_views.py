@@ -6,20 +6,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from pipeline.batching import Feed
 from pipeline.config import DataConfig
-from pipeline.dali_graph import ClipGraph
 from pipeline.loader import VideoLoader
-from pipeline.plan import ClipPlan, plan_clip
+from pipeline.plan import plan_clip
 from pipeline.reading import read_media
 from sharding.dataset import PackedDataset, load_dataset
 from sharding.errors import UserError
-from sharding.video import decode
+from sharding.video import packets
 from sharding.video.decode import decode_frames
 from tests.conftest import pack
+from tests.helpers.clips import read_alone, run_alone, thread_config
 from tests.pipeline.test_loader import pixels
 
 
@@ -29,7 +27,7 @@ def dataset(request) -> PackedDataset:
 
 
 def evaluation(dataset: PackedDataset, **settings) -> tuple[DataConfig, list]:
-    config = DataConfig(**{"num_segments": 4, "short_side": 64, "crop_size": 56} | settings)
+    config = thread_config(**{"num_segments": 4, "short_side": 64, "crop_size": 56} | settings)
     return config, list(VideoLoader(dataset, config, training=False, micro_batch_size=24))
 
 
@@ -66,39 +64,33 @@ def shown(dataset: PackedDataset, sample_id: int, frames: np.ndarray) -> np.ndar
     key = (dataset.fingerprint, sample_id)
     if key not in _whole:
         count = int(dataset.num_frames[sample_id])
-        config = DataConfig(num_segments=count, short_side=64, crop_size=64)
+        config = thread_config(num_segments=count, short_side=64, crop_size=64)
         plan = plan_clip(dataset, config, sample_id, training=False)
         squares = [np.array([[0, left, 64, left + 64]], np.float32) for left in (0, 32)]
-        left, right = (run_alone(dataset, config, replace(plan, boxes=square)) for square in squares)
+        left, right = (pixels(run_alone(dataset, config, replace(plan, boxes=square), "jpeg")[0]) for square in squares)
         _whole[key] = np.concatenate([left, right[:, :, 32:]], 2)
     return _whole[key][frames]
 
 
-def run_alone(dataset: PackedDataset, config: DataConfig, plan: ClipPlan) -> np.ndarray:
-    feed = Feed(dataset, config, "jpeg")
-    inputs = feed.inputs([plan], [feed.read(plan)])
-    graph = ClipGraph(lambda: inputs, "jpeg", len(plan.frames), 64, torch.device("cpu"), 1)
-    return pixels(feed.join(graph.run(), [plan])[0])
-
-
 def test_frames_that_views_share_are_decoded_once(dataset, monkeypatch):
     """Three crops of two clips of a video with two frames: two frames are read, whatever the number of views."""
-    config = DataConfig(num_segments=4, short_side=64, crop_size=56, test_clips=2, test_crops=3)
+    config = thread_config(num_segments=4, short_side=64, crop_size=56, test_clips=2, test_crops=3)
     sample_id = int(np.flatnonzero(dataset.num_frames == 2)[0])
-    feed = Feed(dataset, config, "jpeg" if dataset.suffix(sample_id) == "jpgs" else "pyav", num_crops=3)
+    decoder = "jpeg" if dataset.suffix(sample_id) == "jpgs" else "pyav"
     plan = plan_clip(dataset, config, sample_id, training=False)
     taken = []
-    reformat = decode.rgb_picture
-    monkeypatch.setattr(decode, "rgb_picture", lambda rgb: taken.append(1) or reformat(rgb))
-    read = feed.read(plan)
+    convert = packets.rgb_picture
+    monkeypatch.setattr(packets, "rgb_picture", lambda rgb: taken.append(1) or convert(rgb))
+    arrays = read_alone(dataset, config, plan, decoder)
     assert len(plan.frames) == 8
-    assert (len(read) if feed.decoder == "jpeg" else len(taken)) == 2
+    assert arrays["num_items"].tolist() == [2]
+    assert len(taken) == (2 if decoder == "pyav" else 0)
 
 
 @pytest.mark.parametrize("crop", ["center", "multi_scale", "random_resized"])
 def test_crops_show_the_box(dataset, crop):
     """Scaled crops against the box cut out and scaled by another library."""
-    config = DataConfig(num_segments=2, short_side=64, crop_size=48, crop=crop)
+    config = thread_config(num_segments=2, short_side=64, crop_size=48, crop=crop)
     loader = VideoLoader(dataset, config, training=True, micro_batch_size=6, seed=4)
     batch = next(iter(loader))
     for clip, sample_id in zip(batch.clips, batch.sample_ids.tolist()):
@@ -113,8 +105,8 @@ def test_crops_show_the_box(dataset, crop):
 
 def test_colour_is_one_for_the_clip(dataset):
     settings = {"num_segments": 3, "short_side": 64, "crop_size": 56, "flip": False}
-    plain = DataConfig(**settings)
-    loud = DataConfig(**settings, color_jitter=0.4, hue_jitter=30, grayscale=0.5)
+    plain = thread_config(**settings)
+    loud = thread_config(**settings, color_jitter=0.4, hue_jitter=30, grayscale=0.5)
     grey = 0
     first, second = (VideoLoader(dataset, c, training=True, micro_batch_size=6, seed=2) for c in (plain, loud))
     for one, other in zip(first, second):
@@ -137,7 +129,7 @@ def test_ten_crops_do_not_go_with_classes_that_have_sides(numbered, tmp_path):
     shutil.copytree(numbered, copy)
     manifest = json.loads((copy / "manifest.json").read_text())
     (copy / "manifest.json").write_text(json.dumps(manifest | {"flip_pairs": [[0, 1]]}))
-    config = DataConfig(short_side=64, crop_size=56, test_crops=10)
+    config = thread_config(short_side=64, crop_size=56, test_crops=10)
     with pytest.raises(UserError, match=r"test_crops=10 mirrors clips, but that changes classes .*use 1 or 3"):
         VideoLoader(load_dataset(copy), config, training=False, micro_batch_size=4)
     with pytest.raises(UserError, match=r"trained without mirroring \(data.flip\); use 1 or 3"):
@@ -145,7 +137,7 @@ def test_ten_crops_do_not_go_with_classes_that_have_sides(numbered, tmp_path):
 
 
 def test_dense_clips_of_thinned_videos_are_warned_of(numbered_videos, numbered, tmp_path, caplog):
-    config = DataConfig(short_side=64, crop_size=56, sampling="dense", frame_stride=1)
+    config = thread_config(short_side=64, crop_size=56, sampling="dense", frame_stride=1)
     VideoLoader(load_dataset(numbered), config, training=True, micro_batch_size=4)
     assert not caplog.text
     thinned = load_dataset(pack(numbered_videos, tmp_path, max_frames=8))
@@ -155,4 +147,4 @@ def test_dense_clips_of_thinned_videos_are_warned_of(numbered_videos, numbered, 
 
 def test_too_few_frames_are_refused_by_name(dataset):
     with pytest.raises(UserError, match=r"sample \S+: 1 frames, but data.min_frames=4; lower it"):
-        VideoLoader(dataset, DataConfig(min_frames=4), training=False, micro_batch_size=4)
+        VideoLoader(dataset, thread_config(min_frames=4), training=False, micro_batch_size=4)

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.config import DataConfig
 from pipeline.dataset import open_dataset
 from pipeline.loader import VideoLoader
 from pipeline.reading import read_media
@@ -19,6 +18,7 @@ from pipeline.remote.transport import MissingError, RemoteError, RemoteFolder, R
 from sharding.dataset import load_dataset
 from sharding.errors import UserError
 from sharding.manifest import Manifest, fingerprint_of
+from tests.helpers.clips import thread_config
 from tests.helpers.servers import Fault, FaultyServer
 from tests.pipeline.conftest import NUM_SHARDS, QUICK, content_of, first_time, run_python
 
@@ -113,7 +113,7 @@ def test_batches_are_those_of_the_folder_bit_for_bit(remote, in_shards, tmp_path
     server.fault = lambda path, n: [Fault("status"), Fault("drop", after=900), Fault("flip", after=800), None][
         min(n, 3)
     ]
-    config = DataConfig(num_segments=2, short_side=64, crop_size=32)
+    config = thread_config(num_segments=2, short_side=64, crop_size=32)
     local, fetched = (
         VideoLoader(dataset, config, training=True, micro_batch_size=3, seed=2)
         for dataset in (load_dataset(in_shards), open_dataset(url, tmp_path, retry=replace(QUICK, attempts=9)))
@@ -133,7 +133,7 @@ def test_a_dead_server_is_no_bad_sample(in_shards, tmp_path, mode):
     with FaultyServer(in_shards.parent) as server:
         dataset = open_dataset(f"{server.url}/train", tmp_path, retry=replace(QUICK, attempts=2))
         server.fault = lambda path, number: Fault("status")
-        config = DataConfig(num_segments=2, short_side=64, crop_size=32, on_bad_sample=mode)
+        config = thread_config(num_segments=2, short_side=64, crop_size=32, on_bad_sample=mode)
         loader = VideoLoader(dataset, config, training=True, micro_batch_size=3)
         with pytest.raises(RemoteError, match=server.url):
             list(loader)
@@ -144,7 +144,7 @@ def test_a_dead_server_is_no_bad_sample(in_shards, tmp_path, mode):
 def test_an_epoch_fetches_ahead_in_the_order_of_the_plan(in_shards, tmp_path):
     """With room for two shards of five, blocks are fetched once each, for the next epoch too."""
     size = max(shard.bytes for shard in load_dataset(in_shards).manifest.shards)
-    config = DataConfig(num_segments=2, short_side=64, crop_size=32, shuffle="block", shuffle_block_shards=1)
+    config = thread_config(num_segments=2, short_side=64, crop_size=32, shuffle="block", shuffle_block_shards=1)
     with FaultyServer(in_shards.parent) as server:
         dataset = open_dataset(f"{server.url}/train", tmp_path, cache_bytes=2 * size)
         loader = VideoLoader(dataset, replace(config, shuffle_streams=1), training=True, micro_batch_size=1)

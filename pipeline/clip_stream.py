@@ -1,0 +1,215 @@
+"""Batches of sample ids in, clips out: workers read and decode, the graph makes pixels, a batch ahead in a thread."""
+
+import os
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from pipeline.batching import graph_inputs, join_crops
+from pipeline.buffers import BatchLayout
+from pipeline.clip_reader import ClipReader, media_bound
+from pipeline.config import DataConfig
+from pipeline.dali_graph import ClipGraph, Inputs
+from pipeline.graph_thread import GraphThread
+from pipeline.reading import SampleError
+from pipeline.worker_processes import ProcessReader
+from pipeline.workers import Batch, Batches, BatchReader, ReaderSettings, ThreadReader
+from sharding.dataset import PackedDataset
+from sharding.errors import MediaError, UserError
+
+
+@dataclass(frozen=True)
+class _InFlight:
+    """What is known of a batch that is in the graph."""
+
+    epoch: int
+    sample_ids: np.ndarray
+    labels: np.ndarray
+    order: np.ndarray
+    num_items: np.ndarray
+
+
+class ClipStream:
+    """Turns batches of sample ids into clips, ahead of whoever takes them.
+
+    Args:
+        decoder: jpeg, pyav or nvdec.
+        training, seed: as ClipReader takes them.
+        micro_batch_size: samples of the largest batch.
+        device: where the clips are wanted.
+        num_batches: batches that will be asked for; no more workers are started than they can keep busy.
+    """
+
+    def __init__(
+        self,
+        dataset: PackedDataset,
+        config: DataConfig,
+        decoder: str,
+        *,
+        training: bool,
+        seed: int,
+        micro_batch_size: int,
+        device: torch.device,
+        num_batches: int,
+    ):
+        self.dataset, self.config, self.decoder = dataset, config, decoder
+        self.training, self.seed, self.device = training, seed, device
+        self._num_crops = 1 if training else config.test_crops
+        self._changes_color = training and config.changes_color
+        self._num_frames = config.num_segments * (1 if training else config.test_clips)
+        self._num_threads = config.num_workers or _cores()
+        self._layout = self._layout_of(micro_batch_size)
+        num_workers = max(1, min(self._num_threads, micro_batch_size * num_batches))
+        self._settings = ReaderSettings(
+            *(dataset, config, decoder, training, seed, self._layout, num_workers, config.prefetch_batches + 1)
+        )
+        self._reader: BatchReader | None = None
+        self._graph: ClipGraph | None = None
+        self._idle_graph: ClipGraph | None = None
+        """The graph of the last stream, if that was read to its end."""
+        self._thread: GraphThread | None = None
+        self._held: list[Batch] = []
+        self._in_flight: deque[_InFlight] = deque()
+        self._unread: list[SampleError] = []
+
+    def start(self, batches: Batches) -> None:
+        """Begin with these batches, in order; what is left of those before is dropped."""
+        if self._reader is None:
+            self._reader = self._open_reader()
+        self._stop_thread()
+        items = self._layout.batch_size * (self._num_frames if self.decoder == "jpeg" else 1)
+        self._graph, self._idle_graph = self._idle_graph or self._build_graph(self._next_inputs, items), None
+        self._held.clear()
+        self._in_flight.clear()
+        self._unread = []
+        self._reader.start(batches)
+        self._thread = GraphThread(self._run_graph)
+
+    def next(self) -> tuple[np.ndarray, np.ndarray, torch.Tensor]:
+        """Return the next batch: sample ids (B,), labels (B,), and clips (B * V, T, 3, H, W) on the device.
+
+        Raises:
+            StopIteration: there is none left.
+            UserError: such as a server that gives no shards.
+            Exception: a sample is bad, see `bad_samples`, or something else failed.
+        """
+        of, crops = self._thread.next()
+        tensors = [torch.from_dlpack(crop) for crop in crops]
+        clips = join_crops(tensors, of.order, of.num_items, self.decoder, self.config.num_segments)
+        return of.sample_ids, of.labels, clips
+
+    def finish(self) -> None:
+        """To be called when all batches were taken: keeps the graph for the next ones."""
+        try:
+            self._thread.next()
+        except StopIteration:
+            self._stop_thread()
+            self._graph.reset()
+            self._idle_graph = self._graph
+        else:
+            raise AssertionError("the stream is not at its end")
+
+    def bad_samples(self) -> list[SampleError]:
+        """Return the samples that `next` failed for: those not read, else those that the graph cannot decode.
+
+        The graph does not say which; each that was on its way is tried alone.
+        """
+        self._stop_thread()
+        if self._unread:
+            return self._unread
+        flying = [(of.epoch, int(sample_id)) for of in self._in_flight for sample_id in of.sample_ids]
+        return [error for epoch, sample_id in flying if (error := self._try_alone(epoch, sample_id))]
+
+    def close(self) -> None:
+        """Stop the workers."""
+        self._idle_graph = None
+        if self._reader is not None:
+            self._reader.close()
+        self._stop_thread()
+
+    def _open_reader(self) -> BatchReader:
+        if self.config.worker_type == "thread":
+            return ThreadReader(self._settings)
+        try:
+            return ProcessReader(self._settings)
+        except OSError as error:
+            raise UserError(
+                f"data.worker_type=process: no memory to share with the workers ({error.strerror}); lower "
+                "data.prefetch_batches, or use data.worker_type=thread"
+            ) from error
+
+    def _stop_thread(self) -> None:
+        if self._thread is not None:
+            self._thread.stop()
+            self._thread = None
+
+    def _layout_of(self, batch_size: int) -> BatchLayout:
+        bound = media_bound(self.dataset, self.config, self.decoder, self._num_frames, self.training)
+        return BatchLayout(batch_size, self._num_frames, self._num_crops, bound)
+
+    def _build_graph(self, source, batch_size: int) -> ClipGraph:
+        return ClipGraph(
+            source,
+            self.decoder,
+            batch_size,
+            self.config.crop_size,
+            self.device,
+            self._num_threads,
+            self._num_crops,
+            self._changes_color,
+        )
+
+    def _run_graph(self) -> tuple[_InFlight, list]:
+        """In the thread: the next batch of crops."""
+        crops = self._graph.run()
+        self._release()
+        return self._in_flight.popleft(), crops
+
+    def _next_inputs(self) -> Inputs:
+        """The graph's source: the next batch that the workers have read."""
+        self._release()  # the graph has copied what it was given
+        batch = self._reader.next()
+        if batch.errors:
+            ids = batch.sample_ids
+            self._unread = [SampleError(self.dataset, int(ids[i]), why) for i, why in sorted(batch.errors.items())]
+            raise self._unread[0]
+        self._held.append(batch)
+        size, arrays = len(batch.sample_ids), batch.arrays
+        copies = (arrays[name][:size].copy() for name in ("label", "order", "num_items"))
+        self._in_flight.append(_InFlight(batch.epoch, batch.sample_ids, *copies))
+        return graph_inputs(arrays, size, self.decoder, self._num_crops, self._changes_color)
+
+    def _release(self) -> None:
+        while self._held:
+            self._reader.release(self._held.pop())
+
+    def _try_alone(self, epoch: int, sample_id: int) -> SampleError | None:
+        layout = self._layout_of(1)
+        arrays = layout.views(np.empty(layout.num_bytes, np.uint8).data)
+        reader = ClipReader(self.dataset, self.config, self.decoder, self.training, self.seed)
+        try:
+            reader.read(sample_id, epoch, arrays, 0)
+            inputs = graph_inputs(arrays, 1, self.decoder, self._num_crops, self._changes_color)
+            self._build_graph(lambda: inputs, len(inputs["media"])).run()
+        except (OSError, MediaError) as error:
+            return SampleError(self.dataset, sample_id, error)
+        except UserError:
+            raise
+        except Exception as error:
+            words = " ".join(str(error).split())
+            return SampleError(self.dataset, sample_id, f"{self.decoder} cannot decode it: {words}")
+        return None
+
+
+def batches_of(epoch: int, steps: Iterator[np.ndarray]) -> Batches:
+    """Return the micro-batches (B,) of steps (micro-batches, B), with their epoch."""
+    return ((epoch, batch) for step in steps for batch in step)
+
+
+def _cores() -> int:
+    """Return the CPU cores that this rank may use: its fraction of those of the machine."""
+    ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or 1)
+    return max(1, len(os.sched_getaffinity(0)) // ranks_here)
