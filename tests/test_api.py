@@ -41,6 +41,14 @@ def test_importing_a_package_needs_nothing_installed():
     run_without(absent, "import sharding, pipeline, launch\nfrom sharding import Annotations, UserError, VideoRecord")
 
 
+def test_a_function_that_names_the_package_goes_to_another_process():
+    program = """
+import joblib, sharding
+def f(): return sharding.UserError.__name__
+assert joblib.Parallel(n_jobs=2)(joblib.delayed(f)() for _ in range(2)) == ["UserError"] * 2"""
+    run_without([], program)
+
+
 def test_opening_a_dataset_needs_neither_torch_nor_pyav(numbered):
     run_without(
         ["av", "torch"], f"from sharding import open_dataset\nassert len(open_dataset({str(numbered)!r})) == 13"
