@@ -12,13 +12,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from launch.inference.pack_files import collect_videos
-from launch.inference.predictor import predict
-from launch.training.checkpoint import find_checkpoint, load_checkpoint
+from launch.inference.predictor import Prediction, Predictor
+from launch.training.checkpoint import find_checkpoint
 from launch.visualization.overlay import SUFFIXES, overlay_predictions
-from model import fuse_batch_norm
 from sharding.cli import CommandLine, run_command
 from sharding.errors import MediaError, UserError
 from sharding.files import check_writable
@@ -35,12 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     targets = plan_overlays(videos, options.overlay) if options.overlay else []
     for target in targets:
         check_writable(target)
-    net, info, config = load_checkpoint(options.checkpoint)
-    net = fuse_batch_norm(net).to("cuda" if torch.cuda.is_available() else "cpu")
-    rows = [
-        _row(video, result, info.classes, options.top)
-        for video, result in zip(videos, predict(net, info, config, videos))
-    ]
+    rows = [_row(prediction, options.top) for prediction in Predictor(options.checkpoint)(videos)]
     for row, video, target in zip(rows, videos, targets):
         _overlay(row, video, target)
     print(json.dumps(rows, indent=1) if options.json else "\n".join(map(_describe, rows)))
@@ -86,15 +78,11 @@ def _check_any_is_video(videos: Sequence[Path]) -> None:
     raise UserError(errors[0] + (f"; nor is any of the {len(errors)} files" if len(errors) > 1 else ""))
 
 
-def _row(video: Path, result: torch.Tensor | str, classes: Sequence[str], top: int) -> dict:
-    if isinstance(result, str):
-        return {"video": str(video), "error": result}
-    values, indices = result.softmax(0).topk(min(top, len(classes)))
-    predictions = [
-        {"class": classes[index], "probability": round(value, 6)}
-        for value, index in zip(values.tolist(), indices.tolist())
-    ]
-    return {"video": str(video), "predictions": predictions}
+def _row(prediction: Prediction, top: int) -> dict:
+    if prediction.error is not None:
+        return {"video": str(prediction.video), "error": prediction.error}
+    predictions = [{"class": name, "probability": round(value, 6)} for name, value in prediction.top(top)]
+    return {"video": str(prediction.video), "predictions": predictions}
 
 
 def _overlay(row: dict, video: Path, target: Path) -> None:

@@ -1,6 +1,7 @@
 """python -m sharding {pack,verify,stats,motion,motion-gym}: packs datasets, checks them, and tells what is in them."""
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -61,9 +62,21 @@ def _add_pack_options(parser: CommandLine) -> None:
 
 
 def _run_pack(values: dict[str, Any]) -> int:
-    from sharding.pack import PackConfig, pack
+    from sharding.pack import IncompleteError, PackConfig, pack
 
-    return pack(PackConfig(**values | {"annotations": tuple(values["annotations"])}))
+    try:
+        result = pack(PackConfig(**values | {"annotations": tuple(values["annotations"])}))
+    except IncompleteError as error:
+        print(f"sharding pack: {error}", file=sys.stderr)
+        return 1
+    if result.already_complete:
+        print(f"{result.directory}: already complete, {result.samples} samples; nothing to do")
+    else:
+        print(
+            f"{result.directory}: {result.samples} samples in {result.shards} shards, {result.bytes:,} bytes, "
+            f"{result.failures} failures; fingerprint {result.fingerprint[:16]}"
+        )
+    return 0
 
 
 def _add_verify_options(parser: CommandLine) -> None:
@@ -86,12 +99,24 @@ def _add_verify_options(parser: CommandLine) -> None:
 
 
 def _run_verify(values: dict[str, Any]) -> int:
+    from sharding.manifest import QUARANTINE
     from sharding.packing.frame_index import add_frame_index
     from sharding.verify import verify
 
     if values.pop("upgrade") and add_frame_index(values["directory"]):
         print(f"{values['directory']}: index of frames written")
-    return verify(**values)
+    report = verify(**values)
+    for problem in report.problems:
+        print(problem)
+    done = "decoded" if values["decode"] else "checked"
+    print(
+        f"{report.directory}: {report.samples} samples in {report.shards} shards {done}, "
+        f"{len(report.bad_samples)} bad samples, {len(report.other_problems)} other problems"
+    )
+    if report.num_quarantined is not None:
+        path = report.directory / QUARANTINE
+        print(f"{path}: {report.num_quarantined} samples added; training and evaluation leave them out")
+    return 0 if report.ok else 1
 
 
 def _add_stats_options(parser: CommandLine) -> None:

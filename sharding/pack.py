@@ -5,7 +5,6 @@ import errno
 import math
 import os
 import statistics
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures.process import BrokenProcessPool
@@ -17,7 +16,7 @@ import joblib
 
 from sharding.datasets import find_reader
 from sharding.errors import UserError
-from sharding.manifest import FAILURES
+from sharding.manifest import FAILURES, Manifest
 from sharding.packing.partition import default_samples_per_shard, plan_shards
 from sharding.packing.profiles import PROFILES, EncodedSample, ProfileSettings
 from sharding.packing.progress import with_progress
@@ -81,7 +80,6 @@ class PackConfig:
     """Address of the Dask scheduler, such as tcp://10.0.0.1:8786, for the backend dask."""
 
     def __post_init__(self):
-        find_reader(self.dataset)
         if self.profile not in PROFILES:
             raise UserError(f"--profile {self.profile}: known are {', '.join(PROFILES)}")
         quality = PROFILES[self.profile].quality
@@ -126,52 +124,95 @@ class PackConfig:
         return Limits(self.time_limit, int(self.memory_limit * 2**30))
 
 
-def pack(config: PackConfig) -> int:
-    """Packs a split. Returns 0, or 1 if too many videos failed or the disk is full; then running it again goes on.
+@dataclass(frozen=True)
+class PackResult:
+    """What `pack` made, or found complete."""
 
-    Raises UserError before anything is written if the input or the output folder is not as it must be.
+    directory: Path
+    """Folder of the split."""
+    samples: int
+    shards: int
+    bytes: int
+    """Of all shards together."""
+    failures: int
+    """Videos that could not be packed; failures.jsonl lists each with its reason."""
+    fingerprint: str
+    already_complete: bool
+    """Whether the split was complete before, so that nothing was done."""
+
+
+class IncompleteError(UserError):
+    """A split that could not be completed; what is finished is kept, and packing it again resumes from there."""
+
+
+def pack(config: PackConfig, annotations: Annotations | None = None) -> PackResult:
+    """Pack a split.
+
+    Args:
+        config: what to pack, and how.
+        annotations: the videos, instead of those that the reader `config.dataset` lists; `config.dataset` is then any
+            name, which the manifest records.
+
+    Raises:
+        IncompleteError: too many videos failed, the disk is full, or a worker was killed.
+        UserError: the input or the output folder is not as it must be; nothing was written.
     """
-    annotations = read_annotations(config)
+    annotations = read_annotations(config, annotations)
     plan = make_plan(config, annotations)
-    num_records = len(annotations.records)
     with claim_folder(config.directory, plan, config.retry_failed) as manifest:
         if manifest:
-            print(f"{config.directory}: already complete, {manifest.samples} samples; nothing to do")
-            return 0
+            return _result(config, manifest, already_complete=True)
         try:
             num_failures = _run(config, plan)
             write_failures(config.directory, len(plan.shards))
-            if num_failures > math.ceil(config.max_failures * num_records):
-                _complain(
-                    f"{num_failures} of {num_records} videos failed, more than --max-failures {config.max_failures:g}; "
-                    f"{config.directory / FAILURES} says why. Not declared complete: mend the videos or the paths and "
-                    "run it again with --retry-failed, or raise --max-failures"
-                )
-                return 1
-            manifest = complete(config.directory, plan)
+            _check_failures(config, num_failures, len(annotations.records))
+            return _result(config, complete(config.directory, plan), already_complete=False)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            _complain(f"no space left for {config.directory}; free some and run it again: it goes on from here")
-            return 1
-        except BrokenProcessPool:
-            _complain("a worker process was killed, perhaps for want of memory; run it again, with fewer --workers")
-            return 1
-    print(
-        f"{config.directory}: {manifest.samples} samples in {len(manifest.shards)} shards, {manifest.bytes:,} bytes, "
-        f"{num_failures} failures; fingerprint {manifest.fingerprint[:16]}"
+            raise IncompleteError(
+                f"no space left for {config.directory}; free some and run it again: it goes on from here"
+            ) from error
+        except BrokenProcessPool as error:
+            raise IncompleteError(
+                "a worker process was killed, perhaps for want of memory; run it again, with fewer --workers"
+            ) from error
+
+
+def _check_failures(config: PackConfig, num_failures: int, num_records: int) -> None:
+    if num_failures > math.ceil(config.max_failures * num_records):
+        raise IncompleteError(
+            f"{num_failures} of {num_records} videos failed, more than --max-failures {config.max_failures:g}; "
+            f"{config.directory / FAILURES} says why. Not declared complete: mend the videos or the paths and "
+            "run it again with --retry-failed, or raise --max-failures"
+        )
+
+
+def _result(config: PackConfig, manifest: Manifest, already_complete: bool) -> PackResult:
+    return PackResult(
+        directory=config.directory,
+        samples=manifest.samples,
+        shards=len(manifest.shards),
+        bytes=manifest.bytes,
+        failures=manifest.failures,
+        fingerprint=manifest.fingerprint,
+        already_complete=already_complete,
     )
-    return 0
 
 
-def read_annotations(config: PackConfig) -> Annotations:
-    """The records and classes of the split, checked."""
+def read_annotations(config: PackConfig, given: Annotations | None = None) -> Annotations:
+    """Return the records and classes of the split, checked: those `given`, else what the reader `config.dataset` lists.
+
+    Raises:
+        UserError: no such reader, folder or file, no videos for the split, or records that contradict each other.
+    """
+    read = find_reader(config.dataset) if given is None else lambda *_: given
     if not config.videos.is_dir():
         raise UserError(f"--videos {config.videos}: no such folder")
     for path in (*config.annotations, *([config.classes] if config.classes else [])):
         if not path.is_file():
             raise UserError(f"{path}: no such file")
-    annotations = find_reader(config.dataset)(config.videos, config.annotations, config.split)
+    annotations = read(config.videos, config.annotations, config.split)
     if not isinstance(annotations, Annotations):
         kind = type(annotations).__name__
         raise UserError(f"--dataset {config.dataset}: it returned a {kind}, not sharding.records.Annotations")
@@ -262,7 +303,3 @@ def _tasks(config: PackConfig, plan: PackPlan) -> Iterator[ShardTask]:
             limits=config.limits,
             retry_failed=config.retry_failed,
         )
-
-
-def _complain(message: str) -> None:
-    print(f"sharding pack: {message}", file=sys.stderr)

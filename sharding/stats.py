@@ -80,8 +80,13 @@ class Stats:
         return json.dumps(asdict(self), indent=1)
 
 
-def measure(directory: Path) -> tuple[Stats, PackedDataset]:
-    """Raises UserError if the split cannot be opened."""
+def measure(directory: Path | str) -> tuple[Stats, PackedDataset]:
+    """Return the figures of a packed split, and the split itself.
+
+    Raises:
+        UserError: it cannot be opened.
+    """
+    directory = Path(directory)
     dataset = load_dataset(directory)
     manifest = dataset.manifest
     failures = read_json_lines(directory / FAILURES)

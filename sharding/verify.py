@@ -9,7 +9,7 @@ import json
 import os
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -42,37 +42,58 @@ class Problem:
         return f"{self.where}{f', sample {self.key}' if self.key else ''}: {self.message}"
 
 
-def verify(directory: Path, decode: bool = False, quarantine: bool = False, workers: int = 1) -> int:
-    """Prints every problem of a packed split, and a summary. Returns 0 if all is well or set aside, else 1.
+@dataclass(frozen=True)
+class VerifyReport:
+    """What `verify` found."""
 
-    With `decode`, every frame of every sample is decoded as in training. With `quarantine`, the keys of bad samples are
-    added to quarantine.jsonl; plans leave those samples out. Problems that concern no single sample stay problems.
-    Raises UserError if the split cannot even be opened.
+    directory: Path
+    samples: int
+    shards: int
+    problems: tuple[Problem, ...]
+    """In the order of the shards, those of the table first."""
+    num_quarantined: int | None = None
+    """Samples that were added to quarantine.jsonl; None if that was not asked for, or none is bad."""
+
+    @property
+    def bad_samples(self) -> dict[str, str]:
+        """Key -> what is wrong with the sample."""
+        return {problem.key: problem.message for problem in self.problems if problem.key}
+
+    @property
+    def other_problems(self) -> tuple[Problem, ...]:
+        """The problems that concern no single sample."""
+        return tuple(problem for problem in self.problems if not problem.key)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong, or only samples that are now in quarantine."""
+        return not self.problems if self.num_quarantined is None else not self.other_problems
+
+
+def verify(directory: Path | str, decode: bool = False, quarantine: bool = False, workers: int = 1) -> VerifyReport:
+    """Check a packed split against itself.
+
+    Args:
+        directory: folder of the split.
+        decode: decode every frame of every sample, as in training.
+        quarantine: add the keys of bad samples to quarantine.jsonl; plans leave those samples out.
+        workers: processes that check shards at the same time.
+
+    Raises:
+        UserError: the split cannot even be opened.
     """
+    directory = Path(directory)
     dataset = load_dataset(directory)
-    jobs = (
-        joblib.delayed(check_shard)(directory, number, shard, decode)
-        for number, shard in enumerate(dataset.manifest.shards)
-    )
-    parallel = joblib.Parallel(n_jobs=min(workers, len(dataset.manifest.shards) or 1), return_as="generator")
+    shards = dataset.manifest.shards
+    jobs = (joblib.delayed(check_shard)(directory, number, shard, decode) for number, shard in enumerate(shards))
+    parallel = joblib.Parallel(n_jobs=min(workers, len(shards) or 1), return_as="generator")
     problems = list(check_table(dataset))
-    total = len(dataset.manifest.shards)
-    for found in tqdm(parallel(jobs), total=total, unit=" shards", disable=None):
+    for found in tqdm(parallel(jobs), total=len(shards), unit=" shards", disable=None):
         problems += found
-    for problem in problems:
-        print(problem)
-    bad_keys = {problem.key: problem.message for problem in problems if problem.key}
-    rest = [problem for problem in problems if not problem.key]
-    what = "decoded" if decode else "checked"
-    print(
-        f"{directory}: {len(dataset)} samples in {total} shards {what}, {len(bad_keys)} bad samples, "
-        f"{len(rest)} other problems"
-    )
-    if quarantine and bad_keys:
-        num_new = add_to_quarantine(directory, bad_keys)
-        print(f"{directory / QUARANTINE}: {num_new} samples added; training and evaluation leave them out")
-        return 1 if rest else 0
-    return 1 if problems else 0
+    report = VerifyReport(directory, len(dataset), len(shards), tuple(problems))
+    if quarantine and report.bad_samples:
+        report = replace(report, num_quarantined=add_to_quarantine(directory, report.bad_samples))
+    return report
 
 
 def add_to_quarantine(directory: Path, reasons: dict[str, str]) -> int:

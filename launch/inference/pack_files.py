@@ -1,8 +1,6 @@
 """Packs loose video files: how prediction and the measurements get from files to what the loader reads."""
 
-import contextlib
 import glob
-import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -64,8 +62,7 @@ def pack_files(videos: Sequence[Path], folder: Path, **settings) -> tuple[Path, 
     config = PackConfig(
         dataset="list", videos=links, annotations=(listing,), out=folder, split="packed", max_failures=1.0, **settings
     )
-    with contextlib.redirect_stdout(io.StringIO()):
-        pack(config)
+    pack(config)
     failures = {
         file_number(line["key"]): f"{line['kind']}: {line['error']}"
         for line in read_json_lines(config.directory / FAILURES)

@@ -3,7 +3,7 @@
 import contextlib
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,71 @@ import torch
 from torch import nn
 
 from launch.inference.pack_files import file_number, pack_files
-from launch.training.checkpoint import CheckpointInfo
+from launch.training.checkpoint import CheckpointInfo, load_checkpoint
 from launch.training.config import Config
 from launch.training.forward import compute_logits
+from model import fuse_batch_norm
 from pipeline.config import DataConfig
 from pipeline.loader import VideoLoader
 from sharding.dataset import load_dataset
 
 BATCH_SIZE = 8
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the network says of one video file."""
+
+    video: Path
+    classes: tuple[str, ...]
+    """Class names; the place is the class id."""
+    logits: torch.Tensor | None
+    """(num_classes,) float32 on the CPU; None if the file could not be decoded."""
+    error: str | None = None
+    """Why there are no logits."""
+
+    def top(self, count: int = 5) -> list[tuple[str, float]]:
+        """Return the `count` likeliest classes as (name, probability), the likeliest first; none without logits."""
+        if self.logits is None:
+            return []
+        values, indices = self.logits.softmax(0).topk(min(count, len(self.classes)))
+        return [(self.classes[index], value) for index, value in zip(indices.tolist(), values.tolist())]
+
+
+class Predictor:
+    """The network of a checkpoint, loaded once, for any number of calls with video files.
+
+    >>> predictor = Predictor("runs/k400")
+    >>> [prediction] = predictor(["arm_wrestling.mp4"])
+    >>> prediction.top(1)
+    [('arm wrestling', 0.999)]
+
+    Args:
+        checkpoint: a run folder (its best checkpoint, else its last) or a checkpoint folder.
+        device: where the network computes; by default the GPU if there is one.
+
+    Raises:
+        UserError: no checkpoint, or one that cannot be loaded.
+    """
+
+    def __init__(self, checkpoint: Path | str, device: torch.device | str | None = None):
+        net, self.info, self.config = load_checkpoint(checkpoint)
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.net = fuse_batch_norm(net).to(self.device)
+
+    def __call__(self, videos: Sequence[Path | str]) -> list[Prediction]:
+        """Return the prediction for each file, of one clip and the centre crop, in the order of `videos`.
+
+        A file that cannot be decoded, or is not there, has no logits but an `error`.
+        """
+        paths = [Path(video) for video in videos]
+        results = predict(self.net, self.info, self.config, paths) if paths else []
+        return [
+            Prediction(path, self.info.classes, None, result)
+            if isinstance(result, str)
+            else Prediction(path, self.info.classes, result)
+            for path, result in zip(paths, results)
+        ]
 
 
 def predict(net: nn.Module, info: CheckpointInfo, config: Config, videos: Sequence[Path]) -> list[torch.Tensor | str]:

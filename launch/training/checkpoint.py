@@ -114,12 +114,13 @@ def remove_old_checkpoints(folder: Path, keep: int) -> None:
             shutil.rmtree(folder / name)
 
 
-def find_checkpoint(path: Path) -> Path:
+def find_checkpoint(path: Path | str) -> Path:
     """The checkpoint folder that `path` means: itself, or a run's best one, or where there is no best one its last.
 
     Raises:
         UserError: there is none.
     """
+    path = Path(path)
     if (path / "checkpoint.json").exists():
         return path
     folder = path if path.name == "checkpoints" else path / "checkpoints"
@@ -131,7 +132,7 @@ def find_checkpoint(path: Path) -> Path:
     return folder / name
 
 
-def load_checkpoint(path: Path) -> tuple[nn.Module, CheckpointInfo, Config]:
+def load_checkpoint(path: Path | str) -> tuple[nn.Module, CheckpointInfo, Config]:
     """The trained network, in eval mode on the CPU, with its description and configuration; nothing is unpickled.
 
     Raises:

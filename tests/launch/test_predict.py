@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from launch.inference.pack_files import collect_videos
-from launch.inference.predictor import predict
+from launch.inference.predictor import Predictor, predict
 from launch.predict import main
 from launch.training.checkpoint import load_checkpoint
 from launch.training.forward import compute_logits
@@ -46,6 +46,22 @@ def test_predict_sees_what_evaluation_sees(trained, motion):
             assert torch.equal(row, results[dataset.key(sample_id)])
 
 
+def test_a_predictor_is_loaded_once_and_predicts_often(trained, clips):
+    predictor = Predictor(str(trained), device="cpu")
+    videos = [clips / "left" / "a.mp4", str(clips / "notes.txt"), clips / "absent.mp4"]
+    left, text, absent = predictor(videos)
+    net, info, config = load_checkpoint(trained)
+    [expected] = predict(net, info, config, videos[:1])
+    assert torch.allclose(left.logits, expected, atol=1e-4) and left.error is None
+    assert left.classes == info.classes and left.top(1)[0][0] == info.classes[int(expected.argmax())]
+    assert sum(probability for _, probability in left.top(9)) == pytest.approx(1)
+    assert text.video == clips / "notes.txt" and text.logits is None and text.top() == []
+    assert text.error.startswith("open: ") and absent.error == "missing: no such file"
+    [right] = predictor([clips / "right" / "a.mp4"])
+    assert not torch.equal(right.logits, left.logits)
+    assert predictor([]) == []
+
+
 def test_files_folders_and_patterns_mean_videos(clips, monkeypatch):
     monkeypatch.chdir(clips)
     left, right = Path("left/a.mp4"), Path("right/a.mp4")
@@ -74,7 +90,7 @@ def test_files_folders_and_patterns_mean_videos(clips, monkeypatch):
 def test_bad_input_is_refused_before_the_work(trained, clips, monkeypatch, arguments, message):
     monkeypatch.chdir(clips)
     Path("empty").mkdir()
-    monkeypatch.setattr("launch.predict.load_checkpoint", lambda path: pytest.fail("the network was loaded"))
+    monkeypatch.setattr("launch.predict.Predictor", lambda path: pytest.fail("the network was loaded"))
     with pytest.raises(UserError) as caught:
         main([f"--checkpoint={trained}", *arguments])
     assert str(caught.value).startswith(message)

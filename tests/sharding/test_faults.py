@@ -1,5 +1,6 @@
 """Damaged files, a full disk, videos that come later: nothing crashes, hangs, or goes unaccounted for."""
 
+import contextlib
 import json
 import os
 import random
@@ -13,7 +14,7 @@ import pytest
 
 from sharding.dataset import load_dataset
 from sharding.errors import MediaError
-from sharding.pack import PackConfig, pack
+from sharding.pack import IncompleteError, PackConfig, pack
 from sharding.packing.sandbox import Request
 from sharding.records import VideoRecord
 from sharding.verify import verify
@@ -108,7 +109,7 @@ def write_sound(path: Path) -> None:
 def test_a_corpus_of_damaged_files(corpus, tmp_path, profile):
     listed = [entry for entry in os.scandir(os.fsencode(corpus / "a")) if not entry.name.startswith(b".")]
     assert len(listed) > 200
-    assert pack(PackConfig("folder", corpus, tmp_path, profile=profile, max_failures=1, workers=2)) == 0
+    pack(PackConfig("folder", corpus, tmp_path, profile=profile, max_failures=1, workers=2))
     split = tmp_path / "train"
     dataset, failed = load_dataset(split), failures(split)
     assert len(dataset) + len(failed) == len(listed)
@@ -131,7 +132,7 @@ def test_a_corpus_of_damaged_files(corpus, tmp_path, profile):
         assert failed[f"a/{name}"]["kind"] == stage, failed[f"a/{name}"]
     cut = [source for source in packed if "_cut_" in source]
     assert not cut
-    assert verify(split, decode=True) == 0
+    assert verify(split, decode=True).ok
 
 
 @pytest.mark.parametrize("hidden", ["secret.mp4", "."])
@@ -170,18 +171,19 @@ def config(videos: Path, out: Path, **options) -> PackConfig:
 @pytest.mark.parametrize("completed", [True, False])
 @pytest.mark.parametrize("profile", ["h264", "jpeg"])
 def test_videos_mended_later_are_packed_by_retry_failed(videos, tmp_path, monkeypatch, completed, profile):
-    assert pack(config(videos, tmp_path / "undisturbed", profile=profile)) == 0
+    pack(config(videos, tmp_path / "undisturbed", profile=profile))
     mended = shutil.copytree(videos, tmp_path / "videos")
     for name in ("a/v0.mp4", "b/v3.mp4"):
         (mended / name).write_bytes(b"")
     options = {"profile": profile} | ({} if completed else {"max_failures": 0})
-    assert pack(config(mended, tmp_path, **options)) == (0 if completed else 1)
+    with contextlib.nullcontext() if completed else pytest.raises(IncompleteError):
+        pack(config(mended, tmp_path, **options))
     split = tmp_path / "train"
     assert set(failures(split)) == {"a/v0.mp4", "b/v3.mp4"}
     for name in ("a/v0.mp4", "b/v3.mp4"):
         shutil.copy(videos / name, mended / name)
     if completed:
-        assert pack(config(mended, tmp_path, profile=profile)) == 0  # without the option nothing changes
+        assert pack(config(mended, tmp_path, profile=profile)).already_complete  # without the option nothing changes
         assert load_dataset(split).manifest.failures == 2
     encoded = []
 
@@ -190,19 +192,19 @@ def test_videos_mended_later_are_packed_by_retry_failed(videos, tmp_path, monkey
         return Request(videos, record, *others)
 
     monkeypatch.setattr("sharding.packing.shard.Request", note)
-    assert pack(config(mended, tmp_path, profile=profile, retry_failed=True)) == 0
+    pack(config(mended, tmp_path, profile=profile, retry_failed=True))
     assert sorted(encoded) == ["a-v0", "b-v3"]
     assert hashes(split) == hashes(tmp_path / "undisturbed" / "train")
-    assert pack(config(mended, tmp_path, profile=profile, retry_failed=True)) == 0
+    assert pack(config(mended, tmp_path, profile=profile, retry_failed=True)).already_complete
 
 
 def test_what_still_fails_stays_a_failure(videos, tmp_path):
     broken = shutil.copytree(videos, tmp_path / "videos")
     (broken / "a" / "v0.mp4").unlink()
     (broken / "a" / "v0.mp4").write_text("x")
-    assert pack(config(broken, tmp_path)) == 0
+    pack(config(broken, tmp_path))
     before = hashes(tmp_path / "train")
-    assert pack(config(broken, tmp_path, retry_failed=True)) == 0
+    pack(config(broken, tmp_path, retry_failed=True))
     assert hashes(tmp_path / "train") == before
 
 
@@ -225,7 +227,7 @@ def test_a_full_disk(videos, tmp_path):
         subprocess.run(["mount", "-o", "remount,size=10m", str(out)], check=True)
         assert subprocess.run(arguments, capture_output=True).returncode == 0
         assert all((out / "train" / name).stat().st_mtime_ns == time for name, time in finished.items())
-        assert pack(config(videos, tmp_path / "undisturbed", profile="jpeg")) == 0
+        pack(config(videos, tmp_path / "undisturbed", profile="jpeg"))
         assert hashes(out / "train") == hashes(tmp_path / "undisturbed" / "train")
     finally:
         subprocess.run(["umount", str(out)], check=True)

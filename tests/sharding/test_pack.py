@@ -22,8 +22,9 @@ from sharding.__main__ import main
 from sharding.dataset import load_dataset
 from sharding.datasets import DATASETS
 from sharding.errors import UserError
-from sharding.pack import PackConfig, pack
+from sharding.pack import IncompleteError, PackConfig, pack
 from sharding.packing.profiles import PROFILES
+from sharding.records import Annotations, VideoRecord
 from sharding.verify import verify
 from sharding.video.decode import decode_frames
 from tests.conftest import run_command
@@ -59,8 +60,7 @@ def hashes(folder: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def packed(videos, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("packed")
-    assert pack(config(videos, out)) == 0
-    return out / "train"
+    return pack(config(videos, out)).directory
 
 
 def failures(split: Path) -> dict[str, dict]:
@@ -112,24 +112,46 @@ def test_webdataset_and_dali_tools_agree(packed, tmp_path):
 @pytest.mark.parametrize("profile", ["h264", "dense", "copy"])
 def test_the_bytes_do_not_depend_on_the_workers(videos, tmp_path, profile):
     for workers in (1, 2):
-        assert pack(config(videos, tmp_path / str(workers), workers=workers, profile=profile)) == 0
-        assert verify(tmp_path / str(workers) / "train", decode=True) == 0
+        pack(config(videos, tmp_path / str(workers), workers=workers, profile=profile))
+        assert verify(tmp_path / str(workers) / "train", decode=True).ok
     assert hashes(tmp_path / "1") == hashes(tmp_path / "2")
 
 
 def test_another_seed_is_another_order(videos, packed, tmp_path):
-    assert pack(config(videos, tmp_path, seed=1)) == 0
+    pack(config(videos, tmp_path, seed=1))
     first, second = load_dataset(packed), load_dataset(tmp_path / "train")
     assert first.fingerprint != second.fingerprint
     assert list(first.keys) != list(second.keys)
     assert sorted(first.keys) == sorted(second.keys)
 
 
+def test_packing_returns_what_it_made_and_prints_nothing(videos, packed, tmp_path, capsys):
+    result = pack(config(videos, tmp_path))
+    manifest = load_dataset(packed).manifest
+    figures = (result.samples, result.shards, result.bytes, result.failures, result.fingerprint)
+    assert figures == (12, 4, manifest.bytes, 3, manifest.fingerprint)
+    assert result.directory == tmp_path / "train" and not result.already_complete
+    assert capsys.readouterr().out == ""
+
+
 def test_a_complete_split_is_left_alone(videos, packed, capsys):
     before = hashes(packed)
-    assert pack(config(videos, packed.parent, workers=2)) == 0
-    assert "already complete, 12 samples" in capsys.readouterr().out
+    result = pack(config(videos, packed.parent, workers=2))
+    assert result.already_complete and (result.samples, result.failures) == (12, 3)
+    assert main(command(videos, packed.parent)[3:]) == 0
+    assert capsys.readouterr().out == f"{packed}: already complete, 12 samples; nothing to do\n"
     assert hashes(packed) == before
+
+
+def test_records_of_ones_own(videos, tmp_path):
+    records = [VideoRecord(f"clip{n}", f"b/v{n}.mp4", ("low", "high")[n > 5]) for n in (1, 3, 7)]
+    own = PackConfig("my-lab", videos, tmp_path, workers=1)
+    result = pack(own, Annotations(records, ("low", "high")))
+    dataset = load_dataset(result.directory)
+    assert dict(zip(dataset.keys, dataset.labels.tolist())) == {"clip1": 0, "clip3": 0, "clip7": 1}
+    assert dataset.manifest.dataset == "my-lab"
+    with pytest.raises(UserError, match="label 'low' is not among the 1 classes"):
+        pack(own, Annotations(records, ("high",)))
 
 
 @pytest.mark.parametrize("options", [{"seed": 5}, {"max_frames": 8}, {"profile": "copy"}, {"samples_per_shard": 3}])
@@ -146,22 +168,24 @@ def test_other_files_are_not_packed_over(videos, tmp_path):
 
 
 def test_too_many_failures(videos, packed, tmp_path, capsys):
-    assert pack(config(videos, tmp_path, max_failures=0.1)) == 1
-    message = capsys.readouterr().err
-    assert "3 of 15 videos failed, more than --max-failures 0.1" in message
+    with pytest.raises(IncompleteError, match=r"^3 of 15 videos failed, more than --max-failures 0\.1; "):
+        pack(config(videos, tmp_path, max_failures=0.1))
+    assert main(command(videos, tmp_path, "--max-failures=0.1")[3:]) == 1
+    assert "sharding pack: 3 of 15 videos failed, more than --max-failures 0.1" in capsys.readouterr().err
     split = tmp_path / "train"
     assert len(failures(split)) == 3
     assert not (split / "manifest.json").exists()
     assert not (split / "samples.parquet").exists()
     with pytest.raises(UserError, match="not completely packed"):
         load_dataset(split)
-    assert pack(config(videos, tmp_path)) == 0
+    pack(config(videos, tmp_path))
     assert hashes(split) == hashes(packed)
 
 
 def test_finished_shards_are_kept_and_spoilt_ones_made_again(videos, packed, tmp_path, monkeypatch):
     split = tmp_path / "train"
-    assert pack(config(videos, tmp_path, max_failures=0)) == 1
+    with pytest.raises(IncompleteError):
+        pack(config(videos, tmp_path, max_failures=0))
     shards = sorted(split.glob("*.tar"))
     assert len(shards) == 4
     (split / "shard-000001.idx").unlink()
@@ -175,7 +199,7 @@ def test_finished_shards_are_kept_and_spoilt_ones_made_again(videos, packed, tmp
         "sharding.packing.shard._write_shard",
         lambda task, *args: (packed_again.append(task.shard), original(task, *args))[1],
     )
-    assert pack(config(videos, tmp_path)) == 0
+    pack(config(videos, tmp_path))
     assert packed_again == [1, 2]
     assert hashes(split) == hashes(packed)
 
@@ -183,7 +207,8 @@ def test_finished_shards_are_kept_and_spoilt_ones_made_again(videos, packed, tmp
 def test_two_at_once_are_refused(videos, tmp_path):
     import fcntl
 
-    assert pack(config(videos, tmp_path, max_failures=0)) == 1
+    with pytest.raises(IncompleteError):
+        pack(config(videos, tmp_path, max_failures=0))
     with (tmp_path / "train" / ".parts" / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="another process is packing there"):
@@ -237,9 +262,9 @@ def test_kinetics_mini(shared_videos, tmp_path):
     annotations = (mini / "train.csv", mini / "val.csv")
     for split, samples in [("train", 14), ("val", 4)]:
         options = PackConfig("kinetics", mini / "videos", tmp_path, split, annotations, workers=2)
-        assert pack(options) == 0
+        pack(options)
         assert len(load_dataset(tmp_path / split)) == samples
-        assert verify(tmp_path / split, decode=True) == 0
+        assert verify(tmp_path / split, decode=True).ok
     assert list(failures(tmp_path / "train").values()) == [
         {
             "key": "notdownloaded_000010_000012",
@@ -262,8 +287,8 @@ def test_copy_keeps_the_bytes_and_tells_what_it_could_not_keep(tmp_path):
     rotate_mp4(write_numbered_video(folder / "turned.mp4", 9), 90)
     write_numbered_video(folder / "deep.mkv", 9, pix_fmt="yuv444p")
     write_numbered_video(folder / "old.mkv", 9, codec="ffv1")
-    assert pack(config(tmp_path / "videos", tmp_path, profile="copy")) == 0
-    assert verify(tmp_path / "train", decode=True) == 0
+    pack(config(tmp_path / "videos", tmp_path, profile="copy"))
+    assert verify(tmp_path / "train", decode=True).ok
     table = {row["key"]: row for row in pq.read_table(tmp_path / "train" / "samples.parquet").to_pylist()}
     for key, path, suffix in [("a-same", same, "mp4"), ("a-webm", webm, "webm"), ("a-suffix", wrong, "mp4")]:
         assert table[key]["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from sharding.__main__ import main
 from sharding.dataset import load_dataset
 from sharding.verify import verify
 from tests.conftest import run_command
@@ -22,8 +23,11 @@ def split(numbered, tmp_path) -> Path:
 
 
 def test_a_sound_split(split, capsys):
-    assert verify(split, decode=True, workers=2) == 0
-    assert "13 samples in 1 shards decoded, 0 bad samples, 0 other problems" in capsys.readouterr().out
+    report = verify(str(split), decode=True, workers=2)
+    assert report.ok and not report.problems and (report.samples, report.shards) == (13, 1)
+    assert capsys.readouterr().out == ""
+    assert main(["verify", str(split), "--workers=1"]) == 0
+    assert capsys.readouterr().out == f"{split}: 13 samples in 1 shards checked, 0 bad samples, 0 other problems\n"
 
 
 def flip(split: Path, sample_id: int, where: float = 0.5, num_bytes: int = 1) -> str:
@@ -40,26 +44,33 @@ def flip(split: Path, sample_id: int, where: float = 0.5, num_bytes: int = 1) ->
 
 def test_one_flipped_byte_is_found_and_named(split, capsys):
     key = flip(split, 3)
-    assert verify(split) == 1
+    report = verify(split)
+    assert report.bad_samples == {key: "the bytes of its .mp4 have changed"}
+    assert not report.ok and not report.other_problems
+    assert main(["verify", str(split), "--workers=1"]) == 1
     output = capsys.readouterr().out
     assert f"shard-000000.tar, sample {key}: the bytes of its .mp4 have changed" in output
     assert "1 bad samples, 0 other problems" in output
 
 
-def test_a_flipped_byte_of_padding_is_found(split, capsys):
+def test_a_flipped_byte_of_padding_is_found(split):
     with (split / "shard-000000.tar").open("r+b") as file:
         file.seek(-1, 2)
         file.write(b"x")
-    assert verify(split) == 1
-    assert "its SHA-256 is not the manifest's" in capsys.readouterr().out
+    report = verify(split, quarantine=True)
+    [problem] = report.other_problems
+    assert "its SHA-256 is not the manifest's" in str(problem)
+    assert not report.ok and report.num_quarantined is None
 
 
 def test_bad_samples_are_set_aside_once(split, capsys):
     keys = {flip(split, 3), flip(split, 7)}
     shards = {path.name: path.read_bytes() for path in split.glob("shard-*")}
     for num_new in (2, 0):
-        assert verify(split, quarantine=True) == 0
-        assert f"{num_new} samples added" in capsys.readouterr().out
+        report = verify(split, quarantine=True)
+        assert report.ok and report.num_quarantined == num_new and set(report.bad_samples) == keys
+    assert main(["verify", str(split), "--workers=1", "--quarantine"]) == 0
+    assert "quarantine.jsonl: 0 samples added; training and evaluation leave them out" in capsys.readouterr().out
     lines = [json.loads(line) for line in (split / "quarantine.jsonl").read_text().splitlines()]
     assert {line["key"] for line in lines} == keys
     assert load_dataset(split).quarantined.tolist() == [3, 7]
@@ -92,10 +103,10 @@ def rewrite(split: Path, **columns) -> None:
         (lambda s: rewrite(s, key=(2, "other")), "its samples are not those of the table"),
     ],
 )
-def test_every_kind_of_damage(split, capsys, spoil, message):
+def test_every_kind_of_damage(split, spoil, message):
     spoil(split)
-    assert verify(split) == 1
-    assert message in capsys.readouterr().out
+    report = verify(split)
+    assert not report.ok and any(message in str(problem) for problem in report.problems)
 
 
 def replace_media(split: Path, change) -> None:
@@ -123,21 +134,21 @@ def _json_range(split: Path, row: int) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("change", [lambda media: bytes(len(media)), lambda media: media[: len(media) // 3]])
-def test_what_only_decoding_can_tell(split, capsys, change):
+def test_what_only_decoding_can_tell(split, change):
     replace_media(split, change)
-    assert verify(split) == 0
-    assert verify(split, decode=True) == 1
-    output = capsys.readouterr().out
-    assert f"sample {load_dataset(split).key(6)}: " in output
-    assert "does not decode" in output or " frames, but " in output
+    assert verify(split).ok
+    [problem] = verify(split, decode=True).problems
+    assert problem.key == load_dataset(split).key(6)
+    assert "does not decode" in problem.message or " frames, but " in problem.message
 
 
 @pytest.mark.parametrize("num_frames", [1, 100])
-def test_a_wrong_number_of_frames(split, capsys, num_frames):
+def test_a_wrong_number_of_frames(split, num_frames):
     row = int(np.flatnonzero(load_dataset(split).num_frames == 20)[0])
     rewrite(split, num_frames=(row, num_frames))
-    assert verify(split, decode=True) == 1
-    assert "its .json and the table differ in num_frames" in capsys.readouterr().out
+    report = verify(split, decode=True)
+    assert not report.ok
+    assert any("its .json and the table differ in num_frames" in str(problem) for problem in report.problems)
 
 
 def test_the_command(split):

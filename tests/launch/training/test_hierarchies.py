@@ -36,7 +36,7 @@ def gym(tmp_path_factory) -> Path:
     write_motion_gym(MotionGymConfig(folder / "gym", train_videos=3, val_videos=1, num_frames=20, size=32, workers=1))
     annotations = tuple(sorted((folder / "gym" / "annotations").iterdir()))
     for split in ("train", "val"):
-        assert pack(PackConfig("finegym", folder / "gym" / "videos", folder, split, annotations, workers=1)) == 0
+        pack(PackConfig("finegym", folder / "gym" / "videos", folder, split, annotations, workers=1))
     return folder
 
 

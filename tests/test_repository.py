@@ -1,0 +1,59 @@
+"""The files around the code agree with it and with each other: versions, commands, paths, renamed options."""
+
+import re
+
+import pytest
+import yaml
+
+from launch.training.config import RENAMED
+from tests.conftest import ROOT
+
+CONSTRAINTS = dict(re.findall(r"^([\w-]+)==(\S+)", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
+CHANGELOG = (ROOT / "CHANGELOG.md").read_text()
+WORKFLOWS = sorted((ROOT / ".github").rglob("*.yml"))
+
+
+def test_the_version_is_the_same_everywhere():
+    version = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)[1]
+    assert re.search(r"^## (\d\S+)", CHANGELOG, re.MULTILINE)[1] == version
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == version
+
+
+def test_the_changelog_names_every_renamed_option_and_only_modules_that_are_there():
+    for old, new in RENAMED.items():
+        assert f"| `{old}` | `{new}` |" in CHANGELOG
+    modules = CHANGELOG.split("Modules, by the package")[1]
+    listed = re.findall(r"^- `([\w.]+)`: ((?:.|\n  )+)", modules, re.MULTILINE)
+    assert len(listed) > 10
+    for package, members in listed:
+        for name in re.findall(r"`(\w+)`", re.sub(r"\[.*?\]", "", members)):
+            assert (ROOT / package.replace(".", "/") / f"{name}.py").is_file(), f"{package}.{name}"
+
+
+def test_the_ruff_of_every_commit_is_that_of_make_lint():
+    hooks = {repo["repo"]: repo for repo in yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]}
+    assert hooks["https://github.com/astral-sh/ruff-pre-commit"]["rev"] == f"v{CONSTRAINTS['ruff']}"
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_workflows_and_issue_forms_are_yaml_and_name_targets_that_are_there(path):
+    text = path.read_text()
+    assert yaml.safe_load(text)
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"run: make ([\w-]+)", text):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_workflows_run_the_oldest_python_allowed():
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "tests.yml").read_text())["jobs"]
+    oldest = re.search(r'requires-python = ">=([\d.]+)"', (ROOT / "pyproject.toml").read_text())[1]
+    assert jobs["cpu"]["strategy"]["matrix"]["python"][0] == oldest
+    assert "self-hosted" in jobs["gpu"]["runs-on"] and "pull_request" in jobs["gpu"]["if"]
+
+
+def test_contributing_names_files_that_are_there():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    paths = [*re.findall(r"\]\(([\w./-]+)\)", text), *re.findall(r"`((?:\w+/)+[\w.]*)`", text)]
+    assert len(paths) > 10
+    for path in paths:
+        assert "NAME" in path or (ROOT / path).exists(), path
