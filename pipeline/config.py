@@ -3,7 +3,9 @@
 from dataclasses import dataclass, fields
 from typing import Literal
 
-Decoder = Literal["auto", "pyav", "nvdec", "jpeg"]
+Decoder = Literal["auto", "pyav", "nvdec", "jpeg", "nvjpeg"]
+JPEG_DECODERS = ("jpeg", "nvjpeg")
+"""Decode nodes that are fed single frames; the others are fed clips."""
 
 # May differ between a run and its continuation: where the data lies and how fast it comes, not what the clips are.
 MUTABLE_ON_RESUME = {
@@ -67,10 +69,10 @@ class DataConfig:
     max_bad_samples: int = 100
     """With quarantine: end when more samples than this had to be left out."""
     decoder: Decoder = "auto"
-    """Decode node: jpeg for shards of the jpeg profile; for the others pyav (CPU, in the reading threads) or nvdec
-    (GPU); auto takes the one that fits, and of two the one that `benchmark.py loader` found faster, else nvdec."""
+    """Decode node. For shards of the jpeg profile jpeg (CPU) or nvjpeg (GPU); for the others pyav (CPU) or nvdec (GPU).
+    auto takes the one that fits, and of two that fit on a GPU the one measured as the faster."""
     num_workers: int = 0
-    """Threads per process that read and, with pyav, decode; 0 takes one per CPU core."""
+    """Threads per process that read and, with pyav, decode; 0 takes one per CPU core that the rank has."""
     prefetch_batches: int = 4
     """Batches that the reading threads may be ahead of the network."""
 
