@@ -12,6 +12,6 @@ def cores_per_rank(environment: Mapping[str, str] = os.environ) -> int:
 
     A container or a batch system may allow a process fewer cores than the machine has. 16 cores and 8 ranks give 2.
     """
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    allowed = len(os.sched_getaffinity(0))
     ranks = next((environment[name] for name in _RANKS_OF_MACHINE if name in environment), "1")
     return max(1, allowed // max(1, int(ranks)))

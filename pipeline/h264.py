@@ -1,4 +1,4 @@
-"""The parts of H.264 that stand outside the pictures: NAL units, sequence parameter sets, the avcC record of MP4.
+"""The parts of H.264 outside the pictures: NAL units, sequence parameter sets, the avcC record of MP4.
 
 Section numbers are those of ITU-T H.264 (08/2021); avcC is ISO/IEC 14496-15, 5.3.3.1.
 """

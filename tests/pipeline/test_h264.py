@@ -42,10 +42,10 @@ ORDER = bits_of(0, 2, 1, (0, 1))  # frame_num of 4 bits, order type 2, one refer
 SIZE = bits_of(26, 15, (1, 1), (1, 1))  # 27 x 16 macroblocks, no fields
 HRD = bits_of(1, (0, 8), 70000, 5, (1, 1), 3, 9, (0, 1), (0, 20))  # two schedules
 VUI = bits_of(
-    *((1, 1), (255, 8), (64, 16), (51, 16)),  # an aspect ratio of its own
+    *((1, 1), (255, 8), (64, 16), (51, 16)),  # an aspect ratio not in the table
     *((1, 1), (0, 1)),  # overscan
     *((1, 1), (5, 3), (1, 1), (1, 1), (6, 8), (6, 8), (6, 8)),  # full range, colours
-    *((1, 1), 2, 2),  # where chroma lies
+    *((1, 1), 2, 2),  # the place of chroma
     *((1, 1), (1, 32), (50, 32), (1, 1)),  # timing, full of zeros
     (1, 1),
 ) + (HRD + "1" + HRD)
