@@ -151,7 +151,7 @@ def _parser() -> CommandLine:
         help="Tell a cross encoder the true coarser label; by default it reads the one that it predicts.",
     )
     parser.add_argument("--batch_size", type=int, default=16, help="Clips per forward pass on each rank.")
-    parser.add_argument("--decoder", type=Decoder, default="auto", help="Decode node: pyav, nvdec, jpeg or auto.")
+    parser.add_argument("--decoder", type=Decoder, default="auto", help="Decode node, as data.decoder.")
     parser.add_argument("--out", type=Path | None, default=None, help="Folder for results; default: in the checkpoint.")
     parser.add_argument("--local_rank", type=int, default=0, help="Set by the launcher.")
     return parser

@@ -5,13 +5,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
+from pipeline.config import JPEG_DECODERS
 from pipeline.dali_graph import Inputs, input_types
 
 
 def graph_inputs(arrays: Mapping[str, np.ndarray], size: int, decoder: str, num_crops: int, color: bool) -> Inputs:
     """Return what the graph is fed for the first `size` samples of a batch, as views of its arrays.
 
-    An entry has an item for each sample, or under jpeg for each distinct frame.
+    An entry has an item for each sample, or of JPEGs for each distinct frame.
     """
     named: dict[str, np.ndarray] = {"scaled": arrays["scaled"][:size], "color": arrays["color"][:size]}
     for crop in range(num_crops):
@@ -21,7 +22,7 @@ def graph_inputs(arrays: Mapping[str, np.ndarray], size: int, decoder: str, num_
     named |= {"window_start": window[:, :2], "window_shape": window[:, 2:] - window[:, :2]}
     inputs: Inputs = {name: named[name] for name in input_types(decoder, num_crops, color) if name in named}
     counts = arrays["num_items"][:size]
-    if decoder == "jpeg":
+    if decoder in JPEG_DECODERS:
         inputs = {name: np.repeat(values, counts, axis=0) for name, values in inputs.items()}
         inputs["media"] = [item for position in range(size) for item in _items(arrays, position)]
     elif decoder == "nvdec":
@@ -39,12 +40,12 @@ def join_crops(
     """Return clips (B * C * K, T, 3, H, W), the views of a sample together, from the graph's crops.
 
     Args:
-        crops: for each crop (B, F, H, W, 3), or under jpeg (distinct frames of all samples, H, W, 3).
+        crops: for each crop (B, F, H, W, 3), or of JPEGs (distinct frames of all samples, H, W, 3).
         order: (B, F) which of the sample's distinct frames each frame is.
         num_items: (B,) distinct frames of each sample.
         clip_frames: T, frames of a clip.
     """
-    if decoder == "jpeg":
+    if decoder in JPEG_DECODERS:
         places = (order + (np.cumsum(num_items) - num_items)[:, None]).ravel()
         if not np.array_equal(places, np.arange(len(crops[0]))):  # shown more than once, or in another order
             crops = [crop[torch.from_numpy(places).to(crop.device)] for crop in crops]

@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline.config import DataConfig
 from pipeline.crops import crop_window, is_scaled
+from pipeline.nvdec import wanted_stream
 from pipeline.plan import ClipPlan, plan_clip
 from pipeline.reading import jpeg_size, read_media, read_packets
 from sharding.dataset import PackedDataset
@@ -23,7 +24,7 @@ class ClipReader:
     """Plans, reads and decodes samples of a dataset into the arrays of a batch. Not for several threads at once.
 
     Args:
-        decoder: jpeg, pyav or nvdec.
+        decoder: pyav, nvdec, jpeg or nvjpeg.
         training: whether clips are random; else evenly spread.
         seed: of everything random.
     """
@@ -93,9 +94,9 @@ class ClipReader:
         pixels[:] = found[order]
 
     def _copy(self, sample_id: int, frames: np.ndarray, arrays: Arrays, position: int, shard) -> None:
-        """Write the encoded bytes: of each distinct frame's JPEG, or of the video."""
+        """Write the encoded bytes: of each distinct frame's JPEG, or of a video that holds the frames."""
         if self.decoder == "nvdec":
-            items = [read_media(self.dataset, sample_id, shard)]
+            items = [self._video(sample_id, frames, arrays, position, shard)]
         else:
             items = [data for _, data in read_packets(self.dataset, sample_id, frames, shard)]
             size = int(self.dataset.heights[sample_id]), int(self.dataset.widths[sample_id])
@@ -107,6 +108,16 @@ class ClipReader:
             begin, end = end, end + len(data)
             arrays["media"][position, begin:end] = np.frombuffer(data, np.uint8)
             arrays["item_ends"][position, number] = end
+
+    def _video(self, sample_id: int, frames: np.ndarray, arrays: Arrays, position: int, shard) -> bytes:
+        """Return a video for NVDEC, with which of its frames are wanted: of few packets, where there is an index."""
+        if self.dataset.frame_offsets(sample_id) is None:
+            return read_media(self.dataset, sample_id, shard)
+        packets = read_packets(self.dataset, sample_id, frames, shard)
+        numbers = np.array([number for number, _ in packets])
+        places = np.searchsorted(numbers, frames)
+        arrays["frames"][position, : len(places)] = places
+        return wanted_stream([data for _, data in packets], self.dataset.codec_parameters(sample_id))
 
     def _window(self, plan: ClipPlan) -> np.ndarray:
         """Return the part of the frame that is decoded: all of it under nvdec."""

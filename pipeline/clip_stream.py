@@ -1,6 +1,5 @@
 """Batches of sample ids in, clips out: workers read and decode, the graph makes pixels, a batch ahead in a thread."""
 
-import os
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +10,8 @@ import torch
 from pipeline.batching import graph_inputs, join_crops
 from pipeline.buffers import BatchLayout
 from pipeline.clip_reader import ClipReader, media_bound
-from pipeline.config import DataConfig
+from pipeline.config import JPEG_DECODERS, DataConfig
+from pipeline.cores import cores_per_rank
 from pipeline.dali_graph import ClipGraph, Inputs
 from pipeline.graph_thread import GraphThread
 from pipeline.reading import SampleError
@@ -36,7 +36,7 @@ class ClipStream:
     """Turns batches of sample ids into clips, ahead of whoever takes them.
 
     Args:
-        decoder: jpeg, pyav or nvdec.
+        decoder: pyav, nvdec, jpeg or nvjpeg.
         training, seed: as ClipReader takes them.
         micro_batch_size: samples of the largest batch.
         device: where the clips are wanted.
@@ -60,7 +60,7 @@ class ClipStream:
         self._num_crops = 1 if training else config.test_crops
         self._changes_color = training and config.changes_color
         self._num_frames = config.num_segments * (1 if training else config.test_clips)
-        self._num_threads = config.num_workers or _cores()
+        self._num_threads = config.num_workers or cores_per_rank()
         self._layout = self._layout_of(micro_batch_size)
         num_workers = max(1, min(self._num_threads, micro_batch_size * num_batches))
         self._settings = ReaderSettings(
@@ -80,7 +80,7 @@ class ClipStream:
         if self._reader is None:
             self._reader = self._open_reader()
         self._stop_thread()
-        items = self._layout.batch_size * (self._num_frames if self.decoder == "jpeg" else 1)
+        items = self._layout.batch_size * (self._num_frames if self.decoder in JPEG_DECODERS else 1)
         self._graph, self._idle_graph = self._idle_graph or self._build_graph(self._next_inputs, items), None
         self._held.clear()
         self._in_flight.clear()
@@ -115,11 +115,14 @@ class ClipStream:
     def bad_samples(self) -> list[SampleError]:
         """Return the samples that `next` failed for: those not read, else those that the graph cannot decode.
 
-        The graph does not say which; each that was on its way is tried alone.
+        The graph does not say which; each that was on its way is tried alone. Not under nvdec, which conceals damage:
+        what it fails for is not a sample's fault.
         """
         self._stop_thread()
         if self._unread:
             return self._unread
+        if self.decoder == "nvdec":
+            return []
         flying = [(of.epoch, int(sample_id)) for of in self._in_flight for sample_id in of.sample_ids]
         return [error for epoch, sample_id in flying if (error := self._try_alone(epoch, sample_id))]
 
@@ -207,9 +210,3 @@ class ClipStream:
 def batches_of(epoch: int, steps: Iterator[np.ndarray]) -> Batches:
     """Return the micro-batches (B,) of steps (micro-batches, B), with their epoch."""
     return ((epoch, batch) for step in steps for batch in step)
-
-
-def _cores() -> int:
-    """Return the CPU cores that this rank may use: its fraction of those of the machine."""
-    ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or 1)
-    return max(1, len(os.sched_getaffinity(0)) // ranks_here)

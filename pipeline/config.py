@@ -3,7 +3,9 @@
 from dataclasses import dataclass, fields
 from typing import Literal
 
-Decoder = Literal["auto", "pyav", "nvdec", "jpeg"]
+Decoder = Literal["auto", "pyav", "nvdec", "jpeg", "nvjpeg"]
+JPEG_DECODERS = ("jpeg", "nvjpeg")
+"""Decode nodes that are fed single frames; the others are fed clips."""
 
 # May differ between a run and its continuation: where the data lies and how fast it comes, not what the clips are.
 MUTABLE_ON_RESUME = {
@@ -77,8 +79,8 @@ class DataConfig:
     max_bad_samples: int = 100
     """With quarantine: end when more samples than this had to be left out."""
     decoder: Decoder = "auto"
-    """Decode node: jpeg for shards of the jpeg profile; for the others pyav (CPU, in the workers) or nvdec
-    (GPU); auto takes the one that fits, and of two the one that `benchmark.py loader` found faster, else nvdec."""
+    """Decode node. For shards of the jpeg profile jpeg (CPU) or nvjpeg (GPU); for the others pyav (CPU, in the workers)
+    or nvdec (GPU). auto takes the one that fits, and of two that fit on a GPU the one measured as the faster."""
     worker_type: Literal["process", "thread"] = "process"
     """process: read and decode in worker processes, which share memory with this one; thread: in threads of this
     process, which take turns at its interpreter, so that more than some four of them gain nothing."""

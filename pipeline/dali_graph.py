@@ -2,21 +2,25 @@
 
     pyav    external_source: windows of frames, decoded by the reading threads -\
     nvdec   external_source: bytes of a video -> decoders.video (NVDEC) ---------+-> colour -> for each crop: scale, if
-    jpeg    external_source: bytes of a frame -> decoders.image_slice -----------/   it is, -> crop, mirror, normalise
-            (libjpeg-turbo on the CPU, nvJPEG on a GPU; only the window is decoded)
+    jpeg,   external_source: bytes of a frame -> decoders.image_slice -----------/   it is, -> crop, mirror, normalise
+    nvjpeg  (libjpeg-turbo on the CPU, nvJPEG on a GPU; only the window is decoded)
 
 All after the decode node is the same operators in the same order. A window is the part of a frame in which all crops
-lie, so frames are decoded once however many crops there are. Under jpeg the graph sees single frames where it otherwise
-sees clips of them. The GPU paths need a CUDA driver even to be built.
+lie, so frames are decoded once however many crops there are. Under jpeg and nvjpeg the graph sees single frames where
+it otherwise sees clips of them. The GPU paths need a CUDA driver even to be built.
 """
 
 from collections.abc import Callable
 
 import numpy as np
 import torch
+from nvidia import dali
 from nvidia.dali import fn, pipeline_def, types
 from nvidia.dali.data_node import DataNode
 
+from pipeline.config import JPEG_DECODERS
+
+DALI_VERSION = dali.__version__
 # ImageNet statistics in units of 8-bit pixels, as the pretrained ResNets expect.
 PIXEL_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 PIXEL_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
@@ -32,7 +36,7 @@ def input_types(decoder: str, num_crops: int, changes_color: bool) -> dict[str, 
     crops are scaled. color: as in ClipPlan. start_c, end_c: [top, left] and [bottom, right) of crop c in pixels of what
     is decoded. place_c: where an unscaled crop lies, (top, left) as a share of the room there is. flip_c: whether it is
     mirrored. frames: (U,) the frames to decode; order: (F,) which of them to take. window_start, window_shape: [top,
-    left] and [height, width] of the part of a JPEG that is decoded.
+    left] and [height, width] of the part that is decoded of a JPEG, and kept of the frames of a video.
     """
     inputs = {"media": (types.UINT8, 4 if decoder == "pyav" else 1), "scaled": (types.BOOL, 0)}
     if changes_color:
@@ -42,7 +46,7 @@ def input_types(decoder: str, num_crops: int, changes_color: bool) -> dict[str, 
         inputs |= {f"place_{crop}": (types.FLOAT, 1), f"flip_{crop}": (types.INT32, 0)}
     if decoder == "nvdec":
         inputs |= {"frames": (types.INT32, 1), "order": (types.INT32, 1)}
-    if decoder == "jpeg":
+    if decoder != "pyav":
         inputs |= {"window_start": (types.INT32, 1), "window_shape": (types.INT32, 1)}
     return inputs
 
@@ -52,7 +56,7 @@ class ClipGraph:
 
     Args:
         source: called in `run`, a batch or two before its crops are returned; gives `Inputs` or raises StopIteration.
-        decoder: pyav, nvdec or jpeg.
+        decoder: pyav, nvdec, jpeg or nvjpeg.
         batch_size: items in the largest batch.
         crop_size: side of a crop in pixels.
         num_crops: crops of each item.
@@ -139,7 +143,7 @@ def _build_graph(give, named, decoder, on_gpu, crop_size, num_crops):
                 mean=PIXEL_MEAN,
                 std=PIXEL_STD,
                 dtype=types.FLOAT,
-                output_layout="HWC" if decoder == "jpeg" else "FHWC",
+                output_layout="HWC" if decoder in JPEG_DECODERS else "FHWC",
             )
         )
     return tuple(crops)
@@ -158,17 +162,28 @@ def _inputs(give: Callable[[], tuple], named: dict, decoder: str) -> dict[str, D
 
 
 def _decode(inputs: dict[str, DataNode], decoder: str, on_gpu: bool) -> DataNode:
-    """uint8 frames: FHWC, or under jpeg HWC; whole ones under nvdec, else windows."""
+    """uint8 windows of frames: FHWC, or under jpeg and nvjpeg HWC."""
+    window = {"axis_names": "HW"}
+    if decoder != "pyav":
+        window |= {"start": inputs["window_start"], "shape": inputs["window_shape"]}
     if decoder == "nvdec":
-        frames = fn.decoders.video(inputs["media"], device="mixed", frames=inputs["frames"])
-        return fn.sequence_rearrange(frames, new_order=inputs["order"])
-    if decoder == "jpeg":
-        return fn.decoders.image_slice(
-            inputs["media"],
-            device="mixed" if on_gpu else "cpu",
-            start=inputs["window_start"],
-            shape=inputs["window_shape"],
-            axis_names="HW",
-            adjust_orientation=False,
-        )
-    return inputs["media"].gpu() if on_gpu else inputs["media"]
+        frames = fn.decoders.video(inputs["media"], device="mixed", affine=False, frames=inputs["frames"])
+        # A frame is as large as it is coded: what lies beyond its right and bottom edge is not of the picture.
+        return fn.sequence_rearrange(fn.slice(frames, **window), new_order=inputs["order"])
+    pixels = inputs["media"]
+    if decoder in JPEG_DECODERS:
+        device = "mixed" if decoder == "nvjpeg" else "cpu"
+        pixels = fn.decoders.image_slice(pixels, device=device, adjust_orientation=False, **window)
+    return pixels.gpu() if on_gpu and decoder != "nvjpeg" else pixels
+
+
+def decode_by_nvdec(media: bytes, device_id: int) -> np.ndarray:
+    """Return all frames of a video, uint8 (F, H, W, 3), decoded by NVDEC alone. Raises what DALI raises."""
+
+    @pipeline_def(batch_size=1, num_threads=1, device_id=device_id, exec_dynamic=True)
+    def graph():
+        video = fn.external_source(lambda: [np.frombuffer(media, np.uint8)], dtype=types.UINT8, ndim=1)
+        return fn.decoders.video(video, device="mixed", affine=False)
+
+    (frames,) = graph().run()
+    return torch.from_dlpack(frames.as_tensor())[0].cpu().numpy()

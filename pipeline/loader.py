@@ -1,7 +1,9 @@
 """The loader: planned clips, read, decoded and cropped, as an iterator whose state is (epoch, step)."""
 
+import itertools
 import logging
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from pipeline.batch import VideoBatch, to_device
 from pipeline.clip_stream import ClipStream, batches_of
 from pipeline.config import DataConfig
 from pipeline.dataset import open_dataset
-from pipeline.decoders import choose_decoder
+from pipeline.decoders import Trial, choose_decoder
 from pipeline.plan import plan_order, plan_rank_batches, plan_rank_evaluation
 from pipeline.reading import SampleError, verify_command
 from sharding.dataset import PackedDataset
@@ -22,6 +24,8 @@ log = logging.getLogger("pipeline.loader")
 
 Agree = Callable[[list[int]], list[int]]
 """The union over all ranks of what each of them gives; called by all of them together."""
+Gather = Callable[[object], list]
+_MEASURED_SECONDS = 3.0
 
 
 class VideoLoader:
@@ -49,6 +53,8 @@ class VideoLoader:
         seed: of everything random.
         rank: this process among `world_size`.
         device: where the clips are wanted.
+        gather: with more than one rank: what each of them gives, by rank, on all of them; called by all together, for
+            the choice of the decode node.
         agree: with more than one rank and data.on_bad_sample=quarantine: how they tell each other of bad samples. It is
             called once a step.
 
@@ -71,6 +77,7 @@ class VideoLoader:
         world_size: int = 1,
         device: torch.device | str = "cpu",
         agree: Agree = lambda bad: bad,
+        gather: Gather = lambda value: [value],
     ):
         config = config or DataConfig()
         if not isinstance(dataset, PackedDataset):
@@ -84,20 +91,12 @@ class VideoLoader:
         self.epoch = self.step = 0
         self.excluded: tuple[int, ...] = ()
         """Sample ids left out as bad by this run, besides those that the dataset lists as quarantined."""
-        self.decoder = choose_decoder(config.decoder, dataset, self.device)
+        trial = Trial(self._measure, gather, parameters=dataset.all_codec_parameters)
+        self.decoder = choose_decoder(config.decoder, dataset, self.device, trial)
         self.steps_per_epoch = self._count_steps()
         """Optimizer steps in one epoch of training, before any sample was left out; in evaluation its batches."""
         self._check()
-        self._stream = ClipStream(
-            dataset,
-            config,
-            self.decoder,
-            training=training,
-            seed=seed,
-            micro_batch_size=self.micro_batch_size,
-            device=self.device,
-            num_batches=len(self),
-        )
+        self._stream = self._build_stream(self.decoder)
 
     def __enter__(self) -> "VideoLoader":
         return self
@@ -210,6 +209,38 @@ class VideoLoader:
 
     def _evaluation_batches(self) -> list[np.ndarray]:
         return plan_rank_evaluation(self._good_samples(), self.micro_batch_size, self.rank, self.world_size)
+
+    def _build_stream(self, decoder: str) -> ClipStream:
+        return ClipStream(
+            self.dataset,
+            self.config,
+            decoder,
+            training=self.training,
+            seed=self.seed,
+            micro_batch_size=self.micro_batch_size,
+            device=self.device,
+            num_batches=len(self),
+        )
+
+    def _measure(self, decoder: str) -> float:
+        """Return the clips/s of a decode node, over some seconds of batches such as the run will have."""
+        ids = self._good_samples()
+        batches = (
+            np.resize(np.roll(ids, -start), self.micro_batch_size) for start in itertools.count(0, 1 + len(ids) // 7)
+        )
+        stream = self._build_stream(decoder)
+        try:
+            stream.start((0, batch) for batch in batches)
+            for _ in range(2):  # the first ones wait for workers and kernels to start
+                stream.next()
+            began, clips = time.perf_counter(), 0
+            while (seconds := time.perf_counter() - began) < _MEASURED_SECONDS:
+                clips += len(stream.next()[2])
+                if self.device.type == "cuda":
+                    torch.cuda.synchronize(self.device)
+            return clips / seconds
+        finally:
+            stream.close()
 
     def _start(self) -> int:
         """Set the workers to the rest of the current epoch; return the number of its steps."""

@@ -97,6 +97,11 @@ class PackedDataset:
         """Return the codec's parameter sets of a sample that has an index of frames; empty for JPEGs."""
         return self._parameters[int(self._index_row(sample_id)[0])]
 
+    @property
+    def all_codec_parameters(self) -> list[bytes] | None:
+        """The distinct parameter sets of its videos; None if there is no index of frames that knows them."""
+        return None if self.frame_starts is None else [parameters for parameters in self._parameters if parameters]
+
     def _index_row(self, sample_id: int) -> np.ndarray | None:
         if self.frame_starts is None:
             return None

@@ -31,6 +31,7 @@ from launch.benchmarks.train_step import measure_steps
 from launch.inference.pack_files import collect_videos, pack_files
 from launch.training.config import Config, parse_config
 from model import build_model
+from pipeline.cores import cores_per_rank
 from sharding.errors import UserError
 from sharding.files import check_writable
 
@@ -127,7 +128,7 @@ def _measure_profiles(
     config: Config, videos: Sequence[Path], workers: int, seconds: float, batch_size: int
 ) -> tuple[Profile, ...]:
     """Packs and loads a sample under each profile."""
-    cores = config.data.num_workers or os.cpu_count() or 1
+    cores = config.data.num_workers or cores_per_rank()
     size = sum(path.stat().st_size for path in videos) / len(videos) / 1e3
     profiles = []
     for candidate in measure_candidates(videos, 1, config.data, workers, seconds, batch_size):

@@ -16,7 +16,8 @@ from launch.benchmarks.train_step import measure_steps
 from model import ModelConfig, build_model
 from pipeline.config import DataConfig
 from pipeline.dataset import open_dataset
-from pipeline.decoders import fitting_decoders, write_speeds
+from pipeline.decode_speeds import write_speeds
+from pipeline.decoders import working_decoders
 from pipeline.loader import VideoLoader
 from sharding.dataset import PackedDataset
 from sharding.errors import UserError
@@ -29,7 +30,7 @@ _REMEDIES = {
     "read": "put the shards on a faster disk, use more data.num_workers, or shuffle in blocks (data.shuffle=block)",
     "decode": "pack under a profile that decodes faster (`benchmark.py advise` measures them), or use more cores",
     "augment": "store frames at data.short_side, so that none need be scaled, or use more cores",
-    "copy": "it is the bus between host and GPU: let the GPU decode (data.decoder=nvdec or the jpeg profile)",
+    "copy": "it is the bus between host and GPU: let the GPU decode (data.decoder=nvdec or nvjpeg)",
 }
 
 
@@ -84,7 +85,10 @@ def loader(
         net = ModelConfig(num_segments=num_segments)
         clips_per_second = measure_steps({"vpsn": lambda: build_model(net)}, shape, device)["vpsn"].clips_per_second
     speeds = {}
-    for decoder in fitting_decoders(dataset, device):
+    decoders, reasons = working_decoders(dataset, device)
+    for decoder, reason in reasons.items():
+        print(f"\ndecode node {decoder} is left out: {reason}")
+    for decoder in decoders:
         chosen = replace(config, decoder=decoder)
         speeds[decoder] = _examine(dataset, chosen, batch_size, seconds, device, clips_per_second)
     if len(speeds) > 1:

@@ -1,7 +1,6 @@
 """How fast packed shards are planned, read, decoded and cropped: the real loader, and its stages one by one."""
 
 import itertools
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +11,8 @@ import numpy as np
 import torch
 
 from pipeline.batching import Feed
-from pipeline.config import DataConfig
+from pipeline.config import JPEG_DECODERS, DataConfig
+from pipeline.cores import cores_per_rank
 from pipeline.dali_graph import ClipGraph
 from pipeline.loader import VideoLoader
 from pipeline.plan import ClipPlan, plan_clip
@@ -52,7 +52,7 @@ def measure_loader(
                 continue
             ids = batch.sample_ids.cpu().numpy()
             clips += len(ids)
-            shares = config.num_segments / dataset.num_frames[ids] if loader.decoder == "jpeg" else 1.0
+            shares = config.num_segments / dataset.num_frames[ids] if loader.decoder in JPEG_DECODERS else 1.0
             read += float((dataset.media_bytes[ids] * shares).sum())
             if time.perf_counter() - began >= seconds and loader.epoch >= min_epochs:
                 break
@@ -76,11 +76,11 @@ def measure_stages(
 ) -> list[Stage]:
     """Each stage alone: plan, read, decode, augment, and on a GPU copy.
 
-    Under jpeg and nvdec the graph decodes, so `decode` there is the whole graph, fed with bytes from memory; `augment`
+    Except under pyav the graph decodes, so `decode` there is the complete graph, fed with bytes from memory; `augment`
     is the graph fed with frames.
     """
     config = replace(config, decoder=decoder)
-    threads = config.num_workers or os.cpu_count() or 1
+    threads = config.num_workers or cores_per_rank()
     batches = list(_plan_batches(dataset, config, batch_size))
     frames, encoded = Feed(dataset, config, "pyav"), Feed(dataset, config, decoder)
     with ThreadPoolExecutor(threads) as pool:
@@ -121,7 +121,7 @@ def _measure_read(
     dataset: PackedDataset, decoder: str, batches: list[list[ClipPlan]], pool: ThreadPoolExecutor, seconds: float
 ) -> Stage:
     def read(plan: ClipPlan) -> int:
-        if decoder == "jpeg":
+        if decoder in JPEG_DECODERS:
             return sum(len(jpeg) for jpeg in read_jpegs(dataset, plan.sample_id, np.unique(plan.frames)))
         return len(read_media(dataset, plan.sample_id))
 
@@ -151,7 +151,7 @@ def _random_frames(feed: Feed, batches: list[list[ClipPlan]]) -> list[list[np.nd
 
 def _graph_rate(feed: Feed, batches: list, media: list, seconds: float, device: torch.device, threads: int) -> float:
     inputs = itertools.cycle([feed.inputs(plans, read) for plans, read in zip(batches, media)])
-    largest = max(len(read) if feed.decoder != "jpeg" else sum(map(len, read)) for read in media)
+    largest = max(len(read) if feed.decoder not in JPEG_DECODERS else sum(map(len, read)) for read in media)
     graph = ClipGraph(lambda: next(inputs), feed.decoder, largest, feed.config.crop_size, device, threads)
     clips = len(batches[0])
 

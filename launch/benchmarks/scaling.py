@@ -12,6 +12,7 @@ import torch
 
 from launch.training.distributed import free_port
 from launch.training.run_log import read_metrics
+from pipeline.cores import cores_per_rank
 from sharding.errors import UserError
 
 WARM_UP_LINES = 1
@@ -36,7 +37,7 @@ def measure_ranks(config: Path, data: Path, numbers: tuple[int, ...], rounds: in
     Raises:
         UserError: a run failed.
     """
-    threads = 0 if torch.cuda.is_available() else max(1, (os.cpu_count() or 1) // max(numbers))
+    threads = 0 if torch.cuda.is_available() else max(1, cores_per_rank() // max(numbers))
     lines: dict[int, list[dict]] = {ranks: [] for ranks in numbers}
     with tempfile.TemporaryDirectory(prefix="vpsn-benchmark-") as scratch:
         for round_number in range(rounds):

@@ -1,10 +1,10 @@
 """Packs loose video files: how prediction and the measurements get from files to what the loader reads."""
 
 import glob
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline.cores import cores_per_rank
 from sharding.errors import UserError
 from sharding.manifest import FAILURES, read_json_lines
 from sharding.pack import PackConfig, pack
@@ -58,7 +58,7 @@ def pack_files(videos: Sequence[Path], folder: Path, **settings) -> tuple[Path, 
         (links / f"{index:06d}{suffix}").symlink_to(video.resolve())
     listing = folder / "list.txt"
     listing.write_text("".join(f"{path.name} video\n" for path in sorted(links.iterdir())))
-    settings = {"workers": min(len(videos), os.cpu_count() or 1)} | settings
+    settings = {"workers": min(len(videos), cores_per_rank())} | settings
     config = PackConfig(
         dataset="list", videos=links, annotations=(listing,), out=folder, split="packed", max_failures=1.0, **settings
     )

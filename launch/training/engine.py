@@ -39,6 +39,7 @@ from torch import nn
 from launch.training.config import Config
 from launch.training.forward import AUTOCAST_DTYPES
 from model.resnet import to_channels_last
+from pipeline.cores import cores_per_rank
 from sharding.errors import UserError
 
 Engine = deepspeed.DeepSpeedEngine
@@ -82,8 +83,7 @@ def start_ranks(timeout_seconds: float = 600.0) -> Ranks:
     else:
         device = torch.device("cpu")
         if "OMP_NUM_THREADS" not in os.environ:  # ranks on one machine share its cores
-            ranks_here = int(os.environ.get("LOCAL_SIZE", "1"))
-            torch.set_num_threads(max(1, (os.cpu_count() or 1) // ranks_here))
+            torch.set_num_threads(cores_per_rank())
     if not dist.is_initialized():
         if device.type == "cpu" and not any(Path(os.environ["TORCH_EXTENSIONS_DIR"]).rglob("*.so")):
             print("building DeepSpeed's communication kernel for this environment: once, about a minute", flush=True)

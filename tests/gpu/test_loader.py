@@ -17,7 +17,12 @@ MEAN_BOUND, MAX_BOUND = 4 / 58, 24 / 57
 
 @pytest.mark.parametrize(
     ("fixture", "on_gpu", "on_cpu"),
-    [("numbered", "nvdec", "pyav"), ("numbered_jpeg", "jpeg", "jpeg"), ("numbered", "pyav", "pyav")],
+    [
+        ("numbered", "nvdec", "pyav"),
+        ("numbered", "pyav", "pyav"),
+        ("numbered_jpeg", "nvjpeg", "jpeg"),
+        ("numbered_jpeg", "jpeg", "jpeg"),
+    ],
 )
 @pytest.mark.parametrize(
     ("training", "settings"),
@@ -31,6 +36,7 @@ MEAN_BOUND, MAX_BOUND = 4 / 58, 24 / 57
     ],
 )
 def test_same_clips_as_on_the_cpu(request, gpu, fixture, on_gpu, on_cpu, training, settings):
+    skip_without_nvdec(request, on_gpu)
     dataset = load_dataset(request.getfixturevalue(fixture))
 
     def batches(decoder: str, device: torch.device | str) -> list:
@@ -48,8 +54,17 @@ def test_same_clips_as_on_the_cpu(request, gpu, fixture, on_gpu, on_cpu, trainin
         assert difference.max() < MAX_BOUND
 
 
-@pytest.mark.parametrize(("fixture", "decoder"), [("numbered", "nvdec"), ("numbered_jpeg", "jpeg")])
+def skip_without_nvdec(request, decoder: str) -> None:
+    if decoder == "nvdec":
+        request.getfixturevalue("nvdec")
+
+
+@pytest.mark.parametrize(
+    ("fixture", "decoder"),
+    [("numbered", "nvdec"), ("numbered", "pyav"), ("numbered_jpeg", "nvjpeg"), ("numbered_jpeg", "jpeg")],
+)
 def test_a_damaged_sample_is_named(request, gpu, tmp_path, fixture, decoder):
+    skip_without_nvdec(request, decoder)
     copy = tmp_path / "copy"
     shutil.copytree(request.getfixturevalue(fixture), copy)
     dataset = load_dataset(copy)

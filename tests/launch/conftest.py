@@ -25,9 +25,13 @@ DEEPSPEED = Path(sys.executable).with_name("deepspeed")
 @pytest.fixture(scope="session")
 def motion(tmp_path_factory) -> Path:
     """Packed splits `train` (22 videos) and `val` (5) of two motions, 32 x 32 pixels."""
-    folder = tmp_path_factory.mktemp("motion")
+    return pack_motion(tmp_path_factory.mktemp("motion"), size=32)
+
+
+def pack_motion(folder: Path, size: int) -> Path:
+    """Pack small splits `train` and `val` of two motions, size x size pixels, in `folder`, and return it."""
     for split, count in (("train", 22), ("val", 5)):
-        flags = ["--num_classes=2", "--num_frames=6", "--size=32", f"--split={split}", f"--num_videos={count}"]
+        flags = ["--num_classes=2", "--num_frames=6", f"--size={size}", f"--split={split}", f"--num_videos={count}"]
         done = run_command([sys.executable, "-m", "sharding", "motion", f"--out={folder / 'videos'}", *flags])
         assert done.returncode == 0, done.stderr
         pack(folder / "videos" / split, folder, split)
@@ -37,7 +41,11 @@ def motion(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def small_config(motion, tmp_path_factory) -> Path:
     """A configuration that trains VPSN-18 for two epochs of five steps, evaluating and saving after each."""
-    path = tmp_path_factory.mktemp("config") / "small.yaml"
+    return write_small_config(tmp_path_factory.mktemp("config") / "small.yaml", motion)
+
+
+def write_small_config(path: Path, motion: Path) -> Path:
+    """Write that configuration for a folder that `pack_motion` made, and return its path."""
     path.write_text(
         f"""
 data: {{train: {motion}/train, val: {motion}/val, num_segments: 4, short_side: 32, crop_size: 32, flip: false}}

@@ -41,6 +41,7 @@ from launch.training.config import Config, parse_config, with_current_names
 from launch.training.distributed import free_port
 from launch.training.run_log import read_metrics
 from model.complexity import measure
+from pipeline.cores import cores_per_rank
 from sharding.cli import CommandLine
 from sharding.errors import UserError
 from sharding.files import replacing
@@ -112,7 +113,7 @@ def perform(runs: list[Run], jobs: int) -> None:
         UserError: a result is of other settings or other data than are asked for.
     """
     missing = [run for run in runs if not _is_done(run)]
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    threads = max(1, cores_per_rank() // jobs)
     with ThreadPoolExecutor(jobs) as pool:
         done = tqdm(pool.map(lambda run: _perform(run, threads), missing), total=len(missing), unit="run", disable=None)
         for run, _ in zip(missing, done):
