@@ -225,9 +225,8 @@ class VideoLoader:
     def _measure(self, decoder: str) -> float:
         """Return the clips/s of a decode node, over some seconds of batches such as the run will have."""
         ids = self._good_samples()
-        batches = (
-            np.resize(np.roll(ids, -start), self.micro_batch_size) for start in itertools.count(0, 1 + len(ids) // 7)
-        )
+        starts, size = itertools.count(0, 1 + len(ids) // 7), self.micro_batch_size
+        batches = (np.resize(np.roll(ids, -start), size) for start in starts)
         stream = self._build_stream(decoder)
         try:
             stream.start((0, batch) for batch in batches)

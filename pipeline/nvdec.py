@@ -1,10 +1,9 @@
 """What NVDEC is handed: a small MP4 of only the frames wanted, at the size they are coded in.
 
-    positions, places = plan_stream(is_keyframe, frames)                # which packets, and where frames come out
-    media = wanted_stream([packet(i) for i in positions], parameters)   # to the GPU
-    decoded = ...                                                       # (len(positions), coded H, coded W, 3)
-    check_delivered(len(decoded), len(positions))
-    clip = decoded[places, :height, :width]                             # height, width: as the table says
+    media = wanted_stream(packets, parameters)          # of the frames wanted, and those they refer to; to the GPU
+    decoded = ...                                       # (len(packets), coded H, coded W, 3)
+    check_delivered(len(decoded), len(packets))
+    clip = decoded[places, :height, :width]             # height, width: as the table says
 
 DALI decodes nearly every frame of a file to reach a few of them, so it gets no more than it needs. It makes a decoder
 for each video, at 50 ms and more, unless one is left over whose size shown equals the size coded here; so the cropping
@@ -46,31 +45,12 @@ _TICKS_PER_SECOND = 25
 _UNIT_MATRIX = struct.pack(">9I", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
 
 
-def plan_stream(is_keyframe: np.ndarray, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Plan the packets to decode for some frames of a video whose frames are stored in the order of showing.
-
-    Keyframes at 0, 8, 16 and frames 17, 3, 3 wanted: packets 0 to 3, 16 and 17, of which numbers 5, 3 and 3 are wanted.
-
-    Args:
-        is_keyframe: (N,) bool, for each packet of the video.
-        frames: (S,) frames wanted, in any order.
-
-    Returns:
-        packets (P,), sorted, and places (S,): frame frames[s] comes out as number places[s] of P.
-    """
-    keyframes = np.flatnonzero(is_keyframe)
-    wanted = np.unique(frames)
-    starts = keyframes[np.searchsorted(keyframes, wanted, side="right") - 1]
-    packets = np.unique(np.concatenate([np.arange(start, frame + 1) for start, frame in zip(starts, wanted)]))
-    return packets, np.searchsorted(packets, frames)
-
-
 def wanted_stream(packets: Sequence[bytes], parameters: bytes) -> bytes:
     """Return a small MP4 of H.264 packets, that shows all of the coded picture: cropping is left to the caller.
 
     Args:
         packets: NAL units, each with its length in front, as MP4 stores them; in the order of decoding and showing,
-            each stretch from a keyframe on, as `plan_stream` has it.
+            each stretch from a keyframe on, as `packets_to_read` gives it.
         parameters: the avcC record of their track.
 
     Raises:

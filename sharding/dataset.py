@@ -13,7 +13,16 @@ import pyarrow.parquet as pq
 
 from sharding.errors import UserError
 from sharding.files import file_sha256
-from sharding.manifest import FRAMES, QUARANTINE, TABLE, Manifest, load_manifest, read_json_lines, table_schema
+from sharding.manifest import (
+    FRAMES,
+    KEYFRAME_INTERVALS,
+    QUARANTINE,
+    TABLE,
+    Manifest,
+    load_manifest,
+    read_json_lines,
+    table_schema,
+)
 
 
 class ShardSource(Protocol):
@@ -99,8 +108,10 @@ class PackedDataset:
 
     @property
     def all_codec_parameters(self) -> list[bytes] | None:
-        """The distinct parameter sets of its videos; None if there is no index of frames that knows them."""
-        return None if self.frame_starts is None else [parameters for parameters in self._parameters if parameters]
+        """The distinct parameter sets of its videos; None if it has no index of frames that knows them all."""
+        if self.frame_starts is None or self.manifest.profile not in KEYFRAME_INTERVALS:
+            return None
+        return [parameters for parameters in self._parameters if parameters]
 
     def _index_row(self, sample_id: int) -> np.ndarray | None:
         if self.frame_starts is None:

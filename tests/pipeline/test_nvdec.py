@@ -7,11 +7,9 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from pipeline.h264 import join_units, parse_avcc, parse_sequence_parameters, split_units, unit_type
-from pipeline.nvdec import check_delivered, plan_stream, unsuitable, wanted_stream
+from pipeline.nvdec import check_delivered, unsuitable, wanted_stream
 from sharding.dataset import load_dataset
 from sharding.errors import MediaError
 from sharding.video.encode import FrameChoice, encode_h264
@@ -36,8 +34,14 @@ class Video:
             self.is_keyframe = np.array([packet.is_keyframe for packet in packets])
 
     def stream_of(self, frames: np.ndarray) -> tuple[bytes, np.ndarray]:
-        positions, places = plan_stream(self.is_keyframe, frames)
-        return wanted_stream([self.packets[i] for i in positions], self.parameters), places
+        positions = self.positions_of(frames)
+        return wanted_stream([self.packets[i] for i in positions], self.parameters), np.searchsorted(positions, frames)
+
+    def positions_of(self, frames: np.ndarray) -> np.ndarray:
+        """The packets needed for some frames."""
+        interval = int(np.append(np.flatnonzero(self.is_keyframe), len(self.packets))[1])
+        offsets = np.arange(len(self.packets) + 1)
+        return np.concatenate([np.arange(*run) for run in packets_to_read(offsets, np.unique(frames), interval)])
 
 
 def decode_planes(media: bytes | Path) -> list[list[np.ndarray]]:
@@ -73,7 +77,7 @@ def test_the_stream_has_the_planned_frames_at_every_size(tmp_path, keyframe_ever
         residues.add((width % 16, height % 16))
         media, places = video.stream_of(WANTED)
         frames = decode_planes(media)
-        assert len(frames) == len(plan_stream(video.is_keyframe, WANTED)[0])
+        assert len(frames) == len(video.positions_of(WANTED))
         for wanted, place in zip(WANTED, places):
             luma = frames[place][0]
             assert luma.shape == (-(-height // 16) * 16, -(-width // 16) * 16), size
@@ -153,19 +157,6 @@ def test_frames_that_were_not_returned_are_an_error():
     check_delivered(8, 8)
     with pytest.raises(MediaError, match="asked for 8 frames and returned 7"):
         check_delivered(7, 8)
-
-
-@given(st.data())
-def test_a_plan_decodes_each_frame_from_its_keyframe(data):
-    is_keyframe = np.array([True, *data.draw(st.lists(st.booleans(), max_size=30))])
-    frames = np.array(data.draw(st.lists(st.integers(0, len(is_keyframe) - 1), min_size=1, max_size=8)))
-    packets, places = plan_stream(is_keyframe, frames)
-    np.testing.assert_array_equal(packets[places], frames)
-    assert np.all(np.diff(packets) > 0)
-    for packet in packets:
-        assert is_keyframe[packet] or packet - 1 in packets
-        next_keyframe = next((n for n in range(packet + 1, len(is_keyframe)) if is_keyframe[n]), len(is_keyframe))
-        assert np.any((frames >= packet) & (frames < next_keyframe)), "a packet that no wanted frame needs"
 
 
 def test_what_nvdec_cannot_take(numbered, tmp_path):
