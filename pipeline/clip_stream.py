@@ -1,7 +1,7 @@
 """Batches of sample ids in, clips out: workers read and decode, the graph makes pixels, a batch ahead in a thread."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,11 +77,9 @@ class ClipStream:
 
     def start(self, batches: Batches) -> None:
         """Begin with these batches, in order; what is left of those before is dropped."""
-        if self._reader is None:
-            self._reader = self._open_reader()
+        self.open_reader()
         self._stop_thread()
-        items = self._layout.batch_size * (self._num_frames if self.decoder in JPEG_DECODERS else 1)
-        self._graph, self._idle_graph = self._idle_graph or self._build_graph(self._next_inputs, items), None
+        self._graph, self._idle_graph = self._idle_graph or self.build_graph(self._next_inputs), None
         self._held.clear()
         self._in_flight.clear()
         self._unread = []
@@ -133,16 +131,39 @@ class ClipStream:
             self._reader.close()
         self._stop_thread()
 
-    def _open_reader(self) -> BatchReader:
+    def open_reader(self) -> BatchReader:
+        """Open the workers, if they are not; Raises UserError if they cannot share memory."""
+        if self._reader is not None:
+            return self._reader
         if self.config.worker_type == "thread":
-            return ThreadReader(self._settings)
+            self._reader = ThreadReader(self._settings)
+            return self._reader
         try:
-            return ProcessReader(self._settings)
+            self._reader = ProcessReader(self._settings)
+            return self._reader
         except OSError as error:
             raise UserError(
                 f"data.worker_type=process: no memory to share with the workers ({error.strerror}); lower "
                 "data.prefetch_batches, or use data.worker_type=thread"
             ) from error
+
+    def build_graph(self, source: Callable[[], Inputs], batch_size: int | None = None) -> ClipGraph:
+        """Return a graph for batches of at most `batch_size` samples, by default those of the stream."""
+        items = self._num_frames if self.decoder in JPEG_DECODERS else 1
+        return ClipGraph(
+            source,
+            self.decoder,
+            (batch_size or self._layout.batch_size) * items,
+            self.config.crop_size,
+            self.device,
+            self._num_threads,
+            self._num_crops,
+            self._changes_color,
+        )
+
+    def inputs_of(self, arrays: Mapping[str, np.ndarray], size: int) -> Inputs:
+        """Return what the graph is fed for the first `size` samples of a batch."""
+        return graph_inputs(arrays, size, self.decoder, self._num_crops, self._changes_color)
 
     def _stop_thread(self) -> None:
         if self._thread is not None:
@@ -152,18 +173,6 @@ class ClipStream:
     def _layout_of(self, batch_size: int) -> BatchLayout:
         bound = media_bound(self.dataset, self.config, self.decoder, self._num_frames, self.training)
         return BatchLayout(batch_size, self._num_frames, self._num_crops, bound)
-
-    def _build_graph(self, source, batch_size: int) -> ClipGraph:
-        return ClipGraph(
-            source,
-            self.decoder,
-            batch_size,
-            self.config.crop_size,
-            self.device,
-            self._num_threads,
-            self._num_crops,
-            self._changes_color,
-        )
 
     def _run_graph(self) -> tuple[_InFlight, list]:
         """In the thread: the next batch of crops."""
@@ -183,7 +192,7 @@ class ClipStream:
         size, arrays = len(batch.sample_ids), batch.arrays
         copies = (arrays[name][:size].copy() for name in ("label", "order", "num_items"))
         self._in_flight.append(_InFlight(batch.epoch, batch.sample_ids, *copies))
-        return graph_inputs(arrays, size, self.decoder, self._num_crops, self._changes_color)
+        return self.inputs_of(arrays, size)
 
     def _release(self) -> None:
         while self._held:
@@ -195,8 +204,8 @@ class ClipStream:
         reader = ClipReader(self.dataset, self.config, self.decoder, self.training, self.seed)
         try:
             reader.read(sample_id, epoch, arrays, 0)
-            inputs = graph_inputs(arrays, 1, self.decoder, self._num_crops, self._changes_color)
-            self._build_graph(lambda: inputs, len(inputs["media"])).run()
+            inputs = self.inputs_of(arrays, 1)
+            self.build_graph(lambda: inputs, 1).run()
         except (OSError, MediaError) as error:
             return SampleError(self.dataset, sample_id, error)
         except UserError:

@@ -26,11 +26,11 @@ _STALL = 1.2
 """A loader that gives so many times what the network takes is fast enough; machines have busy moments."""
 
 _REMEDIES = {
-    "plan": "it is one thread of Python; take larger batches, or more ranks",
+    "plan": "it is one process of Python; use more data.num_workers",
     "read": "put the shards on a faster disk, use more data.num_workers, or shuffle in blocks (data.shuffle=block)",
-    "decode": "pack under a profile that decodes faster (`benchmark.py advise` measures them), or use more cores",
-    "augment": "store frames at data.short_side, so that none need be scaled, or use more cores",
-    "copy": "it is the bus between host and GPU: let the GPU decode (data.decoder=nvdec or nvjpeg)",
+    "workers": "pack under a profile that decodes faster (`benchmark.py advise` measures them), or use more cores",
+    "graph": "store frames at data.short_side, so that none need be scaled, or use more cores",
+    "copy": "it is the bus between host and GPU: let the GPU decode (data.decoder=nvjpeg)",
 }
 
 

@@ -2,24 +2,22 @@
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from pipeline.batching import Feed
-from pipeline.config import JPEG_DECODERS, DataConfig
-from pipeline.cores import cores_per_rank
-from pipeline.dali_graph import ClipGraph
+from pipeline.clip_stream import ClipStream
+from pipeline.config import DataConfig
 from pipeline.loader import VideoLoader
 from pipeline.plan import ClipPlan, plan_clip
-from pipeline.reading import read_jpegs, read_media
+from pipeline.reading import read_media, read_packets
 from sharding.dataset import PackedDataset, load_dataset
 
-_HELD_BATCHES = 4  # that a stage is given over and over, so that none before it costs anything
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -28,7 +26,7 @@ class LoaderSpeed:
 
     clips_per_second: float
     megabytes_per_second: float
-    """Of media read from the shards; under jpeg estimated by the share of frames that is read."""
+    """Of media read from the shards; where only some frames are read, estimated by their fraction."""
     clips: int
     seconds: float
 
@@ -52,7 +50,8 @@ def measure_loader(
                 continue
             ids = batch.sample_ids.cpu().numpy()
             clips += len(ids)
-            shares = config.num_segments / dataset.num_frames[ids] if loader.decoder in JPEG_DECODERS else 1.0
+            indexed = dataset.frame_starts is not None
+            shares = np.minimum(1, config.num_segments / dataset.num_frames[ids]) if indexed else 1.0
             read += float((dataset.media_bytes[ids] * shares).sum())
             if time.perf_counter() - began >= seconds and loader.epoch >= min_epochs:
                 break
@@ -63,7 +62,7 @@ def measure_loader(
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage of the loader by itself, with as many threads as it has in the loader."""
+    """A step of the loader by itself."""
 
     name: str
     clips_per_second: float
@@ -74,41 +73,61 @@ class Stage:
 def measure_stages(
     dataset: PackedDataset, config: DataConfig, decoder: str, batch_size: int, seconds: float, device: torch.device
 ) -> list[Stage]:
-    """Each stage alone: plan, read, decode, augment, and on a GPU copy.
+    """Measure each step alone: plan and read in one process, all that the workers do, the graph, and on a GPU the copy.
 
-    Except under pyav the graph decodes, so `decode` there is the complete graph, fed with bytes from memory; `augment`
-    is the graph fed with frames.
+    The workers decode under pyav; else the graph does, fed with bytes from memory.
     """
     config = replace(config, decoder=decoder)
-    threads = config.num_workers or cores_per_rank()
-    batches = list(_plan_batches(dataset, config, batch_size))
-    frames, encoded = Feed(dataset, config, "pyav"), Feed(dataset, config, decoder)
-    with ThreadPoolExecutor(threads) as pool:
-        plans = itertools.cycle(range(len(dataset)))
-        stages = [
-            Stage("plan", _rate(lambda: _plan(dataset, config, plans, batch_size), seconds)),
-            _measure_read(dataset, decoder, batches, pool, seconds),
-        ]
-        held = [[encoded.read(plan) for plan in batch] for batch in batches]
-        if decoder == "pyav":
-            bytes_held = [[read_media(dataset, plan.sample_id) for plan in batch] for batch in batches]
-            jobs = itertools.cycle(list(zip(batches, bytes_held)))
-            decode = _rate(lambda: _all(pool, frames.decode, *next(jobs)), seconds)
-        else:
-            decode = _graph_rate(encoded, batches, held, seconds, device, threads)
-        stages.append(Stage("decode", decode))
-    pixels = held if decoder == "pyav" else _random_frames(frames, batches)
-    stages.append(Stage("augment", _graph_rate(frames, batches, pixels, seconds, device, threads)))
+    ids = np.random.default_rng(0).permutation(len(dataset))
+    plans = itertools.cycle([plan_clip(dataset, config, int(sample_id), training=True) for sample_id in ids])
+    sample_ids = itertools.cycle(ids.tolist())
+    stages = [
+        Stage("plan", _rate(lambda: _plan(dataset, config, sample_ids, batch_size), seconds)),
+        _measure_read(dataset, plans, batch_size, seconds),
+        Stage("workers", measure_workers(dataset, config, decoder, batch_size, seconds)),
+        Stage("graph", _graph_rate(dataset, config, decoder, batch_size, seconds, device)),
+    ]
     if device.type == "cuda":
         stages.append(Stage("copy", _copy_rate(config, batch_size, device, seconds)))
     return stages
 
 
-def _plan_batches(dataset: PackedDataset, config: DataConfig, batch_size: int) -> Iterator[list[ClipPlan]]:
+def measure_workers(
+    dataset: PackedDataset, config: DataConfig, decoder: str, batch_size: int, seconds: float, num_workers: int = 0
+) -> float:
+    """Return the clips/s of the workers alone, with nothing done to what they give."""
+    stream = _stream(dataset, replace(config, num_workers=num_workers or config.num_workers), decoder, batch_size)
+    with closing(stream):
+        reader = stream.open_reader()
+        reader.start((0, batch) for batch in _batches(dataset, batch_size))
+        for _ in range(config.prefetch_batches + 2):  # until all workers have started
+            reader.release(reader.next())
+
+        def work() -> int:
+            reader.release(reader.next())
+            return batch_size
+
+        return _rate(work, seconds)
+
+
+def _stream(
+    dataset: PackedDataset, config: DataConfig, decoder: str, batch_size: int, device: torch.device = _CPU
+) -> ClipStream:
+    return ClipStream(
+        dataset,
+        config,
+        decoder,
+        training=True,
+        seed=0,
+        micro_batch_size=batch_size,
+        device=device,
+        num_batches=1 << 20,
+    )
+
+
+def _batches(dataset: PackedDataset, batch_size: int) -> Iterator[np.ndarray]:
     ids = np.random.default_rng(0).permutation(len(dataset))
-    for batch in range(_HELD_BATCHES):
-        chosen = np.take(ids, range(batch * batch_size, (batch + 1) * batch_size), mode="wrap")
-        yield [plan_clip(dataset, config, int(sample_id), training=True) for sample_id in chosen]
+    return (np.resize(np.roll(ids, -start), batch_size) for start in itertools.count(0, batch_size))
 
 
 def _plan(dataset: PackedDataset, config: DataConfig, sample_ids: Iterator[int], count: int) -> int:
@@ -117,52 +136,44 @@ def _plan(dataset: PackedDataset, config: DataConfig, sample_ids: Iterator[int],
     return count
 
 
-def _measure_read(
-    dataset: PackedDataset, decoder: str, batches: list[list[ClipPlan]], pool: ThreadPoolExecutor, seconds: float
-) -> Stage:
-    def read(plan: ClipPlan) -> int:
-        if decoder in JPEG_DECODERS:
-            return sum(len(jpeg) for jpeg in read_jpegs(dataset, plan.sample_id, np.unique(plan.frames)))
-        return len(read_media(dataset, plan.sample_id))
-
-    turns, size = itertools.cycle(batches), 0
+def _measure_read(dataset: PackedDataset, plans: Iterator[ClipPlan], count: int, seconds: float) -> Stage:
+    size = 0
 
     def work() -> int:
         nonlocal size
-        batch = next(turns)
-        size += sum(pool.map(read, batch))
-        return len(batch)
+        for plan in itertools.islice(plans, count):
+            if dataset.frame_offsets(plan.sample_id) is None and not dataset.index_bytes[plan.sample_id]:
+                size += len(read_media(dataset, plan.sample_id))
+            else:
+                packets = read_packets(dataset, plan.sample_id, np.unique(plan.frames))
+                size += sum(len(data) for _, data in packets)
+        return count
 
     began = time.perf_counter()
     rate = _rate(work, seconds)
     return Stage("read", rate, size / (time.perf_counter() - began) / 1e6)
 
 
-def _all(pool: ThreadPoolExecutor, work: Callable, *lists: Sequence) -> int:
-    return len(list(pool.map(work, *lists)))
+def _graph_rate(
+    dataset: PackedDataset, config: DataConfig, decoder: str, batch_size: int, seconds: float, device: torch.device
+) -> float:
+    """Return the clips/s of the graph, given the same few batches again and again."""
+    with closing(_stream(dataset, config, decoder, batch_size, device)) as stream:
+        reader = stream.open_reader()
+        held = itertools.islice(_batches(dataset, batch_size), config.prefetch_batches)
+        reader.start((0, batch) for batch in held)
+        batches = itertools.cycle([reader.next().arrays for _ in range(config.prefetch_batches)])
+        graph = stream.build_graph(lambda: stream.inputs_of(next(batches), batch_size))
 
+        def work() -> int:
+            for crop in graph.run():
+                torch.from_dlpack(crop)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            return batch_size
 
-def _random_frames(feed: Feed, batches: list[list[ClipPlan]]) -> list[list[np.ndarray]]:
-    """Frames such as decoding would give for each plan."""
-    generator = np.random.default_rng(0)
-    shapes = [[(len(plan.frames), *feed.window_size(plan), 3) for plan in batch] for batch in batches]
-    return [[generator.integers(0, 256, shape, dtype=np.uint8) for shape in batch] for batch in shapes]
-
-
-def _graph_rate(feed: Feed, batches: list, media: list, seconds: float, device: torch.device, threads: int) -> float:
-    inputs = itertools.cycle([feed.inputs(plans, read) for plans, read in zip(batches, media)])
-    largest = max(len(read) if feed.decoder not in JPEG_DECODERS else sum(map(len, read)) for read in media)
-    graph = ClipGraph(lambda: next(inputs), feed.decoder, largest, feed.config.crop_size, device, threads)
-    clips = len(batches[0])
-
-    def work() -> int:
-        graph.run()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return clips
-
-    work()
-    return _rate(work, seconds)
+        work()
+        return _rate(work, seconds)
 
 
 def _copy_rate(config: DataConfig, batch_size: int, device: torch.device, seconds: float) -> float:

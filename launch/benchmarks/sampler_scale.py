@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 from pipeline.config import DataConfig
 from pipeline.plan import plan_clip, plan_order, plan_rank_batches
 from sharding.dataset import PackedDataset, load_dataset
-from sharding.manifest import MANIFEST, TABLE, Manifest, fingerprint_of
+from sharding.files import file_sha256
+from sharding.manifest import FRAMES, MANIFEST, TABLE, Manifest, fingerprint_of
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,11 @@ def write_large_dataset(small: Path, out: Path, num_samples: int) -> Path:
         else:
             columns[name] = pa.concat_arrays([values] * copies)
     pq.write_table(pa.table(columns, schema=table.schema), out / TABLE)
-    totals = {"samples": copies * len(source), "bytes": sum(shard.bytes for shard in shards), "table_sha256": ""}
+    hashes = {"table_sha256": "", "frames_sha256": ""}
+    if source.frame_starts is not None:
+        np.save(out / FRAMES, np.tile(np.load(small / FRAMES), copies))
+        hashes["frames_sha256"] = file_sha256(out / FRAMES)
+    totals = {"samples": copies * len(source), "bytes": sum(shard.bytes for shard in shards)} | hashes
     manifest = replace(source.manifest, shards=tuple(shards), **totals)
     values = {name: getattr(manifest, name) for name in Manifest.__dataclass_fields__}
     manifest = replace(manifest, fingerprint=fingerprint_of(values))

@@ -38,7 +38,9 @@ def test_frames_are_those_of_the_container(tmp_path, keyframe_every):
         numbers = [n for run in packets_to_read(offsets, wanted, keyframe_every) for n in range(*run)]
         found = {}
         packets = [(n, media[offsets[n] : offsets[n + 1]]) for n in numbers]
-        decoder.decode(parameters, packets, size[::-1], lambda n, picture: found.update({n: picture.copy()}))
+        decoder.decode(
+            parameters, packets, size[::-1], lambda n, picture, found=found: found.update({n: picture.copy()})
+        )
         expected = decode_frames(media, wanted)
         np.testing.assert_array_equal(np.stack([found[n] for n in wanted.tolist()]), expected)
 
