@@ -7,6 +7,8 @@ import pytest
 from launch.training.run_log import read_metrics
 from tests.launch.conftest import motion, small_config, train  # noqa: F401
 
+pytestmark = pytest.mark.gpu
+
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_losses_are_finite_and_recorded(small_config, tmp_path, precision):  # noqa: F811
