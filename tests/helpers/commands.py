@@ -62,7 +62,8 @@ class Forked:
         return output, errors if self._files[0] != self._files[1] else ""
 
     def send_signal(self, number: int) -> None:
-        os.kill(self.pid, number)
+        if self.poll() is None:
+            os.kill(self.pid, number)
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
@@ -103,6 +104,7 @@ def started(arguments: Sequence[object], fresh: bool = False, **options) -> Iter
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+        process.kill()  # a fork that is not yet the leader of its group
         process.communicate()
 
 

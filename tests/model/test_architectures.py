@@ -19,8 +19,8 @@ FRAMES, SIZE, CLASSES = 4, 32, 5
 COVERED = ("p3d_a", "p3d_b", "p3d_c")
 
 
-def short(arch):
-    marks = pytest.mark.slow if arch in COVERED else ()
+def short(arch, always=True):
+    marks = () if always and arch not in COVERED else pytest.mark.slow
     return pytest.param(arch, DEPTHS[arch][0], "short", id=f"{arch}-short", marks=marks)
 
 
@@ -118,7 +118,7 @@ def test_clips_of_other_lengths(build, length, arch, depth, frames):
     assert net(clips_of(frames=frames)).isfinite().all()
 
 
-@over(SHORT)
+@over([short(arch, arch in ("vpsn", "tsm", "tea", "dg_p3d")) for arch in DEPTHS])
 def test_short_compiled_networks_equal_eager(build, length, arch, depth):
     check_compiled(build(arch, depth, calibrate=False), backend="eager")
 

@@ -1,4 +1,4 @@
-"""What a trained checkpoint is for: evaluation, ensembles, pictures."""
+"""Evaluation of a checkpoint, and what is made of its results: ensembles and pictures."""
 
 import csv
 import json
