@@ -84,7 +84,7 @@ def run_command(
         options: `env`, the environment.
     """
     command = [str(argument) for argument in arguments]
-    if fresh or not _is_ours(command):
+    if fresh or HAS_GPU or not _is_ours(command):
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, **options)
     with started(command, **options) as process:
         output, errors = process.communicate(timeout=timeout)
@@ -95,10 +95,11 @@ def run_command(
 def started(arguments: Sequence[object], fresh: bool = False, **options) -> Iterator[Process]:
     """A command as the leader of a process group, of which nothing is left in the end; options as of `Popen`."""
     command = [str(argument) for argument in arguments]
-    if fresh or not _is_ours(command):
-        process = subprocess.Popen(command, cwd=ROOT, start_new_session=True, text=True, **options)
-    else:
+    if _is_ours(command) and not fresh and not HAS_GPU:
         process = Forked(command, **options)
+    else:
+        kept = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} if _is_ours(command) else {}
+        process = subprocess.Popen(command, cwd=ROOT, start_new_session=True, text=True, **(kept | options))
     try:
         yield process
     finally:
@@ -109,9 +110,9 @@ def started(arguments: Sequence[object], fresh: bool = False, **options) -> Iter
 
 
 def _is_ours(command: list[str]) -> bool:
-    if HAS_GPU or command[0] != sys.executable:
-        return False
-    return command[1].startswith("launch/") or command[1:3] == ["-m", "sharding"] or command[1] == "-c"
+    return command[0] == sys.executable and (
+        command[1].startswith("launch/") or command[1:3] == ["-m", "sharding"] or command[1] == "-c"
+    )
 
 
 def _run(arguments: list[str], environment: dict[str, str], output: str, errors: str) -> None:
