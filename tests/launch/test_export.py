@@ -68,7 +68,7 @@ def test_any_batch_gives_the_network_s_logits(tmp_path, arch, depth):
 
 def test_opset_is_the_one_asked_for(tmp_path):
     path = tmp_path / "net.onnx"
-    exported = export(small_network("vpsn", 18), SHAPE, path, opset=18)
+    exported = export(small_network("tsn", 18), SHAPE, path, opset=18)
     assert exported.opset == read_opset(path) == 18
 
 
