@@ -12,7 +12,7 @@ help:
 	@echo "make demo       make motion videos, pack, verify, train with DeepSpeed, evaluate, predict, draw"
 	@echo "make experiment the controlled experiment of RESULTS.md: hours; stopped, it goes on"
 	@echo "make test       lint and tests"
-	@echo "make test-slow  the tests that take minutes"
+	@echo "make test-slow  the tests that take minutes, and those of the studies"
 
 setup: .venv/installed
 
@@ -30,7 +30,7 @@ test: setup lint
 	$(BIN)/python -m pytest $(PARALLEL)
 
 test-slow: setup
-	$(BIN)/python -m pytest $(PARALLEL) -m slow
+	$(BIN)/python -m pytest $(PARALLEL) -m 'slow or studies'
 
 demo: setup
 	$(BIN)/python -m launch.demo

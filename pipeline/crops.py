@@ -37,8 +37,8 @@ def crop_box(height: int, width: int, config: DataConfig, vertical: float, horiz
 def multi_scale_box(height: int, width: int, draws: np.ndarray) -> np.ndarray:
     """A crop as TSN trains with, from `draws` (2,) in [0, 1).
 
-    >>> multi_scale_box(256, 340, np.array([0.2, 0.0]))
-    array([  0.,   0., 224., 224.], dtype=float32)
+    >>> multi_scale_box(256, 340, np.array([0.2, 0.0]))  # 224 tall, 256 wide, in the upper left corner
+    array([  0.,   0., 224., 256.], dtype=float32)
     """
     scales = _SCALE_PAIRS[int(draws[0] * len(_SCALE_PAIRS))]
     tall, wide = (max(1, int(min(height, width) * scale)) for scale in scales)

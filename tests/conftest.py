@@ -1,9 +1,7 @@
 """Small packed datasets that several folders' tests share, packed by the real command."""
 
 import os
-import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 # Before anything reads it: small networks gain nothing from more threads, and wait long for them on a busy machine.
@@ -12,21 +10,14 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import pytest
 from hypothesis import settings
 
+from tests.helpers.commands import ROOT, run_command
 from tests.helpers.videos import write_numbered_video
 
 # The time of an example is that of a machine that others use too.
 settings.register_profile("vpsn", deadline=None)
 settings.load_profile("vpsn")
 
-ROOT = Path(__file__).resolve().parents[1]
 SHARED_VIDEOS = ROOT.parent / "shared" / "videos"
-
-
-def run_command(arguments: Sequence[object], **options) -> subprocess.CompletedProcess:
-    """Runs a command in the project's root and returns what it did, with its output as text."""
-    return subprocess.run(
-        [str(argument) for argument in arguments], cwd=ROOT, capture_output=True, text=True, timeout=600, **options
-    )
 
 
 def pack(videos: Path, out: Path, split: str = "train", **options: object) -> Path:

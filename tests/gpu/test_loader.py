@@ -14,6 +14,8 @@ from sharding.dataset import load_dataset
 # colour conversion and of the inverse DCT.
 MEAN_BOUND, MAX_BOUND = 4 / 58, 24 / 57
 
+pytestmark = pytest.mark.gpu
+
 
 @pytest.mark.parametrize(
     ("fixture", "on_gpu", "on_cpu"),

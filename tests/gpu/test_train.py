@@ -9,6 +9,8 @@ from launch.training.run_log import read_metrics
 from pipeline.nvdec_probe import probe_nvdec
 from tests.launch.conftest import pack_motion, train, train_alone, write_small_config
 
+pytestmark = pytest.mark.gpu
+
 
 @pytest.fixture(scope="session")
 def config(tmp_path_factory) -> Path:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import psutil
@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 from launch.training.checkpoint import pointed
 from launch.training.distributed import free_port
 from launch.training.run_log import read_metrics
-from tests.conftest import ROOT, pack, run_command
+from tests.conftest import pack
+from tests.helpers.commands import Process, run_command, started
 
 DEEPSPEED = Path(sys.executable).with_name("deepspeed")
 
@@ -56,9 +57,33 @@ train: {{epochs: 2, batch_size: 4, log_every_steps: 1}}
     return path
 
 
-def train(config: Path, run_dir: Path, *options: str, num_ranks: int = 1):
-    """Runs launch/train.py under the DeepSpeed launcher."""
-    return run_command(train_command(config, run_dir, *options, num_ranks=num_ranks))
+def train(config: Path, run_dir: Path, *options: str, num_ranks: int = 1) -> subprocess.CompletedProcess:
+    """Run launch/train.py on ranks as a launcher starts them; the exit code is the first that is not 0."""
+    return run_ranks(alone_command(config, run_dir, *options), num_ranks)
+
+
+def run_ranks(command: list[object], num_ranks: int) -> subprocess.CompletedProcess:
+    """Run a command on ranks as a launcher starts them; the exit code is the first that is not 0."""
+    with started_ranks(command, num_ranks) as ranks:
+        outputs, errors = zip(*(rank.communicate(timeout=600) for rank in ranks))
+        code = next((rank.returncode for rank in ranks if rank.returncode), 0)
+        return subprocess.CompletedProcess([], code, "".join(outputs), "".join(errors))
+
+
+@contextmanager
+def started_ranks(command: list[object], num_ranks: int) -> Iterator[list[Process]]:
+    """A command on ranks as a launcher starts them, of which nothing is left in the end."""
+    port = free_port()
+    with ExitStack() as stack:
+        environments = [rank_environment(rank, num_ranks, port) for rank in range(num_ranks)]
+        yield [stack.enter_context(started(command, env=environment)) for environment in environments]
+
+
+def rank_environment(rank: int, world_size: int, port: int) -> dict[str, str]:
+    """The environment that a launcher gives a rank, all ranks being on one machine."""
+    values = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "LOCAL_SIZE": world_size}
+    values |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return os.environ | {name: str(value) for name, value in values.items()}
 
 
 def train_command(config: Path, run_dir: Path, *options: str, num_ranks: int = 1) -> list[object]:
@@ -67,19 +92,7 @@ def train_command(config: Path, run_dir: Path, *options: str, num_ranks: int = 1
     return [*launcher, "launch/train.py", f"--config={config}", f"--run_dir={run_dir}", *options]
 
 
-@contextmanager
-def started(command: list[object], **options) -> Iterator[subprocess.Popen]:
-    """A command of its own process group, of which nothing is left in the end."""
-    process = subprocess.Popen([str(part) for part in command], cwd=ROOT, start_new_session=True, text=True, **options)
-    try:
-        yield process
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-
-
-def wait_for_step(run_dir: Path, step: int, process: subprocess.Popen) -> None:
+def wait_for_step(run_dir: Path, step: int, process: Process) -> None:
     """Until a run that logs each step has taken `step` of them."""
     deadline = time.monotonic() + 120
     while max(losses(run_dir), default=0) < step:

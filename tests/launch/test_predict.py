@@ -109,7 +109,7 @@ def test_command(trained, clips, tmp_path):
     assert good["overlay"] == str(tmp_path / "drawn" / "a.mp4")
     assert failed["error"].startswith("open: ")
     assert [path.name for path in (tmp_path / "drawn").iterdir()] == ["a.mp4"]
-    done = run_command([sys.executable, "launch/predict.py", f"--checkpoint={trained}", bad])
+    done = run_command([sys.executable, "launch/predict.py", f"--checkpoint={trained}", bad], fresh=True)
     assert done.returncode == 2
     assert done.stderr.startswith(f"launch/predict.py: error: {bad}: not a video: ")
     assert done.stderr.count("\n") == 1

@@ -202,7 +202,7 @@ def test_a_progress_bar_on_a_terminal_only(small_config, tmp_path):
     terminal, end = pty.openpty()
     fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
     command = alone_command(small_config, tmp_path / "on", "--train.epochs=1")
-    with started(command, stdout=end, stderr=end) as process:
+    with started(command, fresh=True, stdout=end, stderr=end) as process:
         os.close(end)
         shown = b""
         with suppress(OSError):  # how the end of a terminal reads

@@ -122,7 +122,8 @@ def test_commands_draw(trained, motion, tmp_path):
         ["frames", motion / "train", "--num_segments=4", "--epochs=2"],
     ):
         out = tmp_path / f"{arguments[0]}.png"
-        done = run_command([sys.executable, "launch/visualize.py", *arguments, f"--out={out}"])
+        command = [sys.executable, "launch/visualize.py", *arguments, f"--out={out}"]
+        done = run_command(command, fresh=arguments[0] == "frames")
         assert done.returncode == 0, done.stderr
         assert done.stdout.strip() == str(out)
         assert out.read_bytes().startswith(PNG)

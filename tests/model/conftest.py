@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from model import ModelConfig, build_model
+from model import ModelConfig, build_model, resnet
 
 
 @pytest.fixture(autouse=True)
@@ -14,6 +14,13 @@ def _reproducible():
     torch.manual_seed(0)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def short_networks(monkeypatch):
+    """Networks of every depth have two blocks in the first stage and one in each other: one of every kind of block."""
+    for depth in resnet.LAYERS:
+        monkeypatch.setitem(resnet.LAYERS, depth, (2, 1, 1, 1))
 
 
 @pytest.fixture

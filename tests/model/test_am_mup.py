@@ -32,7 +32,7 @@ def test_the_classifier_is_as_ever():
 
 
 @pytest.mark.parametrize("arch", DEPTHS)
-def test_what_an_architecture_adds_keeps_its_beginning(arch):
+def test_what_an_architecture_adds_keeps_its_beginning(short_networks, arch):
     """Only convolutions of the ResNet are drawn anew; synthesizers are drawn later, so from other random numbers."""
     torch.manual_seed(0)
     ordinary = dict(build(arch, DEPTHS[arch][0], "kaiming").named_parameters())

@@ -1,9 +1,8 @@
 """One battery over every registered architecture and depth.
 
-The shallowest network of each architecture runs always, the others with `-m slow`. Compilation and export trace
-every block anew: there the quick runs take networks of two blocks in the first stage and one in the others, and stop at
-the traced graph. What must be equal is compared in float64, for deep networks with random weights multiply every
-rounding.
+Short networks of each architecture, of two blocks in the first stage and one in the others, run always, those of all
+depths with `-m slow`. Compiled short networks stop at the traced graph unless `-m slow`. What must be equal is compared
+in float64, for deep networks with random weights multiply every rounding.
 """
 
 import copy
@@ -13,7 +12,6 @@ import pytest
 import torch
 from torch import nn
 
-from model import resnet
 from model.config import DEPTHS
 
 FRAMES, SIZE, CLASSES = 4, 32, 5
@@ -21,21 +19,36 @@ FRAMES, SIZE, CLASSES = 4, 32, 5
 COVERED = ("p3d_a", "p3d_b", "p3d_c")
 
 
-def network(arch, depth):
-    is_quick = depth == DEPTHS[arch][0] and arch not in COVERED
-    return pytest.param(arch, depth, id=f"{arch}-{depth}", marks=() if is_quick else pytest.mark.slow)
+def short(arch, always=True):
+    marks = () if always and arch not in COVERED else pytest.mark.slow
+    return pytest.param(arch, DEPTHS[arch][0], "short", id=f"{arch}-short", marks=marks)
 
 
-ALL = [network(arch, depth) for arch, depths in DEPTHS.items() for depth in depths]
-SHALLOWEST = [network(arch, depths[0]) for arch, depths in DEPTHS.items()]
+def complete(arch, depth):
+    return pytest.param(arch, depth, "complete", id=f"{arch}-{depth}", marks=pytest.mark.slow)
+
+
+def over(networks):
+    return pytest.mark.parametrize(("arch", "depth", "length"), networks, indirect=["length"])
+
+
+SHORT = [short(arch) for arch in DEPTHS]
+ALL = SHORT + [complete(arch, depth) for arch, depths in DEPTHS.items() for depth in depths]
+SHALLOWEST = [complete(arch, depths[0]) for arch, depths in DEPTHS.items()]
+
+
+@pytest.fixture
+def length(request):
+    if request.param == "short":
+        request.getfixturevalue("short_networks")
 
 
 def clips_of(batch=2, frames=FRAMES):
     return torch.randn(batch, frames, SIZE, SIZE, 3).permute(0, 1, 4, 2, 3)
 
 
-@pytest.mark.parametrize(("arch", "depth"), ALL)
-def test_every_parameter_gets_a_gradient(build, arch, depth):
+@over(ALL)
+def test_every_parameter_gets_a_gradient(build, length, arch, depth):
     net = build(arch, depth, calibrate=False)
     outputs = net(clips_of(), with_losses=True)
     assert outputs.logits.shape == (2, CLASSES)
@@ -46,8 +59,8 @@ def test_every_parameter_gets_a_gradient(build, arch, depth):
         assert parameter.grad.abs().max() > 0, name
 
 
-@pytest.mark.parametrize(("arch", "depth"), ALL)
-def test_a_clip_stands_for_itself(build, arch, depth):
+@over(ALL)
+def test_a_clip_stands_for_itself(build, length, arch, depth):
     net = build(arch, depth).double().eval()
     clips = clips_of(batch=3).double()
     others = clips.clone()
@@ -63,8 +76,8 @@ def test_a_clip_stands_for_itself(build, arch, depth):
     assert turned < 1e-4 if arch == "tsn" else turned > 1e-3
 
 
-@pytest.mark.parametrize(("arch", "depth"), ALL)
-def test_bf16_autocast_is_close_to_float32(build, arch, depth):
+@over(ALL)
+def test_bf16_autocast_is_close_to_float32(build, length, arch, depth):
     net = build(arch, depth, calibrate=False)
     clips = clips_of(batch=8)
     last_bn = ".bn3.weight" if depth >= 50 else ".bn2.weight"
@@ -83,8 +96,8 @@ def test_bf16_autocast_is_close_to_float32(build, arch, depth):
     assert (rounded.float() - exact).norm() < allowed * exact.norm()
 
 
-@pytest.mark.parametrize(("arch", "depth"), ALL)
-def test_the_state_makes_a_round_trip(build, arch, depth):
+@over(ALL)
+def test_the_state_makes_a_round_trip(build, length, arch, depth):
     net, again = build(arch, depth).eval(), build(arch, depth, calibrate=False).eval()
     clips = clips_of()
     file = io.BytesIO()
@@ -97,37 +110,33 @@ def test_the_state_makes_a_round_trip(build, arch, depth):
         assert torch.equal(copy.deepcopy(net)(clips), net(clips))
 
 
-@pytest.mark.parametrize(("arch", "depth"), SHALLOWEST)
-@pytest.mark.parametrize("frames", [1, 8, 16])
-def test_clips_of_other_lengths(build, arch, depth, frames):
+@over(SHORT)
+@pytest.mark.parametrize("frames", [1, 8])
+def test_clips_of_other_lengths(build, length, arch, depth, frames):
     frames = 32 if arch == "dg_p3d" and frames == 1 else frames  # its stem needs four
     net = build(arch, depth, frames, calibrate=False)
     assert net(clips_of(frames=frames)).isfinite().all()
 
 
-@pytest.mark.parametrize(("arch", "depth"), SHALLOWEST)
-def test_short_compiled_networks_equal_eager(build, arch, depth, monkeypatch):
-    monkeypatch.setitem(resnet.LAYERS, depth, (2, 1, 1, 1))
+@over([short(arch, arch in ("vpsn", "tsm", "tea", "dg_p3d")) for arch in DEPTHS])
+def test_short_compiled_networks_equal_eager(build, length, arch, depth):
     check_compiled(build(arch, depth, calibrate=False), backend="eager")
 
 
 @pytest.mark.parametrize("arch", ["tsn", "vpsn", "tsm"])
-def test_short_exported_networks_equal_eager(build, arch, monkeypatch):
-    monkeypatch.setitem(resnet.LAYERS, 18, (2, 1, 1, 1))
+def test_short_exported_networks_equal_eager(build, short_networks, arch):
     check_exported(build(arch, 18))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("arch", "depth"), SHALLOWEST)
-def test_whole_compiled_and_exported_networks_equal_eager(build, arch, depth):
+@over(SHALLOWEST)
+def test_whole_compiled_and_exported_networks_equal_eager(build, length, arch, depth):
     check_compiled(build(arch, depth), backend="aot_eager")
     check_exported(build(arch, depth))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("arch", "depth"), SHALLOWEST)
-def test_short_networks_compiled_to_machine_code_equal_eager(build, arch, depth, monkeypatch):
-    monkeypatch.setitem(resnet.LAYERS, depth, (2, 1, 1, 1))
+@over(SHORT)
+def test_short_networks_compiled_to_machine_code_equal_eager(build, length, arch, depth):
     check_compiled(build(arch, depth), backend="inductor")
 
 

@@ -22,7 +22,7 @@ OPTIONS += [
 
 
 @pytest.mark.parametrize("arch", [arch for arch in DEPTHS if not arch.startswith("p3d_")])
-def test_freezing_any_network_keeps_its_logits(build, arch):
+def test_freezing_any_network_keeps_its_logits(build, short_networks, arch):
     # In float64: a deep network with random weights multiplies the order of additions by more than 1e-5.
     net = build(arch, DEPTHS[arch][0]).double()
     frozen = fuse_batch_norm(net)
@@ -41,7 +41,7 @@ def test_freezing_keeps_logits_to_1e_5_in_float32(build):
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda options: " ".join(map(str, options.values())))
-def test_freezing_a_synthesizer_keeps_what_it_computes(options):
+def test_freezing_a_synthesizer_keeps_what_it_computes(short_networks, options):
     config = SynthesizerConfig(**options)
     net = build_model(ModelConfig(depth=18, num_classes=5, num_segments=4, synthesizer=config)).double()
     for module in net.modules():

@@ -7,8 +7,9 @@ import pytest
 import safetensors.torch
 import torch
 import torchvision
+from torchvision.models.resnet import Bottleneck, ResNet
 
-from model import ModelConfig, SynthesizerConfig, build_model, pretrained
+from model import ModelConfig, SynthesizerConfig, build_model, pretrained, resnet
 from model.config import DEPTHS
 
 
@@ -122,9 +123,9 @@ def test_imagenet_without_a_network_says_what_to_do(monkeypatch):
 
 
 @pytest.mark.parametrize("arch", [arch for arch, depths in DEPTHS.items() if arch != "tea"])
-def test_imagenet_weights_enter_every_backbone(arch, tmp_path):
+def test_imagenet_weights_enter_every_backbone(short_networks, arch, tmp_path):
     """What a two-dimensional ResNet has is taken over, by its slice where the architecture keeps only a part."""
-    state = torchvision.models.resnet50(num_classes=5).state_dict()
+    state = ResNet(Bottleneck, resnet.LAYERS[50], num_classes=5).state_dict()
     torch.save(state, tmp_path / "resnet50.pth")
     net = build_model(ModelConfig(arch, 50, 5, 4, pretrained=str(tmp_path / "resnet50.pth")))
     own = net.state_dict()
@@ -143,7 +144,7 @@ def test_imagenet_weights_enter_every_backbone(arch, tmp_path):
 
 
 @pytest.mark.parametrize("arch", ["p3d_a", "vpsn", "rf_s", "rf_l", "rf_l_inception", "rf_l_inception_t"])
-def test_residual_additions_start_as_the_2d_network(arch, tmp_path):
+def test_residual_additions_start_as_the_2d_network(short_networks, arch, tmp_path):
     """Equal logits where what is added starts as nothing (an expansion of zero) or as the identity (P3D-A)."""
     tsn = build_model(ModelConfig("tsn", 50, 5, 2)).eval()
     torch.save(tsn.state_dict(), tmp_path / "tsn.pth")
@@ -154,7 +155,7 @@ def test_residual_additions_start_as_the_2d_network(arch, tmp_path):
     torch.testing.assert_close(net(clips), tsn(clips), rtol=1e-3 if arch == "p3d_a" else 0, atol=0)
 
 
-def test_res2net_weights_enter_tea(tmp_path):
+def test_res2net_weights_enter_tea(short_networks, tmp_path):
     tea = build_model(ModelConfig("tea", 50, 5, 2))
     added = pretrained.extra_module_names(tea)
     res2net = {name: value for name, value in tea.state_dict().items() if name not in added}

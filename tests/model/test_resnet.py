@@ -30,7 +30,7 @@ def test_clips_in_frame_memory_are_taken_without_a_copy():
 
 
 @pytest.mark.parametrize("arch", DEPTHS)
-def test_every_feature_map_stays_channels_last(arch):
+def test_every_feature_map_stays_channels_last(short_networks, arch):
     net = build_model(ModelConfig(arch=arch, depth=50, num_classes=7, num_segments=4)).eval()
     strides = {}
     for name, module in net.named_modules():
@@ -41,7 +41,7 @@ def test_every_feature_map_stays_channels_last(arch):
                 )
             )
     net(torch.randn(2, 4, 3, 64, 64))
-    assert len(strides) > 100
+    assert len(strides) > 30
     assert all(strides.values()), [name for name, good in strides.items() if not good]
 
 

@@ -33,7 +33,7 @@ np.savez(out, ids=ids, labels=labels, clips=clips, steps=len(steps))
 """
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 4])
+@pytest.mark.parametrize("world_size", [2, pytest.param(4, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("training", [True, False])
 def test_ranks_together_load_what_one_loads(numbered, tmp_path, world_size, training):
     """Sample for sample and pixel for pixel, from the middle of an epoch on."""

@@ -269,7 +269,7 @@ def test_what_no_gpu_measured_is_called_assumed(files, tmp_path, capsys):
 def test_plan_as_a_user_runs_it(tmp_path):
     """The project's own file and recipe, and the picture."""
     picture = tmp_path / "plan.png"
-    done = run_command([sys.executable, "launch/benchmark.py", "plan", f"--out={picture}"])
+    done = run_command([sys.executable, "launch/benchmark.py", "plan", f"--out={picture}"], fresh=True)
     assert done.returncode == 0, done.stderr
     found = rows(done.stdout)
     assert set(PROFILES) <= set(found)

@@ -111,7 +111,7 @@ def test_mistakes_found_before_anything_is_begun(plan_config, tmp_path, options,
 @pytest.fixture(scope="module")
 def planned(plan_config, tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("planned") / "run"
-    done = run_command(plan_command(plan_config, run_dir))
+    done = run_command(plan_command(plan_config, run_dir), fresh=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return run_dir
 

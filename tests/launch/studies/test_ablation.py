@@ -35,6 +35,7 @@ def in_the_repository():
         yield
 
 
+@pytest.mark.studies
 def test_rows_differ_from_the_first_in_their_options_only() -> None:
     settings = {name: flat(dataclasses.asdict(Run(name, row.options, 0).config())) for name, row in ROWS.items()}
     base = settings["tsn"]
@@ -127,6 +128,7 @@ def test_results_page_holds_the_results() -> None:
     assert written == describe(found)
 
 
+@pytest.mark.studies
 def test_results_are_of_one_experiment() -> None:
     """The same videos, and the settings that the rows have today."""
     fingerprints = set()

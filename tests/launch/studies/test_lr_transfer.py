@@ -174,6 +174,7 @@ def test_updates_are_the_derivative_along_the_gradient():
     assert mean_square_update(SMALL, 2, draws=1) == pytest.approx(expected, rel=1e-3)
 
 
+@pytest.mark.studies
 def test_updates_of_residual_networks_grow_with_the_cube_of_depth():
     """So equal updates want rates that fall with L^(-3/2), within the range that was published for best rates."""
     config = TaskConfig(width=32)
@@ -205,6 +206,7 @@ def test_the_command_writes_a_picture_and_json(tmp_path, capsys):
     assert str(out) in printed and "L = 11: learning rate" in printed
 
 
+@pytest.mark.studies
 def test_resnets_are_measured_too(tmp_path):
     small = ["--task.network=resnet", "--task.image_size=32", "--task.batch_size=2", "--task.steps=1"]
     out = tmp_path / "resnet.png"

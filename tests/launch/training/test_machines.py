@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from launch.training.checkpoint import pointed
-from tests.launch.conftest import ROOT, losses, same_weights, started, train, wait_for_step
+from tests.conftest import ROOT
+from tests.launch.conftest import losses, same_weights, started, train, wait_for_step
 
 SRUN = """#!/bin/bash
 # As srun does: runs the command in every task, passes SIGUSR1 on to them, ends with the highest exit code.

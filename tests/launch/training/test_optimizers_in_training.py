@@ -1,8 +1,5 @@
 """Optimizers in real training under DeepSpeed, alone and over two ranks, whole and killed within an epoch."""
 
-import os
-import signal
-
 import pytest
 import torch
 from torch import nn
@@ -12,7 +9,7 @@ from launch.training.optimizers import Lcam, SecondMomentExponent, build_optimiz
 from model import ModelConfig, build_model
 from model.config import EncoderConfig
 from sharding.errors import UserError
-from tests.launch.conftest import losses, same_weights, started, train, train_alone, train_command, wait_for_step
+from tests.launch.conftest import alone_command, losses, same_weights, started_ranks, train, train_alone, wait_for_step
 
 OPTIONS = {
     "lcam": ["--optimizer.name=lcam", "--optimizer.lcam.momentum_low=0.3", "--optimizer.lcam.momentum_high=0.95"],
@@ -106,9 +103,10 @@ def test_killed_within_an_epoch_it_goes_on_bit_for_bit(small_config, tmp_path, n
     done = train(small_config, tmp_path / "whole", *options, num_ranks=2)
     assert done.returncode == 0, done.stdout + done.stderr
     killed = tmp_path / "killed"
-    with started(train_command(small_config, killed, *options, num_ranks=2)) as process:
-        wait_for_step(killed, 9, process)
-        os.killpg(process.pid, signal.SIGKILL)
+    with started_ranks(alone_command(small_config, killed, *options), 2) as ranks:
+        wait_for_step(killed, 9, ranks[0])
+        for rank in ranks:
+            rank.kill()
     done = train(small_config, killed, *options, "--resume", num_ranks=2)
     assert done.returncode == 0, done.stdout + done.stderr
     assert losses(killed) == losses(tmp_path / "whole")

@@ -1,16 +1,20 @@
 """Killed again and again, a run is what it would have been."""
 
-import os
 import random
-import signal
-import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
-from tests.launch.conftest import losses, same_weights, started, train, train_command
+from tests.launch.conftest import alone_command, losses, same_weights, started_ranks, train
 
 NUM_KILLS = 12
+
+
+def logged_steps(run_dir: Path) -> int:
+    """How many steps a run folder's log has seen, those that were taken again included."""
+    log = run_dir / "logs" / "rank-0.log"
+    return log.read_text().count(", step ") if log.exists() else 0
 
 
 @pytest.mark.slow
@@ -23,15 +27,16 @@ def test_killed_at_random_steps(small_config, tmp_path, num_ranks):
     assert done.returncode == 0, done.stdout + done.stderr
     run_dir, kills = tmp_path / "killed", 0
     while kills < NUM_KILLS:
-        command = train_command(small_config, run_dir, *options, "--resume", num_ranks=num_ranks)
-        with started(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-            steps = (line for line in process.stdout if ", step " in line)
-            for _ in range(draws.randint(1, 4)):
-                next(steps)
+        steps = logged_steps(run_dir) + draws.randint(1, 4)
+        with started_ranks(alone_command(small_config, run_dir, *options, "--resume"), num_ranks) as ranks:
+            while logged_steps(run_dir) < steps:
+                assert all(rank.poll() is None for rank in ranks)
+                time.sleep(0.01)
             time.sleep(draws.uniform(0, 0.3))
-            assert process.poll() is None
-            os.killpg(process.pid, signal.SIGKILL)
-            kills += 1
+            assert all(rank.poll() is None for rank in ranks)
+            for rank in ranks:
+                rank.kill()
+        kills += 1
     done = train(small_config, run_dir, *options, "--resume", num_ranks=num_ranks)
     assert done.returncode == 0, done.stdout + done.stderr
     assert losses(run_dir) == losses(tmp_path / "whole")

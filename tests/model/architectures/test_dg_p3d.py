@@ -91,7 +91,7 @@ def test_kinds_take_turns_over_all_blocks_and_the_second_head_repeats_layer4():
     assert net.dual.layer4[0].downsample[0].stride == (1, 1)
 
 
-@pytest.mark.parametrize(("num_segments", "pooled"), [(4, 1), (8, 2), (12, 3), (16, 4), (32, 4)])
+@pytest.mark.parametrize(("num_segments", "pooled"), [(4, 1), (12, 3), (32, 4)])
 def test_the_second_head_sees_layer3_pooled_over_time_in_fours(num_segments, pooled):
     net = network(num_segments).eval()
     nn.init.normal_(net.fc.weight)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sharding import datasets
 from sharding.dataset import PackedDataset, load_dataset
-from sharding.datasets import DATASETS
 from sharding.pack import PackConfig, pack
 from sharding.video.decode import decode_frames
 from tests.helpers.videos import draw_number, read_number, write_numbered_video
@@ -112,6 +112,6 @@ def test_missing_videos_are_counted_not_fatal(tmp_path: Path) -> None:
 
 
 def test_every_reader_has_its_tests() -> None:
-    here = Path(__file__).parent
-    files = {reader.__module__.rpartition(".")[2] for reader in DATASETS.values()}
-    assert {f"test_{name}.py" for name in files} <= {path.name for path in here.iterdir()}
+    modules = {path.name for path in Path(datasets.__file__).parent.glob("[!_]*.py")}
+    assert {reader.__module__.rpartition(".")[2] + ".py" for reader in datasets.DATASETS.values()} <= modules
+    assert {f"test_{name}" for name in modules} <= {path.name for path in Path(__file__).parent.iterdir()}

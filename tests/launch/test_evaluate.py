@@ -1,4 +1,4 @@
-"""What a trained checkpoint is for: evaluation, ensembles, pictures."""
+"""Evaluation of a checkpoint, and what is made of its results: ensembles and pictures."""
 
 import csv
 import json
@@ -15,7 +15,6 @@ from launch.ensemble import main as ensemble_main
 from launch.evaluate import main as evaluate_main
 from launch.inference.scores import read_scores, write_scores
 from launch.training.checkpoint import find_checkpoint, load_checkpoint
-from launch.training.distributed import free_port
 from launch.training.evaluation import evaluate
 from launch.training.forward import compute_logits
 from model import fuse_batch_norm
@@ -24,7 +23,7 @@ from pipeline.loader import VideoLoader
 from sharding.dataset import load_dataset
 from sharding.errors import UserError
 from tests.conftest import run_command
-from tests.launch.conftest import DEEPSPEED
+from tests.launch.conftest import run_ranks
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -34,7 +33,7 @@ def evaluated(trained, motion, tmp_path_factory):
     """The output folder of launch/evaluate.py on two ranks, which share five samples."""
     out = tmp_path_factory.mktemp("evaluated")
     arguments = [f"--checkpoint={trained}", f"--data={motion / 'val'}", f"--out={out}", "--batch_size=2"]
-    done = run_command([DEEPSPEED, "--num_gpus=2", f"--master_port={free_port()}", "launch/evaluate.py", *arguments])
+    done = run_ranks([sys.executable, "launch/evaluate.py", *arguments], 2)
     assert done.returncode == 0, done.stdout + done.stderr
     return out
 
@@ -129,7 +128,7 @@ def test_scores_that_do_not_go_together_are_refused(evaluated, tmp_path):
     scores = read_scores(evaluated / "scores.parquet")
     write_scores(tmp_path / "other.parquet", replace(scores, fingerprint="another"))
     command = [sys.executable, "launch/ensemble.py", evaluated / "scores.parquet"]
-    done = run_command([*command, tmp_path / "other.parquet"])
+    done = run_command([*command, tmp_path / "other.parquet"], fresh=True)
     assert done.returncode == 2
     assert "it is of another fingerprint than" in done.stderr
     done = run_command([*command, evaluated / "evaluation.json"])
@@ -166,7 +165,7 @@ def test_checkpoints_that_are_none(trained, tmp_path):
 
 def test_other_classes_are_refused(trained, numbered):
     command = [sys.executable, "launch/evaluate.py", f"--checkpoint={trained}", f"--data={numbered}"]
-    done = run_command(command)
+    done = run_command(command, fresh=True)
     assert done.returncode == 2
     assert "its classes are not those that" in done.stderr
 
