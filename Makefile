@@ -11,6 +11,7 @@ help:
 	@echo "make setup      make .venv and install everything, in the versions of constraints.txt"
 	@echo "make demo       make motion videos, pack, verify, train with DeepSpeed, evaluate, predict, draw"
 	@echo "make experiment the controlled experiment of RESULTS.md: hours; stopped, it goes on"
+	@echo "make lint       ruff (rules and format) and pyright (types)"
 	@echo "make test       lint and tests"
 	@echo "make test-slow  the tests that take minutes, and those of the studies"
 
@@ -25,6 +26,8 @@ setup: .venv/installed
 
 lint: setup
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 test: setup lint
 	$(BIN)/python -m pytest $(PARALLEL)

@@ -6,7 +6,7 @@
     python launch/benchmark.py scale                    # the plan of millions of samples and a thousand ranks
     python launch/benchmark.py step                     # training steps of the architectures, against plain TSN
     python launch/benchmark.py ranks --data DIR         # training with one and with two ranks
-    python launch/benchmark.py plan                     # what training on Kinetics costs, from measured figures
+    python launch/benchmark.py cost                     # what training on Kinetics costs, from measured figures
 
 Figures hold for this machine at this moment; compare those of one run.
 """
@@ -15,14 +15,16 @@ import math
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from inspect import signature
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from launch.benchmarks.conv3d_reference import build_conv3d_reference
-from launch.benchmarks.cost_plan import plan
+from launch.benchmarks.cost import cost
 from launch.benchmarks.loader import loader
 from launch.benchmarks.loader_stages import measure_first_batch
 from launch.benchmarks.packing import measure_memory, measure_pack, measure_planning
@@ -33,6 +35,7 @@ from launch.benchmarks.scaling import measure_ranks
 from launch.benchmarks.train_step import measure_step_memory, measure_steps
 from launch.inference.pack_files import find_videos
 from model import ModelConfig, build_model
+from model.config import Depth
 from pipeline.config import DataConfig
 from sharding.cli import CommandLine, run_command
 from sharding.errors import UserError
@@ -180,7 +183,7 @@ def scale(
 
 def step(
     archs: tuple[str, ...] = ("tsn", "vpsn"),
-    depth: int = 50,
+    depth: Depth = 50,
     num_segments: int = 8,
     size: int = 224,
     batch_size: int = 2,
@@ -202,7 +205,7 @@ def step(
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     configs = {arch: ModelConfig(arch=arch, depth=depth, num_segments=num_segments) for arch in archs}
-    nets = {arch: partial(build_model, config) for arch, config in configs.items()}
+    nets: dict[str, Callable[[], nn.Module]] = {arch: partial(build_model, config) for arch, config in configs.items()}
     if usual:
         nets |= {
             f"{arch}_usual": partial(build_conv3d_reference, configs[arch])
@@ -211,6 +214,7 @@ def step(
         }
     shape = (batch_size, num_segments, 3, size, size)
     peaks = [measure_step_memory(make, shape, device, precision) for make in nets.values()]
+    first_peak = peaks[0]
     speeds = measure_steps(nets, shape, device, precision, rounds)
     first = speeds[archs[0]]
     rows = [
@@ -220,7 +224,7 @@ def step(
             f"{speed.spread:.0%}",
             f"{speed.clips_per_second:.2f}",
             f"{speed.seconds / first.seconds:.3f}",
-            *(("-", "-") if peak is None else (f"{peak / 1e6:.0f}", f"{peak / peaks[0]:.3f}")),
+            *(("-", "-") if not peak or not first_peak else (f"{peak / 1e6:.0f}", f"{peak / first_peak:.3f}")),
         )
         for (arch, speed), peak in zip(speeds.items(), peaks)
     ]
@@ -254,19 +258,18 @@ def ranks(
     print(table(("ranks", "clips/s", f"/ {numbers[0]} rank(s)", "waiting for data"), rows))
 
 
-COMMANDS = {command.__name__: command for command in (advise, pack, loader, scale, step, ranks, plan)}
+COMMANDS = {command.__name__: command for command in (advise, pack, loader, scale, step, ranks, cost)}
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = CommandLine(prog="launch/benchmark.py", description=__doc__.splitlines()[0])
+    parser = CommandLine(prog="launch/benchmark.py", description=(__doc__ or "").splitlines()[0])
     commands = parser.add_subcommands(required=True, dest="command")
     for name, function in COMMANDS.items():
-        summary = function.__doc__.splitlines()[0]
+        summary = (function.__doc__ or "").splitlines()[0]
         subparser = CommandLine(description=summary)
         subparser.add_function_arguments(function, as_group=False)
         commands.add_subcommand(name, subparser, help=summary)
     arguments = sys.argv[1:] if arguments is None else arguments
-    arguments = ["--measure=true" if argument == "--measure" else argument for argument in arguments]
     options = parser.parse_args(arguments)
     values = options[options.command].as_dict()
     _check_numbers(options.command, values)

@@ -28,14 +28,13 @@ from pipeline.dataset import open_dataset
 from pipeline.loader import VideoLoader
 from sharding.cli import CommandLine, run_command
 from sharding.dataset import PackedDataset
-from sharding.errors import UserError
-from sharding.files import check_writable
+from sharding.errors import UserError, check_minimum
+from sharding.files import check_writable, write_atomically
 
 
 def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
-    if options.batch_size < 1:
-        raise UserError(f"--batch_size {options.batch_size}: use 1 or more")
+    check_minimum(options, 1, "batch_size", prefix="--")
     checkpoint = find_checkpoint(options.checkpoint)
     net, info, config = load_checkpoint(checkpoint)
     dataset = open_dataset(options.data, config.data.cache_dir, config.data.cache_bytes)
@@ -98,9 +97,7 @@ def write_evaluation(
         "samples_in_data": len(dataset),
         "quarantined": len(dataset.quarantined),
     }
-    temporary = out / ".evaluation.json"
-    temporary.write_text(json.dumps(values, indent=1) + "\n")
-    temporary.replace(out / "evaluation.json")
+    write_atomically(out / "evaluation.json", json.dumps(values, indent=1) + "\n")
     draw_confusion(evaluation.confusion.numpy(), dataset.manifest.classes, out / "confusion.png")
 
 

@@ -6,13 +6,13 @@ The network is the frozen one, in float32, for batches of any size. It is checke
 name. model.json describes what must be done to a video before the network sees it, and what its outputs mean.
 """
 
-import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -25,7 +25,7 @@ from pipeline.dali_graph import PIXEL_MEAN, PIXEL_STD
 from pipeline.sampling import dense_frames, even_start, middle_frames
 from sharding.cli import CommandLine, run_command
 from sharding.errors import UserError
-from sharding.files import check_writable, replacing
+from sharding.files import check_writable, file_sha256, replacing, write_atomically
 
 INPUT, OUTPUT = "clips", "logits"
 TOLERANCE = 1e-4
@@ -57,8 +57,7 @@ def main(arguments: list[str] | None = None) -> None:
     shape = (config.data.num_segments, 3, config.data.crop_size, config.data.crop_size)
     exported = export(fuse_batch_norm(net), shape, options.out, options.opset)
     values = describe(options.out.name, exported, checkpoint, info, config)
-    with replacing(description) as temporary:
-        temporary.write_text(json.dumps(values, indent=1) + "\n")
+    write_atomically(description, json.dumps(values, indent=1) + "\n")
     print(
         f"{options.out}: {INPUT} (B, {', '.join(map(str, shape))}) -> {OUTPUT} (B, {len(info.classes)}), "
         f"opset {exported.opset}, {options.out.stat().st_size:,} bytes"
@@ -86,6 +85,7 @@ def export(net: nn.Module, shape: Sequence[int], path: Path, opset: int | None =
         dynamo=True,
         verbose=False,
     )
+    assert program is not None  # as it is without dynamo
     with replacing(path) as temporary:
         program.save(temporary, external_data=False)
         written = read_opset(temporary)
@@ -160,7 +160,7 @@ def describe(name: str, exported: Exported, checkpoint: Path, info: CheckpointIn
         "preprocessing": _preprocessing(info.packing, data),
         "checkpoint": {
             "name": checkpoint.resolve().name,
-            "sha256": hashlib.sha256((checkpoint / "model.safetensors").read_bytes()).hexdigest(),
+            "sha256": file_sha256(checkpoint / "model.safetensors"),
             "arch": config.model.arch,
             "depth": config.model.depth,
             "step": info.step,
@@ -177,7 +177,7 @@ def describe(name: str, exported: Exported, checkpoint: Path, info: CheckpointIn
     }
 
 
-def _preprocessing(packing: dict, data: DataConfig) -> list[dict]:
+def _preprocessing(packing: Mapping[str, Any], data: DataConfig) -> list[dict]:
     """The steps from a video to an input, in order."""
     store = {"step": "store", "square_pixels": True, "upright": True}
     if packing["profile"] in ("h264", "jpeg"):

@@ -17,15 +17,14 @@ from launch.inference.predictor import Prediction, Predictor
 from launch.training.checkpoint import find_checkpoint
 from launch.visualization.overlay import SUFFIXES, overlay_predictions
 from sharding.cli import CommandLine, run_command
-from sharding.errors import MediaError, UserError
+from sharding.errors import MediaError, UserError, check_minimum
 from sharding.files import check_writable
 from sharding.video.decode import probe
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
-    if options.top < 1:
-        raise UserError(f"--top {options.top}: use 1 or more")
+    check_minimum(options, 1, "top", prefix="--")
     find_checkpoint(options.checkpoint)
     videos = collect_videos(options.videos)
     _check_any_is_video(videos)

@@ -18,7 +18,7 @@ import numpy as np
 from launch.visualization.plots import draw_confusion, draw_curves, draw_frames, draw_synthesizers
 from sharding.cli import CommandLine, run_command
 from sharding.dataset import load_dataset
-from sharding.errors import UserError
+from sharding.errors import UserError, check_minimum
 from sharding.files import check_writable
 
 Stage = Literal["layer1", "layer2", "layer3", "layer4"]
@@ -81,9 +81,7 @@ def gradcam(options) -> Path:
 
 
 def frames(options) -> Path:
-    for name in ("num_segments", "epochs"):
-        if getattr(options, name) < 1:
-            raise UserError(f"--{name} {getattr(options, name)}: use 1 or more")
+    check_minimum(options, 1, "num_segments", "epochs", prefix="--")
     dataset = load_dataset(options.dataset)
     target = _target(options.out or Path("frames.png"))
     if not len(dataset):

@@ -10,7 +10,7 @@ Data flows through `config` -> `build` (the register of architectures) -> `resne
 networks that are not ours. `weights` reads pretrained ones, `ledger` counts what a network costs.
 """
 
-from model.build import build_model
+from model.build import Network, build_model
 from model.config import EncoderConfig, ModelConfig, SynthesizerConfig
 from model.custom import VideoNet
 from model.fuse import fuse_batch_norm
@@ -23,6 +23,7 @@ __all__ = [
     "Bottleneck",
     "EncoderConfig",
     "ModelConfig",
+    "Network",
     "Outputs",
     "SynthesizerConfig",
     "VideoNet",

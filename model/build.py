@@ -5,7 +5,6 @@ from dataclasses import replace
 from functools import partial
 
 import torch
-from torch import nn
 
 from model import am_mup, custom
 from model.architectures import dg_p3d, gst, p3d, receptive_field, slowonly, stm, tea, tsm
@@ -34,7 +33,8 @@ BLOCKS: dict[str, Callable[[BlockSpec, int], Block]] = {
 NETWORKS: dict[str, Callable[..., VideoResNet]] = {"dg_p3d": dg_p3d.DGP3D}
 
 # What stands after the stages of model.synthesizer.placement: (channels, num_segments, model.synthesizer) -> module.
-INSERTED: dict[str, Callable[..., nn.Module]] = {
+Inserted = Synthesizer | receptive_field.DensePairs | receptive_field.TemporalInception
+INSERTED: dict[str, Callable[..., Inserted]] = {
     "vpsn": Synthesizer,
     "rf_s": partial(receptive_field.DensePairs, num_pairs=1),
     "rf_l": partial(receptive_field.DensePairs, num_pairs=2),
@@ -49,7 +49,11 @@ ENCODERS: dict[str, Callable[..., VideoResNet]] = {"encoder": EncoderResNet, "cr
 PATHWAYS: dict[str, Callable[..., PathwayNet]] = {"pathways": PathwayNet, "integration": IntegrationNet}
 
 
-def build_model(config: ModelConfig) -> VideoResNet | PathwayNet | custom.VideoNet:
+Network = VideoResNet | PathwayNet | custom.VideoNet
+"""What `build_model` makes."""
+
+
+def build_model(config: ModelConfig) -> Network:
     """The network `config` describes, channels-last, in training mode, on the CPU.
 
     It maps clips (B, T, 3, H, W) to logits (B, num_classes). With `config.pretrained` weights are read here; to load a
@@ -76,14 +80,18 @@ def build_model(config: ModelConfig) -> VideoResNet | PathwayNet | custom.VideoN
 
 
 def _build_backbone(config: ModelConfig) -> VideoResNet | custom.VideoNet:
-    block, network = BLOCKS.get(config.arch), NETWORKS.get(config.arch, VideoResNet)
-    if block is not None:
-        block = partial(block, depth=config.depth)
+    block: Callable[[BlockSpec], Block] | None = None
+    network = NETWORKS.get(config.arch, VideoResNet)
+    if config.arch in BLOCKS:
+        block = partial(_make_block, BLOCKS[config.arch], config.depth)
     if config.is_custom:
         found = custom.find_class(config)
         if issubclass(found, custom.VideoNet):
             return found(config)
-        block, network = (found, VideoResNet) if issubclass(found, Block) else (None, found)
+        if issubclass(found, Block):
+            block = found
+        else:
+            network = found
     if config.head in ENCODERS:
         net = ENCODERS[config.head](config, block)
     else:
@@ -93,6 +101,10 @@ def _build_backbone(config: ModelConfig) -> VideoResNet | custom.VideoNet:
     if config.arch in INSERTED:
         _insert(net, config, INSERTED[config.arch])
     return net
+
+
+def _make_block(make: Callable[[BlockSpec, int], Block], depth: int, place: BlockSpec) -> Block:
+    return make(place, depth)
 
 
 def _build_pathways(config: ModelConfig) -> PathwayNet:
@@ -106,7 +118,7 @@ def _build_pathways(config: ModelConfig) -> PathwayNet:
     return PATHWAYS[config.head](backbones, config)
 
 
-def _insert(net: VideoResNet, config: ModelConfig, build: Callable[..., nn.Module]) -> None:
+def _insert(net: VideoResNet, config: ModelConfig, build: Callable[..., Inserted]) -> None:
     scale = config.synthesizer.expand_init_scale
     if scale is None:
         scale = 1.0 if config.pretrained is None else 0.01

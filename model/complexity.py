@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from model.build import build_model
-from model.config import ModelConfig, SynthesizerConfig
+from model.config import Depth, ModelConfig, SynthesizerConfig
 from model.synthesizer import GROUPS, FixedFusion, Synthesizer, fixed_matrix
 
 
@@ -60,13 +60,16 @@ def measure(config: ModelConfig, size: int = 224) -> Cost:
         module.register_forward_hook(count)
     net(clips)
     synthesizers = [module for module in net.modules() if isinstance(module, Synthesizer)]
+    interactions, irregular, dropout_rate = _interactions(synthesizers)
     return Cost(
         parameters=sum(parameter.numel() for parameter in net.parameters()),
         fusion_parameters=sum(p.numel() for synthesizer in synthesizers for p in synthesizer.fusion.parameters()),
         multiply_adds=counts["multiply_adds"],
         multiply_adds_with_bn=counts["multiply_adds"] + counts["bn"],
         kernel_shapes=_kernel_shapes(config),
-        **_interactions(synthesizers),
+        ir_interactions=interactions,
+        irregular_interactions=irregular,
+        dropout_rate=dropout_rate,
     )
 
 
@@ -77,8 +80,11 @@ def _kernel_shapes(config: ModelConfig) -> int:
     return special.get(config.arch, 1)
 
 
-def _interactions(synthesizers: list[Synthesizer]) -> dict[str, float]:
-    """By the routes that T leaves open: of a learned T all, of a fixed one those where it is not zero."""
+def _interactions(synthesizers: list[Synthesizer]) -> tuple[int, int, float]:
+    """Return ir_interactions, irregular_interactions and dropout_rate of `Cost`.
+
+    They are those of the routes that T leaves open: of a learned T all, of a fixed one those where it is not zero.
+    """
     all_pairs = same = reached = width = 0
     for synthesizer in synthesizers:
         channels, fusion = len(synthesizer.fusion.weight), synthesizer.fusion
@@ -91,7 +97,7 @@ def _interactions(synthesizers: list[Synthesizer]) -> dict[str, float]:
         reached += int(blocks.any(0).sum())
         width += channels
     rate = 1 - reached / width if width else 0.0
-    return {"ir_interactions": all_pairs, "irregular_interactions": all_pairs - same, "dropout_rate": rate}
+    return all_pairs, all_pairs - same, rate
 
 
 @dataclass(frozen=True)
@@ -116,7 +122,7 @@ def _vpsn(num_segments: int = 8, **synthesizer) -> ModelConfig:
     return ModelConfig(num_classes=174, num_segments=num_segments, synthesizer=SynthesizerConfig(**synthesizer))
 
 
-def _baseline(arch: str, num_segments: int = 8, depth: int = 50, **synthesizer) -> ModelConfig:
+def _baseline(arch: str, num_segments: int = 8, depth: Depth = 50, **synthesizer) -> ModelConfig:
     return ModelConfig(arch, depth, 174, num_segments, synthesizer=SynthesizerConfig(**synthesizer))
 
 

@@ -118,9 +118,7 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         _check_plain(self, "model.encoder")
-        for name in ("width", "layers", "heads", "text_width"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"model.encoder.{name}={getattr(self, name)}: allowed is >= 1")
+        _check_counts(self, "width", "layers", "heads", "text_width", prefix="model.encoder")
         if self.width % self.heads:
             raise ValueError(f"model.encoder.width={self.width}: allowed is a multiple of heads={self.heads}")
 
@@ -192,9 +190,7 @@ class ModelConfig:
         if self.depth not in depths:
             allowed = ", ".join(map(str, depths))
             raise ValueError(f"model.depth={self.depth}: allowed for model.arch={self.arch} are {allowed}")
-        for name in ("num_classes", "num_segments"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"model.{name}={getattr(self, name)}: allowed is >= 1")
+        _check_counts(self, "num_classes", "num_segments", prefix="model")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"model.dropout={self.dropout}: allowed is 0 <= dropout < 1")
         if self.pretrained == "imagenet" and self.arch == "tea":
@@ -262,3 +258,10 @@ def _check_plain(config: object, prefix: str) -> None:
             raise ValueError(f"{prefix}.{name}={value!r}: allowed are {', '.join(map(str, get_args(annotation)))}")
         if annotation in (bool, int) and type(value) is not annotation:
             raise ValueError(f"{prefix}.{name}={value!r}: allowed is a value of type {annotation.__name__}")
+
+
+def _check_counts(config: object, *names: str, prefix: str) -> None:
+    """Raise ValueError for the first of the fields that is below 1."""
+    for name in names:
+        if getattr(config, name) < 1:
+            raise ValueError(f"{prefix}.{name}={getattr(config, name)}: allowed is >= 1")

@@ -7,17 +7,19 @@ would multiply their channels by G.)
 """
 
 import copy
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
 
-from model.resnet import VideoResNet
 from model.synthesizer import GROUPS, FixedFusion, SpatialBag, Synthesizer, pool_in_place
 
+Net = TypeVar("Net", bound=nn.Module)
 
-def fuse_batch_norm(net: VideoResNet) -> VideoResNet:
+
+def fuse_batch_norm(net: Net) -> Net:
     """A copy of `net` for inference: in evaluation mode, without gradients, with the same logits up to rounding."""
     net = copy.deepcopy(net).eval().requires_grad_(False)
     for module in list(net.modules()):
@@ -38,14 +40,18 @@ def _fold_batch_norms(module: nn.Module) -> None:
         return
     children = dict(module.named_children())
     for name, child in children.items():
-        bn = str(int(name) + 1) if name.isdecimal() else name.replace("conv", "bn")
-        if isinstance(child, nn.Conv2d) and isinstance(children.get(bn), nn.BatchNorm2d):
-            setattr(module, name, _channels_last(fuse_conv_bn_eval(child, children[bn])))
-            setattr(module, bn, nn.Identity())
+        follower = str(int(name) + 1) if name.isdecimal() else name.replace("conv", "bn")
+        norm = children.get(follower)
+        if isinstance(child, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            setattr(module, name, _channels_last(fuse_conv_bn_eval(child, norm)))
+            setattr(module, follower, nn.Identity())
 
 
 class FrozenSynthesizer(nn.Module):
     """What a trained synthesizer computes in evaluation mode, without BN."""
+
+    pool_factor: Tensor
+    pool_shift: Tensor
 
     def __init__(self, synthesizer: Synthesizer) -> None:
         super().__init__()
@@ -100,6 +106,7 @@ class FrozenSynthesizer(nn.Module):
 
 def _affine(bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """BN in evaluation mode is x * factor + shift, each (channels,)."""
+    assert bn.running_mean is not None and bn.running_var is not None
     factor = bn.weight * torch.rsqrt(bn.running_var + bn.eps)
     return factor, bn.bias - bn.running_mean * factor
 
@@ -107,13 +114,18 @@ def _affine(bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 def _scaled(kernel: nn.Module, factor: Tensor, shift: Tensor, kept: int) -> nn.Module:
     """The kernel, a convolution or a row and a column of them, with BN folded into it and its first `kept` outputs."""
     first, last = ([kernel[0]], kernel[1]) if isinstance(kernel, nn.Sequential) else ([], kernel)
+    assert isinstance(last, nn.Conv2d) and not isinstance(last.padding, str)
     weight = (last.weight * factor[:, None, None, None])[:kept]
-    folded = _convolution(weight, shift[:kept], padding=last.padding, dilation=last.dilation)
+    padding, dilation = (last.padding[0], last.padding[1]), (last.dilation[0], last.dilation[1])
+    folded = _convolution(weight, shift[:kept], padding, dilation)
     return nn.Sequential(*first, folded) if first else folded
 
 
-def _convolution(weight: Tensor, bias: Tensor, **options: tuple[int, int]) -> nn.Conv2d:
-    module = nn.Conv2d(weight.shape[1], weight.shape[0], weight.shape[2:], **options)
+def _convolution(
+    weight: Tensor, bias: Tensor, padding: tuple[int, int] = (0, 0), dilation: tuple[int, int] = (1, 1)
+) -> nn.Conv2d:
+    out_channels, in_channels, height, width = weight.shape
+    module = nn.Conv2d(in_channels, out_channels, (height, width), padding=padding, dilation=dilation)
     module.weight, module.bias = nn.Parameter(weight.detach().clone()), nn.Parameter(bias.detach().clone())
     return _channels_last(module)
 

@@ -27,8 +27,9 @@ def load_pretrained(net: nn.Module, source: str, depth: int) -> None:
     """
     state = read_weights(source, depth)
     for prefix, module in net.named_modules():
-        if hasattr(module, "convert_2d_weights"):
-            module.convert_2d_weights(state, f"{prefix}.")
+        convert = getattr(module, "convert_2d_weights", None)
+        if convert is not None:
+            convert(state, f"{prefix}.")
     own = net.state_dict()
     # Files written before BatchNorm counted its batches lack the counters; nothing here reads them.
     fresh = {name for name in own if name.endswith("num_batches_tracked")}
@@ -92,7 +93,7 @@ def _unwrap(source: str, state: object) -> dict[str, Tensor]:
 def _download_imagenet(depth: int) -> dict[str, Tensor]:
     from torchvision.models import get_model_weights
 
-    weights = get_model_weights(f"resnet{depth}").IMAGENET1K_V1
+    weights = get_model_weights(f"resnet{depth}")["IMAGENET1K_V1"]
     try:
         return weights.get_state_dict(progress=False, check_hash=True, map_location="cpu", weights_only=True)
     except (urllib.error.URLError, OSError, RuntimeError) as error:

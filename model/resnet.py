@@ -6,12 +6,14 @@ Parameters have torchvision's names, so that ImageNet weights enter as they are.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from model.synthesizer import Synthesizer
+
+Net = TypeVar("Net", bound=nn.Module)
 
 LAYERS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 
@@ -159,8 +161,9 @@ class VideoResNet(nn.Module):
             for position in range(num_blocks):
                 stride = 2 if stage > 1 and position == 0 else 1
                 place = BlockSpec(channels, 32 * 2**stage, stride, num_segments, stage, position, index)
-                blocks.append(block(place))
-                channels = blocks[-1].out_channels
+                made = block(place)
+                blocks.append(made)
+                channels = made.out_channels
                 index += 1
             self.add_module(f"layer{stage}", blocks)
             self.stage_channels[f"layer{stage}"] = channels
@@ -215,7 +218,7 @@ class VideoResNet(nn.Module):
         return x, losses
 
 
-def to_channels_last(net: nn.Module) -> nn.Module:
+def to_channels_last(net: Net) -> Net:
     """Lays out the kernels of 2D convolutions channels-last, in place; `Module.to` fails where there are 3D ones."""
     for tensor in (*net.parameters(), *net.buffers()):
         if tensor.ndim == 4:

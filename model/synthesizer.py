@@ -29,6 +29,8 @@ class SynthesizerLosses(NamedTuple):
 class Synthesizer(nn.Module):
     """Folded frames (B*T, C, H, W) -> the same shape."""
 
+    fusion: "nn.Conv2d | FixedFusion"
+
     def __init__(self, channels: int, num_segments: int, config: SynthesizerConfig) -> None:
         super().__init__()
         self.num_segments = num_segments
@@ -129,6 +131,8 @@ class TemporalBag(nn.Module):
 
 class FixedFusion(nn.Module):
     """A fusion layer without parameters: T is a constant matrix of zeros and ones."""
+
+    weight: Tensor
 
     def __init__(self, width: int, kind: str) -> None:
         super().__init__()

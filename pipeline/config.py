@@ -3,6 +3,8 @@
 from dataclasses import dataclass, fields
 from typing import Literal
 
+from sharding.errors import check_minimum
+
 Decoder = Literal["auto", "pyav", "nvdec", "jpeg", "nvjpeg"]
 JPEG_DECODERS = ("jpeg", "nvjpeg")
 """Decode nodes that are fed single frames; the others are fed clips."""
@@ -101,12 +103,8 @@ class DataConfig:
             "test_clips",
             "prefetch_batches",
         )
-        for name in (*counts, "shuffle_block_shards", "shuffle_streams"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"data.{name}={getattr(self, name)}: use 1 or more")
-        for name in ("num_workers", "max_bad_samples"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"data.{name}={getattr(self, name)}: use 0 or more")
+        check_minimum(self, 1, *counts, "shuffle_block_shards", "shuffle_streams", prefix="data.")
+        check_minimum(self, 0, "num_workers", "max_bad_samples", prefix="data.")
         for name, largest in (("color_jitter", 1), ("hue_jitter", 180), ("grayscale", 1)):
             if not 0 <= getattr(self, name) <= largest:
                 raise ValueError(f"data.{name}={getattr(self, name)}: use 0 to {largest}")

@@ -13,11 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.remote.cache import ShardCache
-from pipeline.remote.eviction import locked
 from pipeline.remote.transport import MissingError, RemoteFolder, RetryPolicy
 from sharding.dataset import PackedDataset, load_dataset, load_table
 from sharding.errors import UserError
-from sharding.files import file_sha256
+from sharding.files import file_sha256, locked, replacing, write_atomically
 from sharding.manifest import (
     FRAMES,
     MANIFEST,
@@ -88,7 +87,7 @@ def default_cache_dir() -> Path:
 def _fetch_manifest(remote: RemoteFolder) -> Manifest:
     """The manifest, if it is as it was when its fingerprint was made; else it is fetched again, a few times."""
     where = remote.name_of(MANIFEST)
-    problem = None
+    problem: UserError | None = None
     for _ in range(_DAMAGED_MANIFESTS):
         content = remote.read(MANIFEST)
         try:
@@ -99,6 +98,7 @@ def _fetch_manifest(remote: RemoteFolder) -> Manifest:
         if fingerprint_of(vars(manifest)) == manifest.fingerprint:
             return manifest
         problem = UserError(f"{where}: does not fit its own fingerprint; upload it again as it was packed")
+    assert problem is not None
     raise problem
 
 
@@ -119,10 +119,10 @@ def _fetch_table(remote: RemoteFolder, manifest: Manifest, directory: Path) -> P
     if manifest.frames_sha256 and not _has_hash(directory / FRAMES, manifest.frames_sha256):
         _fetch_file(remote, directory / FRAMES, manifest.frames_sha256)
     try:
-        _replace(directory / QUARANTINE, remote.read(QUARANTINE))
+        write_atomically(directory / QUARANTINE, remote.read(QUARANTINE))
     except MissingError:  # nothing is set aside
         (directory / QUARANTINE).unlink(missing_ok=True)
-    _replace(directory / MANIFEST, manifest.to_json().encode())
+    write_atomically(directory / MANIFEST, manifest.to_json())
     try:
         return load_table(directory)
     except UserError as error:
@@ -144,13 +144,5 @@ def _has_hash(path: Path, digest: str) -> bool:
 
 
 def _fetch_file(remote: RemoteFolder, path: Path, digest: str) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("w+b") as file:
+    with replacing(path) as temporary, temporary.open("w+b") as file:
         remote.download(path.name, file, digest=digest)
-    partial.replace(path)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    partial.replace(path)

@@ -35,10 +35,12 @@ def _add_pack_options(parser: CommandLine) -> None:
     from sharding.datasets import DATASETS
     from sharding.pack import PackConfig
 
-    parser.description += " Run again after any stop, it goes on where it was. For example: " + _PACK_EXAMPLE
+    parser.description = f"{parser.description} Run again after any stop, it goes on where it was. For example: "
+    parser.description += _PACK_EXAMPLE
     parser.add_class_arguments(PackConfig, skip={"annotations", "decode_check", "retry_failed"})
     known = ", ".join(sorted(DATASETS))
-    next(action for action in parser._actions if action.dest == "dataset").help += f" One of {known}."
+    dataset = next(action for action in parser._actions if action.dest == "dataset")
+    dataset.help = f"{dataset.help} One of {known}."
     parser.add_argument(
         "--annotations",
         nargs="+",

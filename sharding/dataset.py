@@ -33,6 +33,7 @@ class ShardSource(Protocol):
 
     def open(self, shard: int) -> int:
         """A new file descriptor of a whole shard, to be closed by the caller."""
+        ...
 
     def prefetch(self, order: np.ndarray, then: np.ndarray | None = None) -> None:
         """Gets shards before they are needed; see PackedDataset.prefetch."""

@@ -15,3 +15,15 @@ class MediaError(Exception):
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.message}"
+
+
+def check_minimum(options: object, minimum: float, *names: str, prefix: str = "") -> None:
+    """Check that options are `minimum` or more, and no NaN.
+
+    Raises:
+        UserError: the first of `names` that is not; the message writes `prefix` in front of its name.
+    """
+    for name in names:
+        value = getattr(options, name)
+        if not value >= minimum:
+            raise UserError(f"{prefix}{name}={value}: use {minimum} or more")

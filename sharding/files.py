@@ -1,17 +1,22 @@
-"""Files that commands write: known to be writable before the slow work, and never half-written under their name."""
+"""Files that commands write: known to be writable before the slow work, never half-written under their name, locked."""
 
+import fcntl
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from sharding.errors import UserError
 
+_BLOCK_BYTES = 1 << 20
+
 
 def check_writable(path: Path) -> None:
-    """Makes the folder that the file `path` goes to, and tries whether files can be made in it.
+    """Make the folder that the file `path` goes to, and try whether files can be made in it.
 
     Raises:
         UserError: the file could not be written.
@@ -27,7 +32,10 @@ def check_writable(path: Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`, with its suffix; what was written there becomes `path` if all went well."""
+    """Yield a temporary name next to `path`, with its suffix; what was written there becomes `path` if all went well.
+
+    The name is this process's alone, so that two that write the same file do not write into each other's.
+    """
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         yield temporary
@@ -37,15 +45,58 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """The file has its whole content or does not exist, wherever the process dies."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content.encode() if isinstance(content, str) else content)
-    partial.replace(path)
+    """Write a file that has all of its content or does not exist, wherever the process dies."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty temporary folder next to `folder`; what was written there becomes `folder` if all went well.
+
+    Raises:
+        UserError: there is something at `folder` already, other than an empty folder.
+    """
+    if folder.is_symlink() or (folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))):
+        raise UserError(f"{folder}: already there and not an empty folder; name another or remove it")
+    # Its name says whose it is, so what a killed run left there may go.
+    partial = folder.absolute().parent / f".{folder.absolute().name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    yield partial
+    partial.replace(folder)
+
+
+def hash_rest(file: BinaryIO, num_bytes: int | None = None) -> "hashlib._Hash":
+    """Return the SHA-256 object of what follows in an open file: of `num_bytes`, or of all up to its end."""
+    digest = hashlib.sha256()
+    left = num_bytes
+    while block := file.read(_BLOCK_BYTES if left is None else min(_BLOCK_BYTES, left)):
+        digest.update(block)
+        left = None if left is None else left - len(block)
+    return digest
 
 
 def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, hexadecimal, reading a block at a time."""
     with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hash_rest(file).hexdigest()
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold the lock that a file stands for against all processes and threads; yield whether it was to be had.
+
+    It is flock(2), which the kernel gives back when a process dies. Without `wait`, False is yielded at once where
+    somebody else holds it.
+    """
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            had = True
+        except BlockingIOError:
+            had = False
+        yield had
+    finally:
+        os.close(file)

@@ -6,6 +6,7 @@
 The number of a row is the sample's id. Anything here needs no PyAV.
 """
 
+import builtins
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -96,7 +97,7 @@ class Manifest:
         return json.dumps(asdict(self), indent=1) + "\n"
 
     @classmethod
-    def from_json(cls, text: str | bytes) -> "Manifest":
+    def from_json(cls, text: str | builtins.bytes) -> "Manifest":
         """Raises ValueError, KeyError or TypeError for what is no manifest."""
         values = json.loads(text)
         values["classes"] = tuple(values["classes"])

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import joblib
 
@@ -21,7 +21,7 @@ from sharding.packing.partition import default_samples_per_shard, plan_shards
 from sharding.packing.profiles import PROFILES, EncodedSample, ProfileSettings
 from sharding.packing.progress import with_progress
 from sharding.packing.sandbox import Limits, Request, Sandbox, close_thread_sandbox
-from sharding.packing.shard import ShardTask, pack_shard
+from sharding.packing.shard import ShardResult, ShardTask, pack_shard
 from sharding.packing.split_folder import PackPlan, claim_folder, complete, recorded_settings, write_failures
 from sharding.records import Annotations, check_records, read_classes, with_classes
 
@@ -228,14 +228,16 @@ def make_plan(config: PackConfig, annotations: Annotations) -> PackPlan:
     settings: dict[str, Any] = asdict(config.profile_settings) | {"seed": config.seed}
     if config.shard_bytes:
         settings |= {"shard_bytes": config.shard_bytes}
-        settings |= {"samples_per_shard": _samples_for_bytes(config, annotations, settings)}
+        settings |= {"samples_per_shard": _samples_for_bytes(config, annotations, settings, config.shard_bytes)}
     else:
         settings |= {"samples_per_shard": config.samples_per_shard or default_samples_per_shard(num_records)}
     shards = plan_shards(num_records, settings["samples_per_shard"], config.seed)
     return PackPlan(config.dataset, config.split, annotations, shards, settings)
 
 
-def _samples_for_bytes(config: PackConfig, annotations: Annotations, settings: Mapping[str, Any]) -> int:
+def _samples_for_bytes(
+    config: PackConfig, annotations: Annotations, settings: Mapping[str, Any], shard_bytes: int
+) -> int:
     """How many samples make up shard_bytes: as recorded in the folder, else measured on a few videos."""
     recorded = recorded_settings(config.directory)
     if {name: recorded.get(name) for name in settings} == settings:
@@ -252,7 +254,7 @@ def _samples_for_bytes(config: PackConfig, annotations: Annotations, settings: M
             for outcome in sandbox.encode_all(requests)
             if isinstance(outcome, EncodedSample)
         ]
-    return max(1, round(config.shard_bytes / (statistics.mean(sizes) + 3 * 1024))) if sizes else 16
+    return max(1, round(shard_bytes / (statistics.mean(sizes) + 3 * 1024))) if sizes else 16
 
 
 def _run(config: PackConfig, plan: PackPlan) -> int:
@@ -260,7 +262,12 @@ def _run(config: PackConfig, plan: PackPlan) -> int:
     tasks = (joblib.delayed(pack_shard)(task) for task in _tasks(config, plan))
     with _backend(config):
         workers = min(config.workers, len(plan.shards)) if config.backend == "loky" else -1
-        results = joblib.Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1)(tasks)
+        parallel = joblib.Parallel(
+            n_jobs=workers,
+            return_as="generator_unordered",
+            batch_size=1,  # pyright: ignore[reportArgumentType]  # joblib infers str from its default, "auto"
+        )
+        results = cast(Iterator[ShardResult], parallel(tasks))
         try:
             return sum(result.failures for result in with_progress(results, len(plan.annotations.records)))
         finally:

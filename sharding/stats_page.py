@@ -88,7 +88,7 @@ def _histogram(values: np.ndarray, what: str, unit: str) -> str:
         axes.hist(values, bins=min(30, max(5, len(values) // 4)), range=(low, high), color=_BLUE)
         axes.set_xlabel(what)
         axes.set_ylabel(unit)
-        axes.yaxis.get_major_locator().set_params(integer=True)
+        axes.locator_params(axis="y", integer=True)
         axes.spines[["top", "right"]].set_visible(False)
         drawing = io.StringIO()
         figure.savefig(drawing, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))

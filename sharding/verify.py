@@ -3,7 +3,6 @@
 It needs nothing but the folder, so whoever got a copy can check it.
 """
 
-import hashlib
 import io
 import json
 import os
@@ -12,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import cast
 
 import joblib
 import numpy as np
@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from sharding.dataset import PackedDataset, load_dataset, load_table
 from sharding.errors import MediaError
-from sharding.files import file_sha256
+from sharding.files import file_sha256, hash_rest, write_atomically
 from sharding.manifest import KEYFRAME_INTERVALS, QUARANTINE, TABLE, Shard, read_json_lines
 from sharding.packing.tar import Component, format_index
 from sharding.video.decode import decode_all, decode_frames, open_video
@@ -88,8 +88,9 @@ def verify(directory: Path | str, decode: bool = False, quarantine: bool = False
     jobs = (joblib.delayed(check_shard)(directory, number, shard, decode) for number, shard in enumerate(shards))
     parallel = joblib.Parallel(n_jobs=min(workers, len(shards) or 1), return_as="generator")
     problems = list(check_table(dataset))
-    for found in tqdm(parallel(jobs), total=len(shards), unit=" shards", disable=None):
-        problems += found
+    found = cast(Iterator[list[Problem]], parallel(jobs))
+    for of_shard in tqdm(found, total=len(shards), unit=" shards", disable=None):
+        problems += of_shard
     report = VerifyReport(directory, len(dataset), len(shards), tuple(problems))
     if quarantine and report.bad_samples:
         report = replace(report, num_quarantined=add_to_quarantine(directory, report.bad_samples))
@@ -102,9 +103,7 @@ def add_to_quarantine(directory: Path, reasons: dict[str, str]) -> int:
     listed = read_json_lines(path)
     known = {line["key"] for line in listed}
     new = [{"key": key, "reason": message} for key, message in sorted(reasons.items()) if key not in known]
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text("".join(json.dumps(line) + "\n" for line in [*listed, *new]))
-    partial.replace(path)
+    write_atomically(path, "".join(json.dumps(line) + "\n" for line in [*listed, *new]))
     return len(new)
 
 
@@ -169,7 +168,8 @@ def _check_sample(file, row: dict, by_name: dict[str, Component]) -> str | None:
         component = by_name.get(f"{row['key']}.{suffix}")
         if component is None or (component.offset, component.size) != (offset, size):
             return f"its .{suffix} is not where the table says"
-    if _sha256(file, row["media_offset"], row["media_bytes"]) != row["sha256"]:
+    file.seek(row["media_offset"])
+    if hash_rest(file, row["media_bytes"]).hexdigest() != row["sha256"]:
         return f"the bytes of its .{row['suffix']} have changed"
     if _read(file, row["cls_offset"], row["cls_bytes"]) != str(row["label"]).encode():
         return "its .cls is not the label of the table"
@@ -249,10 +249,3 @@ def _check_index(file, row: dict, dataset: PackedDataset, sample_id: int, decode
 
 def _read(file, offset: int, size: int) -> bytes:
     return os.pread(file.fileno(), size, offset)
-
-
-def _sha256(file, offset: int, size: int) -> str:
-    digest = hashlib.sha256()
-    for start in range(0, size, 1 << 20):
-        digest.update(_read(file, offset + start, min(1 << 20, size - start)))
-    return digest.hexdigest()

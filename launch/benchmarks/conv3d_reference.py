@@ -42,7 +42,10 @@ class Conv3dReference(nn.Module):
 
 def build_conv3d_reference(config: ModelConfig) -> Conv3dReference:
     """The network of `build_model(config)` in its usual form."""
-    return Conv3dReference(build_model(config))
+    net = build_model(config)
+    if not isinstance(net, VideoResNet):
+        raise ValueError(f"model.arch={config.arch}, model.head={config.head}: only tsn and vpsn are written so")
+    return Conv3dReference(net)
 
 
 class UsualBlock(nn.Module):
@@ -72,7 +75,7 @@ class UsualBlock(nn.Module):
 class UsualSynthesizer(nn.Module):
     """A synthesizer with a learned fusion."""
 
-    def __init__(self, block: Synthesizer) -> None:
+    def __init__(self, block: nn.Module) -> None:
         super().__init__()
         if not isinstance(block, Synthesizer) or not isinstance(block.fusion, nn.Conv2d):
             raise ValueError(f"{type(block).__name__}: only learned fusion is written in the usual way")
@@ -89,11 +92,13 @@ class UsualSynthesizer(nn.Module):
         return x + self.expand(_bag(mixed, self.temporal))
 
 
-def lift(conv: nn.Conv2d, in_time: bool = False) -> nn.Conv3d:
+def lift(conv: nn.Module, in_time: bool = False) -> nn.Conv3d:
     """The same kernel on volumes: (h, w) as (1, h, w), or, `in_time`, (t, 1) as (t, 1, 1)."""
+    assert isinstance(conv, nn.Conv2d) and not isinstance(conv.padding, str)
 
-    def three(values: tuple[int, int], absent: int) -> tuple[int, int, int]:
-        return (values[0], absent, values[1]) if in_time else (absent, *values)
+    def three(values: tuple[int, ...], absent: int) -> tuple[int, int, int]:
+        first, second = values
+        return (first, absent, second) if in_time else (absent, first, second)
 
     lifted = nn.Conv3d(
         conv.in_channels,
@@ -109,8 +114,9 @@ def lift(conv: nn.Conv2d, in_time: bool = False) -> nn.Conv3d:
     return lifted
 
 
-def lift_norm(norm: nn.BatchNorm2d) -> nn.BatchNorm3d:
+def lift_norm(norm: nn.Module) -> nn.BatchNorm3d:
     """The same normalisation of volumes."""
+    assert isinstance(norm, nn.BatchNorm2d)
     lifted = nn.BatchNorm3d(norm.num_features)
     lifted.load_state_dict(norm.state_dict())
     return lifted

@@ -1,158 +1,200 @@
-"""What training on a dataset costs: storage, packing, device-hours, cores of the loader; for `benchmark.py plan`.
+"""`launch/benchmark.py cost`: what training on Kinetics costs in disk, hours of packing, GPU-hours and loader cores.
 
-Everything is reckoned from rates that were measured or given; nothing here knows one of its own. A rate that is neither
-is assumed, and is called so wherever it is used.
+Hours are epochs x clips / (clips a second), and disk is videos x (kB a video). The rates are those of BENCHMARKS.md.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-from launch.benchmarks.measurements import Measurements, Profile
-from launch.training.config import Config
+from launch.benchmarks.report import table
+from launch.training.config import Config, parse_config
 from sharding.errors import UserError
 
-ASSUMED = "assumed, not measured"
+KINETICS = {"Kinetics-400": (240_000, 20_000), "Kinetics-700": (545_000, 35_000)}
+MACHINE = "2 cores of an AMD EPYC, 24 GiB, no GPU; torch 2.15.0, DALI 2.4.0, PyAV 18.1.0; 2026-11-20"
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """What of a configuration decides the cost."""
+class Profile:
+    """Packing under one profile, and the loader on its shards, which decodes, scales and crops on the CPU."""
 
-    training: str
-    """What decides how fast a device trains."""
-    loading: str
-    """What of a clip decides how fast it is loaded."""
-    epochs: int
-    batch_size: int
+    name: str
+    kilobytes_per_video: float
+    core_seconds_per_video: float  # of packing
+    clips_per_core_second: float  # of the loader
 
 
-def describe_recipe(config: Config) -> Recipe:
-    """The cost's side of a configuration.
-
-    Raises:
-        UserError: it has phases, whose clips are of several lengths, while a rate holds for one.
-    """
-    if config.phases:
-        raise UserError("--config: a run of phases has clips of several lengths; give the configuration of one phase")
-    data, model, train = config.data, config.model, config.train
-    network = f"{model.arch}-{model.depth}" + ("" if model.head == "mean" else f", {model.head}")
-    training = f"{network}, clips of {data.num_segments} x {data.crop_size} x {data.crop_size}, {train.precision}"
-    frames = "segments" if data.sampling == "segments" else f"frames, stride {data.frame_stride}"
-    loading = f"{data.num_segments} {frames}, short side {data.short_side}, {data.crop} crop {data.crop_size}"
-    loading += ", changed colours" if data.changes_color else ""
-    return Recipe(training, loading, train.epochs, train.batch_size)
-
-
-def choose_figures(measurements: Measurements, recipe: Recipe, where: str) -> Measurements:
-    """The last of each profile and device that are of the recipe; there may be no device.
-
-    Raises:
-        UserError: nothing was packed and loaded, or opened; `where` is the file, for the message.
-    """
-    profiles = {record.profile: record for record in measurements.profiles if record.recipe == recipe.loading}
-    training = {record.device: record for record in measurements.training if record.recipe == recipe.training}
-    for what, found in ((f"loading {recipe.loading}", profiles), ("a first batch", measurements.first_batch)):
-        if not found:
-            raise UserError(f"{where}: no figures of {what}; measure them with --measure --videos DIR")
-    return Measurements(tuple(profiles.values()), tuple(training.values()), measurements.first_batch[-1:])
+# python launch/benchmark.py advise --videos DIR --num_videos 260000, on MACHINE: the table under "Packing".
+PROFILES = (
+    Profile("h264", 502, 0.218, 95.0),
+    Profile("jpeg", 1101, 0.119, 107.0),
+    Profile("dense", 809, 0.426, 61.0),
+    Profile("copy", 727, 0.0776, 13.0),
+)
+LOADED = "8 segments, short side 256, crop 224"
+# Clips a second of training steps by recipe and device; python launch/benchmark.py step --batch_size 2 --rounds 9.
+STEPS = {("vpsn-50, clips of 8 x 224 x 224, bf16", "2 cores of an AMD EPYC"): 2.275}
 
 
 @dataclass(frozen=True)
 class Rate:
     """Clips that one device trains on in a second."""
 
-    kind: Literal["cpu", "gpu"]
     device: str
+    basis: str  # measured, given, or assumed
     clips_per_second: float
-    basis: Literal["measured", "given", "assumed, not measured"]
-
-
-def choose_rates(
-    figures: Measurements, gpu: float | None, cpu: float | None, assumed: Sequence[float]
-) -> tuple[Rate, ...]:
-    """The rates of devices: given ones, else measured ones; for GPUs, where there is neither, `assumed` ones."""
-    rates = []
-    for kind, given, otherwise in (("gpu", gpu, assumed), ("cpu", cpu, ())):
-        measured = [Rate(kind, r.device, r.clips_per_second, "measured") for r in figures.training if r.kind == kind]
-        if given is not None:
-            measured = [Rate(kind, f"a {kind.upper()}", given, "given")]
-        rates += measured or [Rate(kind, f"a {kind.upper()}", value, ASSUMED) for value in otherwise]
-    return tuple(rates)
-
-
-@dataclass(frozen=True)
-class Means:
-    """All that a cost is reckoned from, besides the dataset."""
-
-    recipe: Recipe
-    figures: Measurements
-    """Those that `choose_figures` chose."""
-    rates: tuple[Rate, ...]
-    workers: int
-    """Processes that pack."""
-    gpus: tuple[int, ...]
-    """Numbers of devices to train on."""
-    max_stall: float
-    """Share of the time that training may wait for the loader."""
-
-    def __post_init__(self) -> None:
-        for count in self.gpus:
-            if self.recipe.batch_size % count:
-                raise UserError(f"--gpus {count}: use divisors of the recipe's batch of {self.recipe.batch_size}")
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a recipe costs on a dataset."""
-
-    means: Means
-    name: str
-    train_videos: int
-    val_videos: int
-
-    def __post_init__(self) -> None:
-        if not self.clips:
-            lack = f"{self.train_videos} training videos do not make a batch of {self.means.recipe.batch_size}"
-            raise UserError(f"--datasets: {self.name}: {lack}; use more, or a --config of smaller batches")
 
     @property
-    def clips(self) -> int:
-        """That training sees: an incomplete last batch of an epoch is left out."""
-        recipe = self.means.recipe
-        return recipe.epochs * (self.train_videos // recipe.batch_size) * recipe.batch_size
-
-    def gigabytes(self, profile: Profile) -> float:
-        """Of both splits, packed."""
-        return profile.kilobytes_per_video * (self.train_videos + self.val_videos) / 1e6
-
-    def packing_core_hours(self, profile: Profile) -> float:
-        return profile.core_seconds_per_video * (self.train_videos + self.val_videos) / 3600
-
-    def packing_hours(self, profile: Profile) -> float:
-        """With all workers."""
-        return self.packing_core_hours(profile) / self.means.workers
-
-    def first_step_hours(self, profile: Profile) -> float:
-        """From the first video packed to the first training step."""
-        return self.packing_hours(profile) + self.means.figures.first_batch[0].seconds / 3600
-
-    def loading_core_hours(self, profile: Profile) -> float:
-        """Of all epochs."""
-        return self.clips / profile.clips_per_core_second / 3600
-
-    def training_hours(self, rate: Rate, devices: int = 1) -> float:
-        return self.clips / rate.clips_per_second / devices / 3600
+    def cells(self) -> tuple[str, str, str]:
+        return self.device, self.basis, f"{self.clips_per_second:.4g}"
 
 
-def loader_cores(clips_per_core_second: float, clips_per_second: float, max_stall: float) -> int:
-    """Cores whose loader lets devices that train on so many clips a second wait at most this share of the time.
+def cost(
+    config: Path = Path("launch/configs/kinetics400_8f.yaml"),
+    datasets: dict[str, tuple[int, int]] = KINETICS,
+    clips_per_second: tuple[float, ...] = (),
+    loader_clips_per_second: dict[str, float] | None = None,
+    gpus: tuple[int, ...] = (8, 64),
+) -> None:
+    """Estimates what training on Kinetics costs: GB, hours of packing, GPU-hours, loader cores.
 
-    A loader of L clips a second makes a network of N > L wait 1 - L / N of the time.
-
-    >>> loader_cores(50.0, 800, max_stall=0.02)
-    16
+    Args:
+        config: Recipe: epochs, batch size, network, clips, precision.
+        datasets: Training and validation videos by name. Kinetics-700 without its 70,000 test videos.
+        clips_per_second: Clips that one GPU trains on, as measured by `step` on it; by default 100 to 800 are assumed.
+        loader_clips_per_second: Clips that one core loads by profile, in place of what was measured.
+        gpus: Numbers of GPUs to train on.
     """
-    # The quotient of floats may lie a hair above the whole number that it is.
-    return math.ceil((1 - max_stall) * clips_per_second / clips_per_core_second * (1 - 1e-12))
+    loading = loader_clips_per_second or {}
+    options = parse_config("launch/benchmark.py cost", [f"--config={config}"])
+    numbers = {"clips_per_second": clips_per_second, "loader_clips_per_second": loading.values(), "gpus": gpus}
+    for option, values in numbers.items():
+        if not all(0 < value < math.inf for value in values):
+            raise UserError(f"--{option} {', '.join(map(str, values))}: use finite numbers above 0")
+    if not datasets:
+        raise UserError("--datasets={}: give training and validation videos by name, as {mine: [5000, 500]}")
+    recipe, train = describe_training(options), options.train
+    rates, profiles = choose_rates(recipe, clips_per_second), choose_profiles(describe_loading(options), loading)
+    print(f"{recipe}; {train.epochs} epochs in batches of {train.batch_size}")
+    for name, (train_videos, val_videos) in datasets.items():
+        if val_videos < 0:
+            raise UserError(f"--datasets: {name}: {val_videos} validation videos: use 0 or more")
+        clips = count_clips(options, name, train_videos)
+        print(f"\n{name}: {train_videos:,} training and {val_videos:,} validation videos, {clips:,} clips")
+        print(disk_table(profiles, train_videos + val_videos, clips))
+        print(f"\n{training_table(rates, clips, gpus)}")
+    print(f"\nCPU cores for each GPU, for a loader as fast as training\n{loader_table(profiles, rates)}")
+    print(f"\n{describe_inputs(rates, loading)}")
+
+
+def describe_training(config: Config) -> str:
+    """Return what decides how fast a device trains.
+
+    Raises:
+        UserError: the configuration has phases, whose clips are of several lengths, while a rate holds for one.
+    """
+    if config.phases:
+        raise UserError("--config: a run of phases has clips of several lengths; give the configuration of one phase")
+    data, model = config.data, config.model
+    network = f"{model.arch}-{model.depth}" + ("" if model.head == "mean" else f", {model.head}")
+    return f"{network}, clips of {data.num_segments} x {data.crop_size} x {data.crop_size}, {config.train.precision}"
+
+
+def describe_loading(config: Config) -> str:
+    """Return what decides how fast clips are loaded."""
+    data = config.data
+    frames = "segments" if data.sampling == "segments" else f"frames, stride {data.frame_stride}"
+    colors = ", changed colours" if data.changes_color else ""
+    return f"{data.num_segments} {frames}, short side {data.short_side}, crop {data.crop_size}{colors}"
+
+
+def choose_rates(recipe: str, given: tuple[float, ...]) -> list[Rate]:
+    """Return the given rates of a GPU, or assumed ones, and those that were measured of the recipe."""
+    gpus = [Rate("a GPU", "given" if given else "assumed", rate) for rate in given or (100.0, 200.0, 400.0, 800.0)]
+    return gpus + [Rate(device, "measured", rate) for (of, device), rate in STEPS.items() if of == recipe]
+
+
+def choose_profiles(loading: str, given: dict[str, float]) -> list[Profile]:
+    """Return the profiles with their loader's rate, a given one before the measured one.
+
+    Raises:
+        UserError: a profile that is unknown, or whose loading was neither measured with such clips nor given.
+    """
+    names = ", ".join(profile.name for profile in PROFILES)
+    if unknown := sorted(set(given) - {profile.name for profile in PROFILES}):
+        raise UserError(f"--loader_clips_per_second {', '.join(unknown)}: known profiles are {names}")
+    chosen = [profile for profile in PROFILES if profile.name in given or loading == LOADED]
+    if not chosen:
+        raise UserError(
+            f"--config: loading was measured for {LOADED}, not for {loading}; give --loader_clips_per_second "
+            "'{h264: RATE}' of one core, as `benchmark.py loader` measures it"
+        )
+    return [replace(p, clips_per_core_second=given.get(p.name, p.clips_per_core_second)) for p in chosen]
+
+
+def count_clips(config: Config, name: str, train_videos: int) -> int:
+    """Return the clips that training sees: an incomplete last batch of an epoch is left out.
+
+    Raises:
+        UserError: the videos do not fill one batch.
+    """
+    batch_size = config.train.batch_size
+    if train_videos < batch_size:
+        raise UserError(f"--datasets: {name}: {train_videos} training videos do not fill a batch of {batch_size}")
+    return config.train.epochs * (train_videos // batch_size) * batch_size
+
+
+def disk_table(profiles: list[Profile], videos: int, clips: int) -> str:
+    """Return GB and hours of packing all videos, and hours of loading all clips, by profile."""
+    head = ("profile", "kB/video", "GB", "core-hours to pack", "clips/s loaded a core", "core-hours to load")
+    rows = [
+        (
+            profile.name,
+            f"{profile.kilobytes_per_video:,.0f}",
+            _show(profile.kilobytes_per_video * videos / 1e6),
+            _show(profile.core_seconds_per_video * videos / 3600),
+            _show(profile.clips_per_core_second),
+            _show(clips / profile.clips_per_core_second / 3600),
+        )
+        for profile in profiles
+    ]
+    return table(head, rows)
+
+
+def training_table(rates: list[Rate], clips: int, gpus: tuple[int, ...]) -> str:
+    """Return device-hours, and hours on so many devices, by rate."""
+    hours = [[_show(clips / rate.clips_per_second / number / 3600) for number in (1, *gpus)] for rate in rates]
+    rows = [(*rate.cells, *row) for rate, row in zip(rates, hours)]
+    return table(("device", "its rate is", "clips/s", "device-hours", *(f"hours on {n}" for n in gpus)), rows)
+
+
+def loader_table(profiles: list[Profile], rates: list[Rate]) -> str:
+    """Return the cores that load as many clips as one device trains on, by rate and profile."""
+    cores = [[math.ceil(rate.clips_per_second / p.clips_per_core_second) for p in profiles] for rate in rates]
+    rows = [(*rate.cells, *row) for rate, row in zip(rates, cores)]
+    return table(("device", "its rate is", "clips/s", *(profile.name for profile in profiles)), rows)
+
+
+def describe_inputs(rates: list[Rate], loading_given: dict[str, float]) -> str:
+    """Return a line for each input: whether it was measured, and on what, or assumed."""
+    bases = {rate.basis for rate in rates}
+    sources = {
+        "assumed": "assumed: clips/s of a GPU; none was measured",
+        "given": "given: clips/s of a GPU",
+        "measured": f"measured: clips/s of {', '.join(sorted({device for _, device in STEPS}))} ({MACHINE})",
+    }
+    lines = [f"measured: kB, packing{'' if loading_given else ' and loading'} of 4 videos of 716 kB ({MACHINE})"]
+    lines += [f"given: loading under {', '.join(loading_given)}"] if loading_given else []
+    lines += [line for basis, line in sources.items() if basis in bases]
+    lines.append("assumed: videos like those measured; time falls linearly with cores and GPUs; GPUs never wait")
+    return "\n".join(lines)
+
+
+def _show(value: float) -> str:
+    """Return two digits of what is below 10, whole numbers above: no more than a measurement is worth.
+
+    >>> [_show(value) for value in (0.1234, 7.87, 15.4, 5333.3)]
+    ['0.12', '7.9', '15', '5,333']
+    """
+    return f"{value:,.0f}" if value >= 9.95 else f"{value:.2g}"

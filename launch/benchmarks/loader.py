@@ -1,6 +1,5 @@
 """What keeps the loader from being faster: every stage by itself, what the network takes, and what to change."""
 
-import resource
 import statistics
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ from pipeline.decoders import working_decoders
 from pipeline.loader import VideoLoader
 from sharding.dataset import PackedDataset
 from sharding.errors import UserError
+from sharding.memory import used_memory
 
 _STALL = 1.2
 """A loader that gives so many times what the network takes is fast enough; machines have busy moments."""
@@ -92,7 +92,8 @@ def loader(
         chosen = replace(config, decoder=decoder)
         speeds[decoder] = _examine(dataset, chosen, batch_size, seconds, device, clips_per_second)
     if len(speeds) > 1:
-        print(f"data.decoder=auto takes {max(speeds, key=speeds.get)} from now on: {_record(dataset, device, speeds)}")
+        fastest = max(speeds, key=speeds.__getitem__)
+        print(f"data.decoder=auto takes {fastest} from now on: {_record(dataset, device, speeds)}")
 
 
 def _examine(
@@ -186,8 +187,7 @@ def _watch_memory(dataset: PackedDataset, config: DataConfig, batch_size: int, e
 def memory_by_epoch(dataset: PackedDataset, config: DataConfig, batch_size: int) -> Iterator[int]:
     """Bytes of memory that this process holds, after each further epoch of one loader."""
     loader = VideoLoader(dataset, config, training=True, micro_batch_size=min(batch_size, len(dataset)))
-    pages = resource.getpagesize()
     while True:
         for _ in loader:
             pass
-        yield int(Path("/proc/self/statm").read_text().split()[1]) * pages
+        yield used_memory("VmRSS")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torchvision.io import decode_image
+from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms.v2 import functional as transforms
 
 from pipeline.config import DataConfig
@@ -31,7 +31,7 @@ def _choose(num_frames: int, num_segments: int) -> list[int]:
 
 
 def read_with_decord(path: Path, num_segments: int) -> torch.Tensor:
-    import decord
+    import decord  # pyright: ignore[reportMissingImports]  # of the extra `benchmark`
 
     reader = decord.VideoReader(str(path), num_threads=1)
     frames = reader.get_batch(_choose(len(reader), num_segments)).asnumpy()
@@ -39,7 +39,7 @@ def read_with_decord(path: Path, num_segments: int) -> torch.Tensor:
 
 
 def read_with_torchcodec(path: Path, num_segments: int) -> torch.Tensor:
-    from torchcodec.decoders import VideoDecoder
+    from torchcodec.decoders import VideoDecoder  # pyright: ignore[reportMissingImports]  # of `benchmark`
 
     decoder = VideoDecoder(str(path), num_ffmpeg_threads=1, seek_mode="approximate")
     return decoder.get_frames_at(_choose(len(decoder), num_segments)).data
@@ -65,7 +65,8 @@ def read_with_pyav(path: Path, num_segments: int) -> torch.Tensor:
 def read_frames(path: Path, num_segments: int) -> torch.Tensor:
     """Of a folder that `extract_frames` wrote."""
     chosen = _choose(sum(1 for _ in path.iterdir()), num_segments)
-    frames = {number: decode_image(str(path / FRAME_NAME.format(number)), mode="RGB") for number in set(chosen)}
+    files = {number: str(path / FRAME_NAME.format(number)) for number in set(chosen)}
+    frames = {number: decode_image(file, mode=ImageReadMode.RGB) for number, file in files.items()}
     return torch.stack([frames[number] for number in chosen])
 
 

@@ -5,6 +5,7 @@ import statistics
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -128,6 +129,6 @@ def _table_of(num_samples: int) -> PackedDataset:
     """A table of so many videos of 64 frames of 256 x 340 pixels, of which nothing is stored."""
     zeros = ("labels", "fps", "shards", "media_offsets", "media_bytes", "index_offsets", "index_bytes")
     columns = dict.fromkeys(zeros, 0) | {"num_frames": 64, "widths": 340, "heights": 256}
-    same = {name: np.broadcast_to(np.int32(value), num_samples) for name, value in columns.items()}
+    same: dict[str, Any] = {name: np.broadcast_to(np.int32(value), num_samples) for name, value in columns.items()}
     manifest = Manifest("", "", "h264", ("",), (), (), num_samples, 0, {}, "", "")
     return PackedDataset(directory=Path(), manifest=manifest, **same)

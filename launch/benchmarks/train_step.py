@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +14,7 @@ from torch import nn
 
 from launch.benchmarks.conv3d_reference import Conv3dReference
 from launch.training.forward import AUTOCAST_DTYPES
+from sharding.memory import used_memory
 
 
 @dataclass(frozen=True)
@@ -85,21 +85,15 @@ def measure_step_memory(
 
 
 def _growth(make: Callable[[], nn.Module], shape: Sequence[int], device: torch.device, precision: str) -> int:
-    before = _resident_bytes("VmRSS")
+    before = used_memory("VmRSS")
     _take_steps(make, shape, device, precision)
-    return _resident_bytes("VmHWM") - before
+    return used_memory("VmHWM") - before
 
 
 def _take_steps(make: Callable[[], nn.Module], shape: Sequence[int], device: torch.device, precision: str) -> None:
     step = _stepper(make(), shape, device, precision)
     for _ in range(3):  # from the second on there is momentum too
         step()
-
-
-def _resident_bytes(name: str) -> int:
-    """Of this process: VmRSS, now, or VmHWM, at most."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split(f"{name}:")[1].split()[0]) << 10
 
 
 def _stepper(net: nn.Module, shape: Sequence[int], device: torch.device, precision: str) -> Callable[[], None]:

@@ -3,6 +3,7 @@
 import glob
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pipeline.cores import cores_per_rank
 from sharding.errors import UserError
@@ -40,7 +41,7 @@ def collect_videos(names: Sequence[str]) -> list[Path]:
     return list(found)
 
 
-def pack_files(videos: Sequence[Path], folder: Path, **settings) -> tuple[Path, dict[int, str]]:
+def pack_files(videos: Sequence[Path], folder: Path, **settings: Any) -> tuple[Path, dict[int, str]]:
     """Packs files as the one class "video", in `folder`, which it may fill as it likes.
 
     Args:
@@ -58,7 +59,7 @@ def pack_files(videos: Sequence[Path], folder: Path, **settings) -> tuple[Path, 
         (links / f"{index:06d}{suffix}").symlink_to(video.resolve())
     listing = folder / "list.txt"
     listing.write_text("".join(f"{path.name} video\n" for path in sorted(links.iterdir())))
-    settings = {"workers": min(len(videos), cores_per_rank())} | settings
+    settings.setdefault("workers", min(len(videos), cores_per_rank()))
     config = PackConfig(
         dataset="list", videos=links, annotations=(listing,), out=folder, split="packed", max_failures=1.0, **settings
     )

@@ -83,7 +83,9 @@ def predict(net: nn.Module, info: CheckpointInfo, config: Config, videos: Sequen
     device = next(net.parameters()).device
     with open_loader(videos, info.packing, config.data, device) as (loader, failures):
         results: list[torch.Tensor | str] = [failures.get(place, "") for place in range(len(videos))]
-        for batch in loader or ():
+        if loader is None:
+            return results
+        for batch in loader:
             logits = compute_logits(net, batch.clips, config.train.precision).cpu()
             for sample_id, row in zip(batch.sample_ids.tolist(), logits):
                 results[file_number(loader.dataset.key(sample_id))] = row

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sharding.errors import UserError
+from sharding.files import replacing
 
 _CLASSES, _DATA = b"classes", b"fingerprint"
 
@@ -47,9 +48,8 @@ def write_scores(path: Path, scores: Scores) -> None:
             "scores": values,
         }
     ).replace_schema_metadata({_CLASSES: "\n".join(scores.classes), _DATA: scores.fingerprint})
-    temporary = path.with_name(f".{path.name}")
-    pq.write_table(table, temporary)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary)
 
 
 def read_scores(path: Path) -> Scores:
@@ -76,5 +76,6 @@ def mean_scores(files: list[Path]) -> Scores:
         for name in ("fingerprint", "classes", "keys"):
             if getattr(other, name) != getattr(first, name):
                 raise UserError(f"{path}: it is of another {name} than {files[0]}; evaluate both on the same split")
-    mean = np.mean([each.scores for each in (first, *others)], 0, dtype=np.float64).astype(np.float32)
+    scores = np.stack([each.scores for each in (first, *others)])
+    mean = scores.mean(0, dtype=np.float64).astype(np.float32)
     return Scores(first.keys, first.labels, mean, first.classes, first.fingerprint)

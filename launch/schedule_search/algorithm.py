@@ -12,11 +12,12 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from launch.training.clip_schedule import ClipConfig, PhaseConfig
+from sharding.errors import check_minimum
 
 SOURCE = 0
 
@@ -49,17 +50,17 @@ class PlanConfig:
         factors = self.rate_factors
         if not factors or list(factors) != sorted(set(factors), reverse=True) or factors[-1] <= 0:
             raise ValueError(f"plan.rate_factors={list(factors)}: use falling factors above 0")
-        for name in ("patience_epochs", "max_epochs"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"plan.{name}={getattr(self, name)}: use 1 or more")
+        check_minimum(self, 1, "patience_epochs", "max_epochs", prefix="plan.")
 
     def phase(self, state: int, epochs: int) -> PhaseConfig:
         """So many epochs in a state."""
         clip, rate = divmod(state - 1, len(self.rate_factors))
         setting = self.clips[clip]
+        assert setting.learning_rate is not None
         learning_rate = float(f"{setting.learning_rate * self.rate_factors[rate]:.6g}")
-        values = {name: getattr(setting, name) for name in ClipConfig.__dataclass_fields__}
-        return PhaseConfig(**values | {"learning_rate": learning_rate}, epochs=epochs)
+        values: dict[str, Any] = {name: getattr(setting, name) for name in ClipConfig.__dataclass_fields__}
+        values["learning_rate"] = learning_rate
+        return PhaseConfig(**values, epochs=epochs)
 
 
 class Edge(NamedTuple):

@@ -19,7 +19,7 @@ def draw_plan(plan: Plan, config: PlanConfig, path: Sequence[Outcome], file: Pat
     rows = math.ceil(len(plan.outcomes) / columns)
     size = (5.5 + 2.3 * columns, max(4.5, 1.9 * rows))
     figure = plt.figure(figsize=size, constrained_layout=True)
-    left, right = figure.subfigures(1, 2, width_ratios=(5.5, 2.3 * columns))
+    left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(5.5, 2.3 * columns)).flat
     chosen = {outcome.edge for outcome in path}
     _draw_graph(left.subplots(), plan, config, chosen)
     plots = right.subplots(rows, columns, squeeze=False, sharey=True)

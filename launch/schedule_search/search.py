@@ -37,7 +37,7 @@ from launch.training.trainer import Trainer
 from model import ModelConfig
 from sharding.dataset import PackedDataset
 from sharding.errors import UserError
-from sharding.files import replacing
+from sharding.files import replacing, write_atomically
 
 log = logging.getLogger("launch.schedule_search.search")
 
@@ -101,6 +101,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise UserError("data.val is not set: a plan is made by the accuracy on a packed validation split")
         check_phases(config.schedule_of_all())
         train_set, val_set = load_splits(config)
+        assert val_set is not None
         ranks = start_ranks(config.train.timeout_seconds)
         with errors_on_all_ranks(ranks):
             open_plan(config, ranks)
@@ -116,8 +117,7 @@ def open_plan(config: PlannedConfig, ranks: Ranks) -> None:
         if not ranks.is_main_process:
             return
         if not path.exists():
-            with replacing(path) as temporary:
-                temporary.write_text(config.to_yaml())
+            write_atomically(path, config.to_yaml())
             return
     except OSError as error:
         raise UserError(f"run_dir={config.run_dir} cannot be written: {error.strerror}; choose another") from error
@@ -198,8 +198,10 @@ def weights_of(folder: Path, epoch: int) -> Path:
 def keep_weights(folder: Path) -> None:
     """Copies the evaluated weights of the newest checkpoint, unless there are some of this epoch."""
     last = last_checkpoint(folder)
-    path = weights_of(folder, read_info(last).epoch) if last else None
-    if path is not None and not path.exists():
+    if last is None:
+        return
+    path = weights_of(folder, read_info(last).epoch)
+    if not path.exists():
         path.parent.mkdir(exist_ok=True)
         with replacing(path) as temporary:
             shutil.copyfile(last / "model.safetensors", temporary)
@@ -207,6 +209,7 @@ def keep_weights(folder: Path) -> None:
 
 def finish_edge(folder: Path, edge: Edge, start: Outcome | None, watch: Watch) -> Outcome:
     """Writes the outcome and the weights of the peak, and removes the others; at zero epochs they are the start's."""
+    assert watch.peak is not None
     epochs, score = watch.peak
     weights = start.weights if start else None
     if epochs > 0:
@@ -214,8 +217,7 @@ def finish_edge(folder: Path, edge: Edge, start: Outcome | None, watch: Watch) -
         with replacing(Path(weights)) as temporary:
             shutil.copyfile(weights_of(folder, epochs), temporary)
     outcome = Outcome(edge, watch.metrics, epochs, score, weights)
-    with replacing(folder / "edge.json") as temporary:
-        temporary.write_text(json.dumps(asdict(outcome), indent=1) + "\n")
+    write_atomically(folder / "edge.json", json.dumps(asdict(outcome), indent=1) + "\n")
     for name in ("weights", "checkpoints"):
         shutil.rmtree(folder / name, ignore_errors=True)
     return outcome
@@ -236,11 +238,9 @@ def conclude(config: PlannedConfig, plan: Plan) -> None:
     if not path:
         raise UserError(f"{folder}: no edge has improved on what it started from; try other learning rates")
     values = {"path": [str(outcome.edge) for outcome in path], "edges": [asdict(o) for o in plan.outcomes]}
-    with replacing(folder / "plan.json") as temporary:
-        temporary.write_text(json.dumps(values, indent=1) + "\n")
+    write_atomically(folder / "plan.json", json.dumps(values, indent=1) + "\n")
     schedule = config.schedule_of([(outcome.edge.end, outcome.epochs) for outcome in path])
-    with replacing(folder / "schedule.yaml") as temporary:
-        temporary.write_text(schedule_yaml(schedule))
+    write_atomically(folder / "schedule.yaml", schedule_yaml(schedule))
     picture = draw_plan(plan, config.plan, path, folder / "plan.png")
     for phase, whole in zip(schedule.phases, schedule.split_phases()):
         log.info("%d epochs: %d frames, learning rate %g", phase.epochs, whole.data.num_segments, phase.learning_rate)

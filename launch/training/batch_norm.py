@@ -1,15 +1,21 @@
 """What BatchNorm does in training: learn, hold still, or count the clips of all ranks."""
 
+from typing import TypeVar
+
 from torch import nn
 
 from launch.training.config import TrainConfig
 
+Net = TypeVar("Net", bound=nn.Module)
 
-def prepare_batch_norm(net: nn.Module, config: TrainConfig) -> nn.Module:
+
+def prepare_batch_norm(net: Net, config: TrainConfig) -> Net:
     """`net` with the BatchNorm that `config` asks for; before its parameters go to an optimizer."""
     for norm in held_norms(net, config.batch_norm):
         norm.requires_grad_(False)
-    return nn.SyncBatchNorm.convert_sync_batchnorm(net) if config.sync_batch_norm else net
+    if config.sync_batch_norm:
+        nn.SyncBatchNorm.convert_sync_batchnorm(net)  # in place
+    return net
 
 
 def set_training_mode(net: nn.Module, config: TrainConfig) -> None:

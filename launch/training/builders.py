@@ -10,7 +10,7 @@ from launch.training.batch_norm import prepare_batch_norm
 from launch.training.checkpoint import find_checkpoint
 from launch.training.config import NEED_LEVELS, Config
 from launch.training.distributed import Ranks
-from model import ModelConfig, VideoNet, build_model
+from model import ModelConfig, Network, VideoNet, build_model
 from pipeline.dataset import open_dataset
 from pipeline.loader import Agree, VideoLoader
 from sharding.dataset import PackedDataset
@@ -19,9 +19,9 @@ from sharding.errors import UserError
 
 def load_splits(config: Config) -> tuple[PackedDataset, PackedDataset | None]:
     """The training split and, if the configuration names one, the validation split, of the same classes."""
-    if config.data.train is None:
-        raise UserError("data.train is not set: give the folder of a packed training split")
     data = config.data
+    if data.train is None:
+        raise UserError("data.train is not set: give the folder of a packed training split")
     train_set = open_dataset(data.train, data.cache_dir, data.cache_bytes)
     val_set = open_dataset(data.val, data.cache_dir, data.cache_bytes) if data.val else None
     if config.model.head in NEED_LEVELS and not train_set.manifest.levels:
@@ -61,7 +61,7 @@ def build_loaders(
     return loader, VideoLoader(val_set, config.data, training=False, **shared) if val_set is not None else None
 
 
-def build_network(config: Config) -> nn.Module:
+def build_network(config: Config) -> Network:
     """The network in its initial state."""
     torch.manual_seed(config.train.seed)
     try:

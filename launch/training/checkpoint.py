@@ -12,17 +12,20 @@ RUN/checkpoints/last, best    text files with a folder's name
 import json
 import platform
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from launch.training.config import Config, load_config
-from model import build_model
+from model import Network, build_model
 from sharding.errors import UserError
+from sharding.files import write_atomically
 
 FORMAT_VERSION = 1
 
@@ -37,7 +40,7 @@ class CheckpointInfo:
     """Whole epochs taken."""
     classes: tuple[str, ...]
     """Class names; the place is the class id."""
-    packing: dict
+    packing: Mapping[str, Any]
     """The packing settings of the training split: what a video goes through before the network sees it."""
     train_fingerprint: str
     """Which packed data it was trained on."""
@@ -72,9 +75,7 @@ def _write_tensors(net: nn.Module, path: Path) -> None:
 
 def write_info(folder: Path, info: CheckpointInfo) -> None:
     """Writes checkpoint.json."""
-    temporary = folder / ".checkpoint.json"
-    temporary.write_text(json.dumps(asdict(info), indent=1) + "\n")
-    temporary.replace(folder / "checkpoint.json")
+    write_atomically(folder / "checkpoint.json", json.dumps(asdict(info), indent=1) + "\n")
 
 
 def read_info(folder: Path) -> CheckpointInfo:
@@ -94,9 +95,7 @@ def read_info(folder: Path) -> CheckpointInfo:
 
 def point(folder: Path, pointer: str, name: str) -> None:
     """Lets `pointer` ("last" or "best") name the checkpoint `name`."""
-    temporary = folder / f".{pointer}"
-    temporary.write_text(name + "\n")
-    temporary.replace(folder / pointer)
+    write_atomically(folder / pointer, name + "\n")
 
 
 def pointed(folder: Path, pointer: str) -> str | None:
@@ -132,7 +131,7 @@ def find_checkpoint(path: Path | str) -> Path:
     return folder / name
 
 
-def load_checkpoint(path: Path | str) -> tuple[nn.Module, CheckpointInfo, Config]:
+def load_checkpoint(path: Path | str) -> tuple[Network, CheckpointInfo, Config]:
     """The trained network, in eval mode on the CPU, with its description and configuration; nothing is unpickled.
 
     Raises:

@@ -4,6 +4,8 @@ configuration of each."""
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from sharding.errors import check_minimum
+
 
 @dataclass(frozen=True)
 class ClipConfig:
@@ -42,5 +44,4 @@ class PhaseConfig(ClipConfig):
     """Epochs of this phase."""
 
     def __post_init__(self) -> None:
-        if self.epochs < 1:
-            raise ValueError(f"phases: epochs={self.epochs}: use 1 or more")
+        check_minimum(self, 1, "epochs", prefix="phases: ")

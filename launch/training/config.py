@@ -8,7 +8,7 @@ import sys
 from dataclasses import asdict, dataclass, field, replace
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 
@@ -17,7 +17,7 @@ from model import ModelConfig
 from pipeline.config import DataConfig
 from pipeline.dataset import is_remote, read_manifest
 from sharding.cli import CommandLine
-from sharding.errors import UserError
+from sharding.errors import UserError, check_minimum
 
 NEED_LEVELS = ("pathways", "integration", "cross_encoder")  # heads that are made of levels of labels
 
@@ -69,19 +69,13 @@ class TrainConfig:
     how."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "log_every_steps", "keep_checkpoints"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"train.{name}={getattr(self, name)}: use 1 or more")
+        check_minimum(self, 1, "epochs", "batch_size", "log_every_steps", "keep_checkpoints", prefix="train.")
         if self.micro_batch_size is not None and not 1 <= self.micro_batch_size <= self.batch_size:
             raise ValueError(f"train.micro_batch_size={self.micro_batch_size}: use 1 to train.batch_size")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"train.seed={self.seed}: use 0 <= seed < 2**63")
-        for name in ("save_every_steps", "mixup", "cutmix"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"train.{name}={getattr(self, name)}: use 0 or more")
-        for name in ("timeout_seconds", "heartbeat_timeout_seconds"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"train.{name}={getattr(self, name)}: use 1 or more")
+        check_minimum(self, 0, "save_every_steps", "mixup", "cutmix", prefix="train.")
+        check_minimum(self, 1, "timeout_seconds", "heartbeat_timeout_seconds", prefix="train.")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"train.ema_decay={self.ema_decay}: use 0 <= ema_decay < 1")
         if self.sync_batch_norm and self.batch_norm == "frozen":
@@ -120,8 +114,7 @@ class SecondMomentConfig:
             raise ValueError(f"optimizer.second_moment.exponent={self.exponent}: use 0 <= exponent <= 1")
         if not 0 <= self.decay < 1:
             raise ValueError(f"optimizer.second_moment.decay={self.decay}: use 0 <= decay < 1")
-        if self.epsilon < 0:
-            raise ValueError(f"optimizer.second_moment.epsilon={self.epsilon}: use 0 or more")
+        check_minimum(self, 0, "epsilon", prefix="optimizer.second_moment.")
 
 
 @dataclass(frozen=True)
@@ -151,9 +144,8 @@ class OptimizerConfig:
     """Gradients are scaled down to this total 2-norm; 0 leaves them alone."""
 
     def __post_init__(self) -> None:
-        for name in ("learning_rate", "reference_batch_size", "momentum", "weight_decay", "clip_norm"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"optimizer.{name}={getattr(self, name)}: use 0 or more")
+        names = ("learning_rate", "reference_batch_size", "momentum", "weight_decay", "clip_norm")
+        check_minimum(self, 0, *names, prefix="optimizer.")
         if not self.momentum < 1:
             raise ValueError(f"optimizer.momentum={self.momentum}: use 0 <= momentum < 1")
         if self.nesterov and self.name == "second_moment":
@@ -181,8 +173,7 @@ class ScheduleConfig:
     def __post_init__(self) -> None:
         if list(self.milestones) != sorted(set(self.milestones)) or min(self.milestones, default=1) < 1:
             raise ValueError(f"schedule.milestones={list(self.milestones)}: use rising epochs from 1 on")
-        if self.warmup_epochs < 0:
-            raise ValueError(f"schedule.warmup_epochs={self.warmup_epochs}: use 0 or more")
+        check_minimum(self, 0, "warmup_epochs", prefix="schedule.")
 
 
 @dataclass(frozen=True)
@@ -266,7 +257,10 @@ class Config:
         return yaml.safe_dump(asdict(self), sort_keys=False)
 
 
-def parse_config(prog: str, arguments: list[str] | None = None, kind: type[Config] = Config) -> Config:
+Kind = TypeVar("Kind", bound=Config)
+
+
+def parse_config(prog: str, arguments: list[str] | None = None, kind: type[Kind] = Config) -> Kind:
     """Reads --config FILE and --section.key=value options of a `kind` of configuration.
 
     `model.num_segments` is `data.num_segments`, `model.num_classes` the number of classes of `data.train`, and
@@ -325,7 +319,7 @@ def load_config(path: Path, kind: type[Config] = Config) -> Config:
         raise UserError(f"{path}: not a resolved configuration: {' '.join(str(error).split())}") from error
 
 
-def _instantiate(parser: CommandLine, namespace, kind: type[Config]) -> Config:
+def _instantiate(parser: CommandLine, namespace, kind: type[Kind]) -> Kind:
     try:
         values = parser.instantiate(namespace)
         return kind(**{name: getattr(values, name) for name in kind.__dataclass_fields__})
@@ -335,12 +329,12 @@ def _instantiate(parser: CommandLine, namespace, kind: type[Config]) -> Config:
 
 def _count_classes(train: str | None) -> int:
     """Classes of the dataset at `train`; the default where there is none yet, as for a config only printed."""
-    return len(read_manifest(train).classes) if _is_there(train) else ModelConfig.num_classes
+    return len(read_manifest(train).classes) if train and _is_there(train) else ModelConfig.num_classes
 
 
 def _read_levels(train: str | None) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    return tuple(read_manifest(train).levels.items()) if _is_there(train) else ModelConfig.levels
+    return tuple(read_manifest(train).levels.items()) if train and _is_there(train) else ModelConfig.levels
 
 
-def _is_there(train: str | None) -> bool:
-    return bool(train) and (is_remote(train) or (Path(train) / "manifest.json").exists())
+def _is_there(train: str) -> bool:
+    return is_remote(train) or (Path(train) / "manifest.json").exists()

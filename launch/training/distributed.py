@@ -38,7 +38,14 @@ def expected_world_size() -> int:
 @cache
 def _host_group() -> dist.ProcessGroup | None:
     """Over which the processes talk about what does not lie on their devices; None is the default group."""
-    return None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
+    return None if dist.get_backend() == "gloo" else new_group()
+
+
+def new_group() -> dist.ProcessGroup:
+    """A group of all ranks that talks over the processors' memories; to be called by all of them together."""
+    group = dist.new_group(backend="gloo")
+    assert isinstance(group, dist.ProcessGroup)  # an int only for a rank that is not in it
+    return group
 
 
 def barrier() -> None:
@@ -87,7 +94,7 @@ class Agreement:
     """
 
     def __init__(self):
-        self._group = dist.new_group(backend="gloo")
+        self._group = new_group()
 
     def __call__(self, sample_ids: list[int]) -> list[int]:
         count = torch.tensor([len(sample_ids)])

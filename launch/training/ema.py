@@ -1,11 +1,13 @@
 """The exponential moving average of a network's weights and buffers, for evaluation and for model.safetensors."""
 
 from pathlib import Path
+from typing import cast
 
 import torch
 from safetensors.torch import load_file
-from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from model import Network
 
 
 class WeightEma:
@@ -14,7 +16,7 @@ class WeightEma:
     The first step's network is where it begins. Made before `net` is given to an engine, whose hooks it must not copy.
     """
 
-    def __init__(self, net: nn.Module, decay: float, device: torch.device):
+    def __init__(self, net: Network, decay: float, device: torch.device):
         self._net = net
         self._averaged = None
         if decay:
@@ -22,9 +24,14 @@ class WeightEma:
             self._averaged.requires_grad_(False)
 
     @property
-    def module(self) -> nn.Module:
+    def module(self) -> Network:
         """The network to evaluate and to keep."""
-        return self._net if self._averaged is None else self._averaged.module
+        return self._net if self._averaged is None else cast(Network, self._averaged.module)
+
+    @property
+    def raw(self) -> Network | None:
+        """The network that is trained, where `module` is an average of it."""
+        return None if self._averaged is None else self._net
 
     @torch.no_grad()
     def update(self) -> None:

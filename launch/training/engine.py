@@ -9,6 +9,7 @@ import sys
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from launch.training.distributed import Ranks, _host_group, any_rank, barrier, sum_over_ranks
 from launch.training.optimizers import build_optimizer, parameter_groups
@@ -151,7 +152,7 @@ def build_engine(config: Config, net: nn.Module, options: dict, ranks: Ranks) ->
     learning_rate = config.optimizer.scaled_learning_rate(config.train.batch_size)
     optimizer = build_optimizer(config.optimizer, parameter_groups(net, config.optimizer), learning_rate)
     # DeepSpeed shares parameters as flat memory and refuses channels-last ones; ZeRO 1 and 2 keep them flat for good.
-    net.to(ranks.device, memory_format=torch.contiguous_format)
+    net.to(ranks.device).to(memory_format=torch.contiguous_format)
     engine, *_ = deepspeed.initialize(model=net, optimizer=optimizer, config=options)
     if config.train.zero_stage == 0:
         to_channels_last(net)
@@ -162,7 +163,8 @@ def build_engine(config: Config, net: nn.Module, options: dict, ranks: Ranks) ->
 
 def set_learning_rate(engine: Engine, learning_rate: float) -> None:
     """Sets the learning rate of the next optimizer step, times each group's own factor."""
-    for group in engine.optimizer.param_groups:
+    optimizer: Any = engine.optimizer  # torch's, or DeepSpeed's around it
+    for group in optimizer.param_groups:
         group["lr"] = learning_rate * group["learning_rate_factor"]
 
 
@@ -206,10 +208,11 @@ def save_engine(engine: Engine, folder: Path, name: str, state: dict) -> None:
 def load_engine(engine: Engine, folder: Path, name: str) -> dict:
     """Loads what `save_engine` wrote, on all ranks, and returns its `state`."""
     path, state = engine.load_checkpoint(str(folder), tag=name)
-    if path is None:
+    if path is None or state is None:
         raise UserError(f"{folder / name}: DeepSpeed finds no checkpoint there")
     if state.get("loss_scale"):
-        engine.torch_autocast_z0_gradscaler.load_state_dict(state["loss_scale"])
+        scaler: Any = engine.torch_autocast_z0_gradscaler
+        scaler.load_state_dict(state["loss_scale"])
     return state
 
 

@@ -5,11 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from launch.training.forward import compute_level_logits
+from model import Network
 from pipeline.loader import VideoBatch
 
 
@@ -75,7 +75,7 @@ def mean_class_accuracy(confusion: torch.Tensor) -> float:
 
 
 def compute_scores(
-    net: nn.Module, batch: VideoBatch, precision: str, given_levels: tuple[str, ...] = ()
+    net: Network, batch: VideoBatch, precision: str, given_levels: tuple[str, ...] = ()
 ) -> dict[str, torch.Tensor]:
     """Probabilities (B, classes of the level) float32 of the samples of a batch, the mean of those of their views: on
     each coarser level that the network predicts, and under "" of the classes."""
@@ -87,7 +87,7 @@ def compute_scores(
 
 
 def evaluate(
-    net: nn.Module,
+    net: Network,
     batches: Iterable[VideoBatch],
     num_classes: int,
     precision: str,

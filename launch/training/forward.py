@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from model import Network
+
 
 def compute_logits(net: nn.Module, clips: torch.Tensor, precision: str) -> torch.Tensor:
     """Logits (B, num_classes) float32 of clips (B, T, 3, H, W), in the arithmetic the network was trained in."""
@@ -14,7 +16,7 @@ def compute_logits(net: nn.Module, clips: torch.Tensor, precision: str) -> torch
 
 
 def compute_level_logits(
-    net: nn.Module, clips: torch.Tensor, precision: str, given: Sequence[torch.Tensor] = ()
+    net: Network, clips: torch.Tensor, precision: str, given: Sequence[torch.Tensor] = ()
 ) -> dict[str, torch.Tensor]:
     """Logits (B, classes of the level) float32 on each coarser level that the network predicts, and under "" those of
     the classes; `given` are the true labels (B,) of levels that it may be told."""

@@ -16,6 +16,7 @@ from contextlib import suppress
 from datetime import timedelta
 
 import torch.distributed as dist
+from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]  # documented, not in __all__
 
 from launch.training.distributed import Ranks
 
@@ -44,7 +45,7 @@ class Heartbeat:
             # A connection of its own: the process group's may be held for long by a wait for other ranks.
             address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
             timeout = timedelta(seconds=heartbeat_timeout_seconds)
-            self._store = dist.TCPStore(address, port, is_master=False, wait_for_workers=False, timeout=timeout)
+            self._store = TCPStore(address, port, is_master=False, wait_for_workers=False, timeout=timeout)
             self._sign(0)
             self._thread = threading.Thread(target=self._watch, name="heartbeat", daemon=True)
             self._thread.start()

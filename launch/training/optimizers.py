@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from functools import partial
 
+# The operations over lists of tensors that torch's own optimizers are made of; torch declares them private.
+# pyright: reportPrivateImportUsage=false
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -29,7 +31,7 @@ class _GroupwiseOptimizer(Optimizer):
             params = [parameter for parameter in group["params"] if parameter.grad is not None]
             grads = [parameter.grad for parameter in params]
             if params and group["weight_decay"]:
-                grads = torch._foreach_add(grads, params, alpha=group["weight_decay"])
+                grads = list(torch._foreach_add(grads, params, alpha=group["weight_decay"]))
             if params:
                 self._step_group(group, params, grads)
         return value

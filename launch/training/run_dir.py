@@ -98,7 +98,7 @@ class PhaseEnd(NamedTuple):
 
 def take_weights(net: nn.Module, run_dir: Path) -> None:
     """Takes the weights that were trained last into a network around which no engine was built yet."""
-    last = last_checkpoint(run_dir)
+    last = _last_of_phase(run_dir)
     raw = last / "model_raw.safetensors"
     net.load_state_dict(load_file(raw if raw.exists() else last / "model.safetensors"))
 
@@ -107,7 +107,13 @@ def begin_phase(before: PhaseEnd, run_dir: Path, engine: Engine, loader: VideoLo
     """Goes on counting where the phase before ended, with clips and an optimizer of its own."""
     loader.epoch, loader.excluded = before.loader["epoch"], tuple(before.loader["excluded"])
     engine.global_steps = before.steps
-    average.load(last_checkpoint(run_dir) / "model.safetensors", before.steps)
+    average.load(_last_of_phase(run_dir) / "model.safetensors", before.steps)
+
+
+def _last_of_phase(run_dir: Path) -> Path:
+    last = last_checkpoint(run_dir)
+    assert last is not None  # a phase ends with one
+    return last
 
 
 def save_run(
@@ -129,8 +135,7 @@ def save_run(
     barrier()
     save_engine(engine, folder, temporary.name, {"loader": loader.state_dict()})
     if ranks.is_main_process:
-        raw = engine.module if average.module is not engine.module else None
-        write_checkpoint(temporary, average.module, info, config, raw)
+        write_checkpoint(temporary, average.module, info, config, average.raw)
     barrier()
     if ranks.is_main_process:
         shutil.rmtree(folder / name, ignore_errors=True)
@@ -146,6 +151,7 @@ def record_evaluation(run_dir: Path, metrics: dict[str, float], ranks: Ranks) ->
         return
     folder = run_dir / "checkpoints"
     last, best = pointed(folder, "last"), pointed(folder, "best")
+    assert last is not None  # what was evaluated was saved
     # Without figures it will be evaluated again, so they come last.
     if best is None or metrics["top1"] >= read_info(folder / best).metrics.get("top1", 0.0):
         point(folder, "best", last)

@@ -6,12 +6,13 @@ import logging
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 from uuid import uuid4
 
 from torch.utils.tensorboard import SummaryWriter
 
 from sharding.errors import UserError
+from sharding.files import write_atomically
 
 
 def start_logging(run_dir: Path, rank: int) -> None:
@@ -42,21 +43,21 @@ class RunLog:
     """
 
     def __init__(self, run_dir: Path, rank: int, step: int, wandb_config: dict | None = None):
-        self._file = self._writer = self._wandb = None
+        self._file: TextIO | None = None
+        self._writer: SummaryWriter | None = None
+        self._wandb: Any = None
         if rank != 0:
             return
         path = run_dir / "metrics.jsonl"
         kept = [line for line in read_metrics(run_dir) if line["step"] <= step]
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        temporary.replace(path)
+        write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept))
         self._file = path.open("a", buffering=1)
         self._writer = SummaryWriter(run_dir / "tensorboard", purge_step=step + 1)
         if wandb_config is not None:
             self._wandb = _start_wandb(run_dir, wandb_config)
 
     def write(self, kind: str, step: int, **figures: float) -> None:
-        if self._file is None:
+        if self._file is None or self._writer is None:
             return
         self._file.write(json.dumps({"kind": kind, "step": step, "seconds": round(time.time(), 3), **figures}) + "\n")
         for name, value in figures.items():
@@ -65,7 +66,7 @@ class RunLog:
             self._wandb.log({f"{kind}/{name}": value for name, value in figures.items()}, step=step)
 
     def close(self) -> None:
-        if self._file is not None:
+        if self._file is not None and self._writer is not None:
             self._file.close()
             self._writer.close()
         if self._wandb is not None:

@@ -55,7 +55,7 @@ class Trainer:
         micro_batch_size, agree = options["train_micro_batch_size_per_gpu"], Agreement()
         with errors_on_all_ranks(ranks):
             self.loader, self.val_loader = build_loaders(config, ranks, micro_batch_size, train_set, val_set, agree)
-            net = build_network(config)
+            net = self.net = build_network(config)
         if before is not None:
             take_weights(net, self.run_dir)
         self.average = WeightEma(net, train.ema_decay, ranks.device)
@@ -79,7 +79,7 @@ class Trainer:
     def train(self, enough: Callable[[], bool] = lambda: False) -> bool:
         """Until the last epoch, or until it is `enough`, which is asked before each, or until a signal asks to leave:
         then all is saved, and it returns False."""
-        log.info("%s", describe_run(self.config, self.ranks, self.engine.module, self.loader))
+        log.info("%s", describe_run(self.config, self.ranks, self.net, self.loader))
         if self.evaluation_due:
             self.evaluate()
         while not enough() and self.loader.epoch < self.config.train.epochs:
@@ -127,10 +127,9 @@ class Trainer:
 
     def train_step(self, batch: VideoBatch) -> dict[str, torch.Tensor]:
         """Forward, backward and, once the batch is complete, the optimizer's step; returns the losses."""
-        engine = self.engine
+        engine, net = self.engine, self.net
         seed_step(engine, self.config.train.seed, self.ranks.rank)
         clips, labels = self.mix(batch.clips, batch.labels)
-        net = engine.module
         outputs = engine(clips, *batch.labels_of(net.given_levels).values(), with_losses=True)
         level_labels = batch.labels_of(net.level_names)
         losses = training_losses(outputs, labels, self.config.loss, net.synthesizer_names, level_labels)
@@ -173,9 +172,9 @@ class Trainer:
 
     def save(self) -> None:
         """A checkpoint of this moment, with statistics of BatchNorm that agree over the ranks."""
-        for net in dict.fromkeys((self.engine.module, self.average.module)):
+        for net in dict.fromkeys((self.net, self.average.module)):
             average_buffers(net, self.ranks.world_size)
-        if not is_finite(self.engine.module, self.ranks):
+        if not is_finite(self.net, self.ranks):
             raise DivergedError(f"weights are not finite after step {self.step}")
         info = CheckpointInfo(
             step=self.step,

@@ -13,14 +13,14 @@ from launch.inference.predictor import open_loader
 from launch.training.checkpoint import CheckpointInfo
 from launch.training.config import Config
 from launch.visualization.plots import draw_heat
-from model.resnet import VideoResNet
+from model import Network, VideoResNet
 from pipeline.dali_graph import PIXEL_MEAN, PIXEL_STD
 from pipeline.plan import plan_clip
 from sharding.errors import UserError
 
 
 def draw_gradcam(
-    net: VideoResNet,
+    net: Network,
     info: CheckpointInfo,
     config: Config,
     video: Path,
@@ -68,7 +68,9 @@ def compute_gradcam(net: VideoResNet, clips: torch.Tensor, target: int, stage: s
     layer: nn.Module = net.synthesizers[stage] if stage in net.synthesizers else getattr(net, stage)
     # Feature maps are those of folded frames (B * T, C, h, w), and so are the maps; where a stem strides over time each
     # stands for several frames.
-    maps = LayerGradCam(net, layer).attribute(clips, target=target, relu_attributions=True).detach()
+    maps = LayerGradCam(net, layer).attribute(clips, target=target, relu_attributions=True)
+    assert isinstance(maps, torch.Tensor)  # one layer, one output
+    maps = maps.detach()
     maps = maps.repeat_interleave(clips.shape[0] * clips.shape[1] // len(maps), dim=0)
     maps = F.interpolate(maps, clips.shape[-2:], mode="bilinear").unflatten(0, clips.shape[:2])[:, :, 0]
     return maps / maps.amax((1, 2, 3), keepdim=True).clamp(min=1e-12)

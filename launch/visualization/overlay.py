@@ -111,7 +111,7 @@ class _Stamp:
         picture[self.window] = (picture[self.window] * self.rest + self.light) // 255
 
 
-def _shorten(name: str, font: ImageFont.FreeTypeFont, room: float) -> str:
+def _shorten(name: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, room: float) -> str:
     """`name`, cut to `room` pixels and ended by dots if it is longer."""
     if font.getlength(name) <= room:
         return name

@@ -75,10 +75,11 @@ def kernel_names(config: SynthesizerConfig) -> tuple[list[str], list[str]]:
     """
     spatial, temporal = config.receptive_field.split("x")[0], config.receptive_field.split("x")[2]
     pooling = {"max": "M-3", "avg": "A-3", "none": "I"}[config.pooling]
-    return tuple(
+    in_space, in_time = (
         [f"{domain}-{kind}" for kind in ("I", "C-3", f"C-{largest}", pooling)]
         for domain, largest in (("S", spatial), ("T", temporal))
     )
+    return in_space, in_time
 
 
 def draw_synthesizers(

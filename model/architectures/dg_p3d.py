@@ -104,11 +104,12 @@ class DGP3DBottleneck(Bottleneck):
             nn.init.dirac_(temporal.conv.weight)
         else:
             nn.init.zeros_(temporal.conv.weight)
-        self.kind = kind
+        self.kind, spatial = kind, self.conv2
         if kind == "C":
             self.conv_t = temporal
         else:
-            self.conv2 = SpatioTemporalConv(self.conv2, temporal, kind)
+            assert isinstance(spatial, nn.Conv2d)
+            self.conv2 = SpatioTemporalConv(spatial, temporal, kind)
         self.context = GlobalContext(self.out_channels, place.num_segments)
 
     def middle(self, x: Tensor) -> Tensor:
@@ -148,6 +149,8 @@ class DualHead(nn.Module):
 
 class DGP3D(VideoResNet):
     """The network: its features are layer3's, and its head both that follow."""
+
+    layer4: nn.Sequential
 
     def __init__(
         self, depth: int, num_classes: int, num_segments: int, dropout: float, block: Callable[[BlockSpec], Block]
@@ -192,6 +195,7 @@ def _build_dual(
     frames = num_frames // pooled
     layer4, index = nn.Sequential(), sum(LAYERS[depth][:3])
     for position in range(LAYERS[depth][3]):
-        layer4.append(block(BlockSpec(channels, 512, 1, frames, 4, position, index + position)))
-        channels = layer4[-1].out_channels
+        made = block(BlockSpec(channels, 512, 1, frames, 4, position, index + position))
+        layer4.append(made)
+        channels = made.out_channels
     return DualHead(layer4, pooled, frames, classifier(channels, num_classes))

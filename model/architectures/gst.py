@@ -24,12 +24,12 @@ class SplitConv(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, stride: int, num_segments: int) -> None:
         super().__init__()
         self.num_segments = num_segments
-        self.half, quarter = in_channels // 2, out_channels // 4
-        self.spatial = conv(self.half, out_channels - quarter, 3, stride)
-        self.temporal = conv(in_channels - self.half, 3 * quarter, 3, stride)
+        self.in_space, quarter = in_channels // 2, out_channels // 4
+        self.spatial = conv(self.in_space, out_channels - quarter, 3, stride)
+        self.temporal = conv(in_channels - self.in_space, 3 * quarter, 3, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        spatial, temporal = x[:, : self.half], x[:, self.half :]
+        spatial, temporal = x[:, : self.in_space], x[:, self.in_space :]
         to_next, to_this, to_previous = as_frames(self.temporal(temporal), self.num_segments).chunk(3, dim=-1)
         temporal = fold(previous_frame(to_next) + to_this + next_frame(to_previous))
         return torch.cat([self.spatial(spatial), temporal], dim=1)

@@ -7,13 +7,13 @@ the clip's ends; the shortcut sees the input as it is. ResNet-101 shifts in ever
 import torch
 from torch import Tensor
 
-from model.resnet import BasicBlock, BlockSpec, Bottleneck
+from model.resnet import BasicBlock, Block, BlockSpec, Bottleneck
 from model.temporal import as_frames, fold, next_frame, previous_frame
 
 FRACTION = 8
 
 
-class _Shift:
+class _Shift(Block):
     """Mixed into a residual block: shifts what its residual branch sees."""
 
     def __init__(self, place: BlockSpec) -> None:

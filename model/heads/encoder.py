@@ -99,6 +99,7 @@ class CrossEncoderResNet(EncoderResNet):
     """
 
     added = ("synthesizers", "encoder", "coarse")
+    encoder: FrameTextEncoder
 
     def __init__(self, config: ModelConfig, block: Callable[[BlockSpec], Block] | None) -> None:
         super().__init__(config, block)

@@ -96,14 +96,15 @@ class IntegrationNet(PathwayNet):
 
     def classify(self, clips: Tensor) -> list[Tensor]:
         with torch.no_grad():
-            features = [self._features(pathway, clips[:, f]) for pathway, f in zip(self.pathways, self.frames)]
+            features = [_features(pathway, clips[:, frames]) for pathway, frames in zip(self.pathways, self.frames)]
         hidden = [layer(feature) for layer, feature in zip(self.hidden, features)]
         return [
             classify(torch.cat([hidden[level] for level in seen], dim=1))
             for classify, seen in zip(self.classifiers, self.seen)
         ]
 
-    @staticmethod
-    def _features(pathway: VideoResNet, clips: Tensor) -> Tensor:
-        """(B, channels): the mean over space and frames."""
-        return pathway.forward_features(clips).mean((2, 3)).unflatten(0, (-1, pathway.num_segments)).mean(1)
+
+def _features(pathway: nn.Module, clips: Tensor) -> Tensor:
+    """(B, channels): the mean over space and frames."""
+    assert isinstance(pathway, VideoResNet)
+    return pathway.forward_features(clips).mean((2, 3)).unflatten(0, (-1, pathway.num_segments)).mean(1)

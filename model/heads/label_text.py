@@ -24,6 +24,8 @@ def split_words(text: str) -> list[str]:
 class LabelText(nn.Module):
     """The words of each class name as tokens; every word and every place in a name is learned."""
 
+    word_ids: Tensor
+
     def __init__(self, classes: tuple[str, ...], text_width: int, width: int) -> None:
         super().__init__()
         names = [split_words(name) for name in classes]

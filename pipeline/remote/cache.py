@@ -7,7 +7,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +16,14 @@ from pipeline.remote.eviction import (
     find_entries,
     is_recorded,
     lock_of,
-    locked,
     partial_of,
     record_use,
     record_whole,
 )
 from pipeline.remote.prefetch import PrefetchWindow, peak_bytes
-from pipeline.remote.transport import RemoteError, RemoteFolder, hash_file
+from pipeline.remote.transport import RemoteError, RemoteFolder
 from sharding.errors import UserError
+from sharding.files import file_sha256, locked
 from sharding.manifest import Shard
 
 logger = logging.getLogger(__name__)
@@ -155,7 +154,7 @@ class ShardCache:
         asked, path = time.monotonic(), self._paths[shard]
         with self._cache_errors(shard), locked(lock_of(path)):
             failed, error = self._failed.get(shard, (0.0, None))
-            if failed > asked:  # while this thread waited for the lock
+            if error is not None and failed > asked:  # while this thread waited for the lock
                 raise type(error)(str(error))
             self._make_whole(shard, ahead=False)
             return os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # while it is locked it is not removed
@@ -201,10 +200,7 @@ class ShardCache:
         if num_bytes == expected.bytes:
             if is_recorded(path, expected):
                 return True
-            hashed = sha256()
-            with path.open("rb") as file:
-                hash_file(file, hashed)
-            if hashed.hexdigest() == expected.sha256:
+            if file_sha256(path) == expected.sha256:
                 record_whole(path, expected)
                 return True
         path.unlink()

@@ -11,15 +11,15 @@ keeps an open file whole although its name is removed, so any shard may be remov
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import re
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from sharding.files import locked, write_atomically
 from sharding.manifest import Shard
 
 _FOLDER = re.compile("[0-9a-f]{64}")
@@ -91,21 +91,6 @@ def evict(root: Path, num_bytes: int, max_bytes: int, keep: Collection[Path], *,
     return excess <= 0
 
 
-@contextlib.contextmanager
-def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Holds the lock that a file stands for against all processes and threads; tells whether it was to be had."""
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            had = True
-        except BlockingIOError:
-            had = False
-        yield had
-    finally:
-        os.close(file)
-
-
 def record_use(path: Path) -> None:
     """Makes now the last use of a shard."""
     now = time.time_ns()
@@ -115,10 +100,7 @@ def record_use(path: Path) -> None:
 
 def record_whole(path: Path, shard: Shard) -> None:
     """Records that a file was found to be the shard, until it changes."""
-    record = record_of(path)
-    new = record.with_name(record.name + ".new")
-    new.write_text(json.dumps(_state(path, shard)))
-    new.replace(record)
+    write_atomically(record_of(path), json.dumps(_state(path, shard)))
 
 
 def is_recorded(path: Path, shard: Shard) -> bool:

@@ -11,13 +11,14 @@ import random
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit, urlunsplit
 
 from sharding.errors import UserError
+from sharding.files import hash_rest
 
 logger = logging.getLogger(__name__)
 
@@ -135,8 +136,8 @@ class RemoteFolder:
             RemoteError: it could not be had.
             OSError: of `file` itself.
         """
-        hashed = sha256()
-        position = hash_file(file, hashed)
+        file.seek(0)
+        hashed, position = hash_rest(file), file.tell()
         if num_bytes is not None and position > num_bytes:
             hashed, position = _empty(file), 0
         farthest, failures, damaged = position, 0, 0
@@ -207,7 +208,7 @@ class RemoteFolder:
                 blocks.close()
                 return
 
-    def _streamed(self, path: str, start: int, end: int | None) -> Iterator[tuple[int, bytes]]:
+    def _streamed(self, path: str, start: int, end: int | None) -> Generator[tuple[int, bytes], None, None]:
         """One request for the rest of the file, read as it comes: needs no range requests where nothing breaks."""
         headers = {"Range": f"bytes={start}-"} if start else {}
         # A size is given so that fsspec does not ask for it; with block_size=0 it means nothing else.
@@ -220,11 +221,11 @@ class RemoteFolder:
                 yield offset, block
                 offset += len(block)
 
-    def _ranges(self, path: str, start: int, end: int | None) -> Iterator[tuple[int, bytes]]:
+    def _ranges(self, path: str, start: int, end: int | None) -> Generator[tuple[int, bytes], None, None]:
         """A request for each block of the file."""
-        end = self._filesystem.size(path) if end is None else end
-        for offset in range(start, end, _BLOCK_BYTES):
-            stop = min(offset + _BLOCK_BYTES, end)
+        length: int = self._filesystem.size(path) if end is None else end
+        for offset in range(start, length, _BLOCK_BYTES):
+            stop = min(offset + _BLOCK_BYTES, length)
             block = self._filesystem.cat_file(path, start=offset, end=stop)
             yield offset, block
             if len(block) < stop - offset:
@@ -310,7 +311,7 @@ def _status_of(error: BaseException) -> int:
     answer = getattr(error.__cause__, "response", None)  # botocore, below s3fs
     if isinstance(answer, dict):
         return int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    status = getattr(error, "status", None) or getattr(error, "code", None)  # aiohttp; gcsfs
+    status: Any = getattr(error, "status", None) or getattr(error, "code", None)  # aiohttp; gcsfs
     return int(status) if str(status).isdecimal() else 0
 
 
@@ -318,14 +319,6 @@ def _shown(url: str) -> str:
     """A URL without a password or a token in it."""
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-
-
-def hash_file(file: BinaryIO, hashed: Any) -> int:
-    """Hashes a file from its beginning and leaves it at its end, which is returned."""
-    file.seek(0)
-    while block := file.read(_BLOCK_BYTES):
-        hashed.update(block)
-    return file.tell()
 
 
 def _empty(file: BinaryIO) -> Any:

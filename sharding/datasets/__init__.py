@@ -57,7 +57,7 @@ def find_reader(dataset: str) -> Reader:
         raise UserError(
             f"--dataset {dataset}: {error}; install it, or put its folder on the Python path: export PYTHONPATH=FOLDER"
         ) from error
-    reader = getattr(imported, name, None)
+    reader: Reader | None = getattr(imported, name, None)
     if not callable(reader):
         raise UserError(f"--dataset {dataset}: no function {name} in {getattr(imported, '__file__', module)}")
     return reader

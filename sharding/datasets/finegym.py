@@ -101,7 +101,7 @@ def _read_categories(annotations: Sequence[Path]) -> _Categories:
     set_names = _read_set_names(set_files[0]) if set_files else {}
     rest = [path for path in annotations if path not in set_files]
     path = choose_file(rest, ["categories"], "the names of the elements")
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for where, parts in _matches(path, _ELEMENT, "Clabel: 0; set: 1; Glabel: 4; (VT) NAME"):
         if int(parts[1]) != len(rows) or parts[4] not in EVENTS:
             raise UserError(

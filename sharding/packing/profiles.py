@@ -14,7 +14,7 @@ from sharding.records import VideoRecord
 from sharding.video.decode import VideoInfo
 from sharding.video.encode import EncodedVideo, FrameChoice, choose_frames, encode_h264, encode_jpegs, offsets_array
 from sharding.video.packets import index_packets
-from sharding.video.source import FrameFolder, VideoFile, is_folder, open_jpeg, open_source
+from sharding.video.source import FrameFolder, VideoFile, is_folder, open_jpeg, open_video_file
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def copy_sample(path: Path, record: VideoRecord, settings: ProfileSettings, targ
         sample = _join_jpegs(path, _choice(record, None, None), settings.decode_check, target)
         reason = "frames of several sizes or kinds" if sample is None else ""
     else:
-        with open_source(path) as source:
+        with open_video_file(path) as source:
             reason, num_frames, size = _inspect(source, record, settings.decode_check)
             info = source.info
         sample = EncodedSample(

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from sharding.errors import MediaError
+from sharding.memory import used_memory
 from sharding.packing.profiles import EncodedSample, ProfileSettings, encode_sample
 from sharding.records import VideoRecord
 
@@ -74,7 +75,7 @@ class Sandbox:
         self._busy = False
         """Whether a request was sent whose reply was not read."""
 
-    def encode_all(self, requests: Iterable[Request]) -> Iterator[EncodedSample | MediaError]:
+    def encode_all(self, requests: Iterable[Request]) -> Generator[EncodedSample | MediaError, None, None]:
         """The outcome of each request, in order. While the caller works on one, the next is being encoded.
 
         Raises OSError if the disk is full.
@@ -103,9 +104,11 @@ class Sandbox:
             if self._process is None:
                 command = [sys.executable, "-m", "sharding.packing.sandbox", str(self.limits.memory_bytes)]
                 self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            requests = self._process.stdin
+            assert requests is not None
             try:
-                self._process.stdin.write(request.to_json().encode() + b"\n")
-                self._process.stdin.flush()
+                requests.write(request.to_json().encode() + b"\n")
+                requests.flush()
                 self._busy = True
                 break
             except BrokenPipeError:  # it died after its last reply
@@ -141,6 +144,7 @@ class Sandbox:
 
     def _read_line(self, deadline: float) -> bytes | None:
         """A line; empty if the process has died; None if the time is up."""
+        assert self._process is not None and self._process.stdout is not None
         stream = self._process.stdout
         while b"\n" not in self._received:
             if not select.select([stream], [], [], max(0.0, deadline - time.monotonic()))[0]:
@@ -185,7 +189,7 @@ def serve(memory_bytes: int) -> None:
     os.dup2(2, 1)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # a hanging decoder must not outlive its worker
-        limit = _memory("VmSize") + memory_bytes
+        limit = used_memory("VmSize") + memory_bytes
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     for line in sys.stdin:
         try:
@@ -224,13 +228,7 @@ def _memory_is_short() -> bool:
     if sys.platform != "linux":
         return False
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    return limit != resource.RLIM_INFINITY and _memory("VmPeak") > limit - _LARGEST_PICTURE_BYTES
-
-
-def _memory(name: str) -> int:
-    """Bytes of address space of this process: VmSize, now, or VmPeak, at most."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split(f"{name}:")[1].split()[0]) << 10
+    return limit != resource.RLIM_INFINITY and used_memory("VmPeak") > limit - _LARGEST_PICTURE_BYTES
 
 
 def _error_numbers(error: BaseException) -> set[int]:

@@ -68,7 +68,7 @@ def pack_shard(task: ShardTask) -> ShardResult:
     if part is not None and not _is_whole(task.directory, part):
         part = None
     kept = part is not None and not (task.retry_failed and part["failures"])
-    if not kept:
+    if part is None or not kept:
         work = Path(tempfile.mkdtemp(prefix=f"work-{task.shard:06d}-", dir=task.directory / PARTS))
         try:
             part = _write_shard(task, work, part)

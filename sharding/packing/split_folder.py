@@ -6,7 +6,6 @@ OUT/SPLIT/samples.parquet, frames.npy, failures.jsonl, and last manifest.json; t
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import shutil
@@ -20,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sharding.errors import UserError
-from sharding.files import file_sha256, write_atomically
+from sharding.files import file_sha256, locked, write_atomically
 from sharding.manifest import (
     FAILURES,
     FORMAT_VERSION,
@@ -92,11 +91,9 @@ def claim_folder(directory: Path, plan: PackPlan, retry_failed: bool) -> Iterato
     if directory.exists() and not parts.is_dir() and any(directory.iterdir()) and not (directory / MANIFEST).is_file():
         raise UserError(f"--out {directory}: holds other files; give an empty or a new folder")
     parts.mkdir(parents=True, exist_ok=True)
-    with (parts / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"--out {directory}: another process is packing there; wait for it") from None
+    with locked(parts / "lock", wait=False) as free:
+        if not free:
+            raise UserError(f"--out {directory}: another process is packing there; wait for it")
         if (directory / MANIFEST).is_file():
             _reopen(directory, plan)
         elif (parts / _PLAN).is_file():
@@ -164,7 +161,7 @@ def _reopen(directory: Path, plan: PackPlan) -> None:
             "name": shard.name,
             "bytes": shard.bytes,
             "sha256": shard.sha256,
-            "index_sha256": hashlib.sha256(index.read_bytes()).hexdigest() if index.is_file() else "",
+            "index_sha256": file_sha256(index) if index.is_file() else "",
             "rows": [next(rows) for _ in range(shard.samples)],
             "failures": [failures[key] for key in keys if key in failures],
         }
@@ -182,9 +179,9 @@ def _write_table(
     Return the shards and the number of failures.
     """
     schema = table_schema(levels)
-    partial = directory / f"{TABLE}.partial"
     shards, rows, num_failures = [], [], 0
-    with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
+    temporary = directory / PARTS / TABLE  # what a killed process leaves there goes with the parts
+    with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
         for number in range(num_shards):
             part = _part(directory, number)
             shards.append(Shard(part["name"], len(part["rows"]), part["bytes"], part["sha256"]))
@@ -197,7 +194,7 @@ def _write_table(
             if len(rows) >= _ROWS_A_GROUP or number == num_shards - 1:
                 writer.write_table(pa.Table.from_pylist(rows, schema=schema))
                 rows = []
-    partial.replace(directory / TABLE)
+    temporary.replace(directory / TABLE)
     return shards, num_failures
 
 

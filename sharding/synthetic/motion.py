@@ -9,7 +9,6 @@ impossible: what grows throughout is larger at the end than at the start.
 
 import math
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -21,7 +20,8 @@ import joblib
 import numpy as np
 from tqdm import tqdm
 
-from sharding.errors import UserError
+from sharding.errors import UserError, check_minimum
+from sharding.files import new_folder
 
 _OUTLINE_STEPS = 512  # a power of two: angles wrap with a bit mask
 _LONGEST_SPIKE = 1.7  # longest radius of an outline in units of its rms radius
@@ -77,11 +77,10 @@ class MotionConfig:
     """Processes that render at the same time. The files do not depend on it."""
 
     def __post_init__(self) -> None:
-        least_of = {"num_videos": 1, "num_classes": 2, "num_sizes": 1, "num_frames": 2, "size": 16, "fps": 1, "seed": 0}
-        least_of |= {"num_distractors": 0, "camera_jitter": 0, "noise": 0, "workers": 1}
-        for name, least in least_of.items():
-            if getattr(self, name) < least:
-                raise UserError(f"{name}={getattr(self, name)}: must be at least {least}")
+        check_minimum(self, 0, "seed", "num_distractors", "camera_jitter", "noise")
+        check_minimum(self, 1, "num_videos", "num_sizes", "fps", "workers")
+        check_minimum(self, 2, "num_classes", "num_frames")
+        check_minimum(self, 16, "size")
         if self.num_classes % self.num_sizes:
             raise UserError(f"num_classes={self.num_classes}: must be a multiple of num_sizes={self.num_sizes}")
         if self.num_classes // self.num_sizes > len(MOTIONS):
@@ -352,18 +351,13 @@ def write_motion(config: MotionConfig) -> None:
         UserError: the folder exists and is not empty.
     """
     folder = config.folder
-    if folder.is_symlink() or (folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))):
-        raise UserError(f"{folder}: already there and not an empty folder; name another or remove it")
-    # Its name says whose it is, so what a killed run left there may go.
-    partial = folder.absolute().parent / f".{folder.absolute().name}.motion-partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    for name in config.class_names:
-        (partial / name).mkdir(parents=True)
-    parallel = joblib.Parallel(n_jobs=config.workers, return_as="generator_unordered")
-    videos = parallel(joblib.delayed(_write_video)(config, index, partial) for index in range(config.num_videos))
-    for _ in tqdm(videos, desc=str(folder), total=config.num_videos, unit="video", disable=None):
-        pass
-    partial.replace(folder)
+    with new_folder(folder) as partial:
+        for name in config.class_names:
+            (partial / name).mkdir()
+        parallel = joblib.Parallel(n_jobs=config.workers, return_as="generator_unordered")
+        videos = parallel(joblib.delayed(_write_video)(config, index, partial) for index in range(config.num_videos))
+        for _ in tqdm(videos, desc=str(folder), total=config.num_videos, unit="video", disable=None):
+            pass
 
 
 def _write_video(config: MotionConfig, index: int, folder: Path) -> None:

@@ -14,7 +14,6 @@ import itertools
 import json
 import math
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,8 @@ import joblib
 import numpy as np
 from tqdm import tqdm
 
-from sharding.errors import UserError
+from sharding.errors import check_minimum
+from sharding.files import new_folder
 from sharding.synthetic.motion import MOTIONS, MotionConfig, render_video, write_frames
 
 # Event -> set -> elements; the events are FineGym's, of which there are no others.
@@ -84,12 +84,9 @@ class MotionGymConfig:
     """Processes that render at the same time. The files do not depend on it."""
 
     def __post_init__(self) -> None:
-        for name in ("train_videos", "val_videos", "events_per_video", "elements_per_event", "elements_per_set"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
-        if self.num_frames < FPS:
-            # Keys tell elements apart by whole seconds.
-            raise UserError(f"num_frames={self.num_frames}: must be at least {FPS}, one second")
+        counts = ("train_videos", "val_videos", "events_per_video", "elements_per_event", "elements_per_set")
+        check_minimum(self, 1, *counts)
+        check_minimum(self, FPS, "num_frames")  # one second: keys tell elements apart by full seconds
         self.motion("train")
 
     def motion(self, split: str) -> MotionConfig:
@@ -142,21 +139,16 @@ def write_motion_gym(config: MotionGymConfig) -> None:
     Raises:
         UserError: the folder exists and is not empty.
     """
-    out = config.out
-    if out.is_symlink() or (out.exists() and not (out.is_dir() and not any(out.iterdir()))):
-        raise UserError(f"{out}: already there and not an empty folder; name another or remove it")
-    partial = out.absolute().parent / f".{out.absolute().name}.motion-partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    videos, annotations = partial / "videos", partial / "annotations"
-    for folder in (videos, annotations):
-        folder.mkdir(parents=True)
     numbers = [("train", i) for i in range(config.train_videos)] + [("val", i) for i in range(config.val_videos)]
-    parallel = joblib.Parallel(n_jobs=config.workers, return_as="generator_unordered")
-    done = parallel(joblib.delayed(_write_video)(config, split, number, videos) for split, number in numbers)
-    for _ in tqdm(done, desc=str(out), total=len(numbers), unit="video", disable=None):
-        pass
-    _write_annotations(config, numbers, annotations)
-    partial.replace(out)
+    with new_folder(config.out) as partial:
+        videos, annotations = partial / "videos", partial / "annotations"
+        for folder in (videos, annotations):
+            folder.mkdir()
+        parallel = joblib.Parallel(n_jobs=config.workers, return_as="generator_unordered")
+        done = parallel(joblib.delayed(_write_video)(config, split, number, videos) for split, number in numbers)
+        for _ in tqdm(done, desc=str(config.out), total=len(numbers), unit="video", disable=None):
+            pass
+        _write_annotations(config, numbers, annotations)
 
 
 def _name(split: str, number: int) -> str:

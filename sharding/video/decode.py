@@ -15,6 +15,8 @@ from typing import Any
 
 import av
 import numpy as np
+from av.error import FFmpegError
+from av.stream import Disposition
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from sharding.errors import MediaError
@@ -30,7 +32,7 @@ _TIMED_CONTAINERS = {"mov", "matroska", "mpegts", "flv", "nut", "ogg"}
 _OPEN_OPTIONS: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 # Spares decoding a frame on opening, a tenth of the time to pick eight of 64.
 _HEADER_ONLY = _OPEN_OPTIONS | {"stream_options": [{"skip_frame": "all"}]} if _OPEN_OPTIONS else _OPEN_OPTIONS
-LIBAV_ERRORS = (av.FFmpegError, OSError, ValueError, IndexError, MemoryError)
+LIBAV_ERRORS = (FFmpegError, OSError, ValueError, IndexError, MemoryError)
 
 
 @dataclass(frozen=True)
@@ -72,9 +74,12 @@ def decode_frames(media: Media, indices: np.ndarray, window: np.ndarray | None =
         picker = _Picker(stream, wanted, window)
         packets = _hold_packets(container, stream)
         positions = _packet_of_frame(container, packets) if packets is not None else None
-        last = picker.numbers[-1]
-        if positions is None or len(positions) <= last or not _decode_runs(stream, packets, positions, picker):
+        decoded = False
+        if packets is not None and positions is not None and len(positions) > picker.numbers[-1]:
+            decoded = _decode_runs(stream, packets, positions, picker)
+        if not decoded:
             _decode_in_order(container, stream, picker)
+        assert picker.frames is not None
         return picker.frames
 
 
@@ -134,7 +139,6 @@ def open_video(media: Media, size_only: bool = False) -> Iterator[tuple[Any, Any
         container.close()
         container = _open_container(media, _OPEN_OPTIONS)
     with container:
-        Disposition = av.stream.Disposition
         streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
         if not streams:
             kinds = sorted({stream.type for stream in container.streams}) or ["nothing"]

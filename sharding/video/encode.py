@@ -13,6 +13,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.filter import Graph
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation, VideoReformatter
 from PIL import Image
 
@@ -172,7 +173,8 @@ def output_size(width: int, height: int, pixel_aspect: Fraction, short_side: int
     """
     shown_width, shown_height = width * float(pixel_aspect), float(height)
     scale = min(1.0, short_side / min(shown_width, shown_height)) if short_side else 1.0
-    return tuple(max(2, round(side * scale / 2 - 1e-6) * 2) for side in (shown_width, shown_height))
+    width, height = (max(2, round(side * scale / 2 - 1e-6) * 2) for side in (shown_width, shown_height))
+    return width, height
 
 
 class _Attempt:
@@ -186,7 +188,8 @@ class _Attempt:
         fps = _fps(times, source.info.fps) * len(self.chosen) / len(times)
         self.rate = Fraction(min(max(fps, 1e-3), 1e5)).limit_denominator(10_000)
         self.fps = float(self.rate)
-        self.size = self.stored_size = (0, 0)
+        self.size: tuple[int, int] = (0, 0)
+        self.stored_size: tuple[int, int] = (0, 0)
         self.reformatter = VideoReformatter()
         self.turner: _Turner | None = None
 
@@ -222,7 +225,8 @@ class _Attempt:
             self.stored_size = size
             if frame.rotation:
                 self.turner = _Turner(size, self.pixel_format, -frame.rotation % 360)
-            self.size = size[::-1] if frame.rotation % 180 else size
+            width, height = size
+            self.size = (height, width) if frame.rotation % 180 else size
         full_range = self.pixel_format == "rgb24"
         converted = self.reformatter.reformat(
             frame,
@@ -244,7 +248,7 @@ class _Turner:
         steps = {90: [("transpose", "clock")], 180: [("hflip", None), ("vflip", None)], 270: [("transpose", "cclock")]}
         if degrees not in steps:
             raise MediaError("decode", f"to be turned by {degrees} degrees; only multiples of 90 are possible")
-        self.graph = av.filter.Graph()
+        self.graph = Graph()
         self.graph.threads = 1
         buffer = self.graph.add_buffer(
             width=size[0], height=size[1], format=av.VideoFormat(pixel_format), time_base=Fraction(1, 1000)

@@ -129,6 +129,13 @@ def open_source(path: Path) -> Iterator[VideoFile | FrameFolder]:
     if is_folder(path):
         yield FrameFolder(path)
         return
+    with open_video_file(path) as source:
+        yield source
+
+
+@contextmanager
+def open_video_file(path: Path) -> Iterator[VideoFile]:
+    """Raises MediaError("missing" or "open")."""
     with open_video(path) as (container, stream):
         yield VideoFile(container, stream, path)
 

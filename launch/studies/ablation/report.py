@@ -11,7 +11,7 @@ import numpy as np
 from launch.studies.ablation.rows import RESULTS, ROWS, TUNED_RATES, TUNING_SEED
 from launch.visualization.figures import plt, save
 from sharding.errors import UserError
-from sharding.files import replacing
+from sharding.files import write_atomically
 
 PAGE, PICTURE = Path("RESULTS.md"), Path("docs/experiment.png")
 BEGIN, END = "<!-- written by python -m launch.studies.ablation -->", "<!-- end of what is written -->"
@@ -93,8 +93,7 @@ def write_results() -> str:
         raise UserError(f"{PAGE}: lacks the line {BEGIN} or {END}")
     tables = describe(results)
     before, after = text.split(BEGIN)[0], text.split(END)[1]
-    with replacing(PAGE) as temporary:
-        temporary.write_text(f"{before}{BEGIN}\n\n{tables}\n\n{END}{after}")
+    write_atomically(PAGE, f"{before}{BEGIN}\n\n{tables}\n\n{END}{after}")
     draw(results, PICTURE)
     return tables
 
@@ -208,7 +207,7 @@ def draw(results: Results, path: Path) -> Path:
     """Top-1 of every row, a dot a seed; and the paper's differences against those found here."""
     size = (15, 0.3 * len(results) + 1.6)
     figure, (rows, differences) = plt.subplots(1, 2, figsize=size, constrained_layout=True)
-    names = list(reversed(results))
+    names = list(results)[::-1]
     for place, name in enumerate(names):
         top = percent(results[name])
         colour = "tab:blue" if name.startswith("vpsn") else "tab:gray"

@@ -44,7 +44,7 @@ from model.complexity import measure
 from pipeline.cores import cores_per_rank
 from sharding.cli import CommandLine
 from sharding.errors import UserError
-from sharding.files import replacing
+from sharding.files import write_atomically
 from sharding.manifest import load_manifest
 
 
@@ -164,8 +164,7 @@ def _perform(run: Run, threads: int) -> None:
         "config": _settings(config),
     }
     RESULTS.mkdir(parents=True, exist_ok=True)
-    with replacing(run.result) as temporary:
-        temporary.write_text(json.dumps(result, indent=1) + "\n")
+    write_atomically(run.result, json.dumps(result, indent=1) + "\n")
 
 
 def _motion_accuracy(confusion: torch.Tensor) -> float:
@@ -193,7 +192,7 @@ def same_settings(recorded: dict, config: Config) -> bool:
 
 
 def _agree(recorded: object, present: object) -> bool:
-    if not isinstance(recorded, dict):
+    if not isinstance(recorded, dict) or not isinstance(present, dict):
         return recorded == present
     return all(name in present and _agree(value, present[name]) for name, value in recorded.items())
 
@@ -219,7 +218,7 @@ def _run(command: list[str], environment: dict[str, str] | None = None, log: Pat
 
 
 def _parser() -> CommandLine:
-    parser = CommandLine(prog="python -m launch.studies.ablation", description=__doc__.splitlines()[0])
+    parser = CommandLine(prog="python -m launch.studies.ablation", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rows", type=list[str] | None, default=None, help="Only these rows.")
     parser.add_argument("--seeds", type=list[NonNegativeInt], default=[0, 1, 2], help="Seeds of the rows.")
     jobs = 1 if torch.cuda.is_available() else os.cpu_count() or 1

@@ -28,7 +28,7 @@ from model.am_mup import minimal_depth
 from model.config import Depth
 from sharding.cli import CommandLine
 from sharding.errors import UserError
-from sharding.files import check_writable, replacing
+from sharding.files import check_writable, write_atomically
 
 EXPONENT = -1.5
 """Of the theory."""
@@ -295,9 +295,8 @@ def main(arguments: list[str] | None = None) -> None:
     found = measure_all(config)
     conclusion = conclude(config, found)
     results = {"config": asdict(config), "measured": [asdict(m) for m in found], **conclusion}
-    with replacing(options.out.with_suffix(".json")) as temporary:
-        text = json.dumps(_finite(results | {"versions": describe_versions()}), indent=1)
-        temporary.write_text(text + "\n")
+    text = json.dumps(_finite(results | {"versions": describe_versions()}), indent=1)
+    write_atomically(options.out.with_suffix(".json"), text + "\n")
     for entry in conclusion["held_out"]:
         for name, prediction in entry["predicted"].items():
             print(

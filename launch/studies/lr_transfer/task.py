@@ -8,14 +8,16 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model import ModelConfig, build_model
+from model.config import Depth
 from model.resnet import Block
+from sharding.errors import check_minimum
 
 NUM_CLASSES, NUM_PATTERNS, PATTERN_SIZE = 10, 40, 3
 DIVERGED = 100.0
@@ -53,13 +55,11 @@ class TaskConfig:
     """Trainings, of other weights and images, whose losses are averaged."""
 
     def __post_init__(self) -> None:
-        for name in ("branch_convolutions", "width", "image_size", "batch_size", "steps", "repeats"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--task.{name} {getattr(self, name)}: use 1 or more")
+        counts = ("branch_convolutions", "width", "image_size", "batch_size", "steps", "repeats")
+        check_minimum(self, 1, *counts, prefix="--task.")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"--task.momentum {self.momentum}: use 0 <= momentum < 1")
-        if self.noise < 0:
-            raise ValueError(f"--task.noise {self.noise}: use 0 or more")
+        check_minimum(self, 0, "noise", prefix="--task.")
         if self.network == "plain" and self.init == "kaiming":
             raise ValueError("--task.init kaiming: a plain network has no residual branches; leave it out")
         if self.network == "resnet" and self.batch_norm:
@@ -83,7 +83,7 @@ class Residual(nn.Module):
 def build_network(config: TaskConfig, depth: int) -> nn.Module:
     """Images (B, 3, H, W) -> logits (B, 10)."""
     if config.network == "resnet":
-        model = ModelConfig("tsn", depth, NUM_CLASSES, num_segments=1, dropout=0.0, init=config.init)
+        model = ModelConfig("tsn", cast(Depth, depth), NUM_CLASSES, num_segments=1, dropout=0.0, init=config.init)
         return nn.Sequential(nn.Unflatten(0, (-1, 1)), build_model(model))
     width, norm = config.width, config.batch_norm
     if config.network == "residual":
@@ -158,6 +158,7 @@ def mean_square_update(config: TaskConfig, depth: int, draws: int = 8) -> float:
         loss.backward()
         with torch.no_grad():
             for parameter in net.parameters():
+                assert parameter.grad is not None
                 parameter -= rate * parameter.grad
             after, _ = _record(net, images.double(), labels)
         changes = [((new - old) / rate).square().mean() for new, old in zip(after, before)]
@@ -180,7 +181,7 @@ def _record(net: nn.Module, images: Tensor, labels: Tensor) -> tuple[list[Tensor
 
 def _path(net: nn.Module) -> list[nn.Module]:
     """The layers of a network's shortest path: its first convolution and its residual blocks, or all convolutions."""
-    convolutions = [module for module in net.modules() if isinstance(module, nn.Conv2d)]
+    convolutions: list[nn.Module] = [module for module in net.modules() if isinstance(module, nn.Conv2d)]
     blocks = [module for module in net.modules() if isinstance(module, (Residual, Block))]
     return [convolutions[0], *blocks] if blocks else convolutions
 

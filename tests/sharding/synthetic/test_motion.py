@@ -255,7 +255,7 @@ def test_nothing_under_the_final_name_until_all_is_written(tmp_path: Path, monke
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_videos": 0}, "num_videos=0: must be at least 1"),
+        ({"num_videos": 0}, "num_videos=0: use 1 or more"),
         ({"num_classes": 33}, "num_classes=33: there are 32"),
         ({"size": 33}, "size=33: .* take 34"),
         ({"split": "../x"}, "split='../x'"),
@@ -264,7 +264,7 @@ def test_nothing_under_the_final_name_until_all_is_written(tmp_path: Path, monke
         ({"growth": (0.5, 2)}, "growth=0.5,2: .* above 1"),
         ({"growth": (2, 4)}, "widen radius or lower growth"),
         ({"noise": -1}, "noise=-1"),
-        ({"workers": 0}, "workers=0: must be at least 1"),
+        ({"workers": 0}, "workers=0: use 1 or more"),
         ({"texture": "wood"}, "texture=wood"),
         ({"contrast": "dark"}, "contrast=dark: must be one of bright, either"),
     ],
