@@ -81,7 +81,7 @@ class Feed:
                 crops = [crop[torch.from_numpy(places).to(crop.device)] for crop in crops]
             crops = [crop.view(len(plans), -1, *crop.shape[1:]) for crop in crops]
         pixels = crops[0] if len(crops) == 1 else torch.stack(list(crops), 1)
-        return pixels.view(-1, self.config.num_segments, *pixels.shape[-3:]).permute(0, 1, 4, 2, 3)
+        return pixels.view(-1, self.config.frames_per_clip, *pixels.shape[-3:]).permute(0, 1, 4, 2, 3)
 
     def _window(self, plan: ClipPlan) -> np.ndarray:
         """The part of the frame that is decoded: all of it under nvdec."""

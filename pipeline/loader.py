@@ -139,6 +139,8 @@ class VideoLoader:
         Raises:
             UserError: the state is of another dataset, seed, batch size or sampling.
         """
+        # A checkpoint that is older than a setting was made with what is now its default.
+        state = {f"data.{name}": value for name, value in DataConfig().sampling_settings().items()} | state
         for name, ours in self._identity().items():
             if state.get(name) != ours:
                 raise UserError(
@@ -204,12 +206,13 @@ class VideoLoader:
                 raise UserError(f"data.test_crops=10 mirrors clips, but {reason}; use 1 or 3")
             return
         thinned = self.dataset.manifest.settings.get("max_frames", math.inf)
-        if config.sampling == "dense" and self.dataset.manifest.profile in ("h264", "jpeg"):
+        follow_each_other = config.sampling == "dense" or config.frames_per_segment > 1
+        if follow_each_other and self.dataset.manifest.profile in ("h264", "jpeg"):
             share = float(np.mean(self.dataset.num_frames[kept] >= thinned))
             if share:
                 log.warning(
                     "%s: %.0f %% of the videos were cut down to %d evenly spaced frames when they were packed, so "
-                    "frames of a dense clip do not follow each other as they were filmed; pack under --profile dense",
+                    "frames of a clip do not follow each other as they were filmed; pack under --profile dense",
                     *(location, 100 * share, thinned),
                 )
         if self.batch_size % (self.world_size * self.micro_batch_size):
@@ -233,7 +236,7 @@ class VideoLoader:
         """Sets the reading threads to the rest of the current epoch; returns the number of its steps."""
         if self._read_ahead is not None:
             self._read_ahead.cancel()
-        items = self.micro_batch_size * (self._frames_per_clip if self.decoder == "jpeg" else 1)
+        items = self.micro_batch_size * (self._frames_per_sample if self.decoder == "jpeg" else 1)
         self._graph, self._idle_graph = self._idle_graph or self._build_graph(self._next_inputs, items), None
         self._in_flight.clear()
         steps = self._steps_of_epoch(self.epoch)
@@ -260,8 +263,8 @@ class VideoLoader:
         return [plan_clip(self.dataset, self.config, int(sample_id), **which) for sample_id in sample_ids]
 
     @property
-    def _frames_per_clip(self) -> int:
-        return self.config.num_segments * (1 if self.training else self.config.test_clips)
+    def _frames_per_sample(self) -> int:
+        return self.config.frames_per_clip * (1 if self.training else self.config.test_clips)
 
     def _build_graph(self, source: Callable[[], Inputs], batch_size: int) -> ClipGraph:
         return ClipGraph(

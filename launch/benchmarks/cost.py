@@ -38,7 +38,7 @@ def describe_recipe(config: Config) -> Recipe:
         raise UserError("--config: a run of phases has clips of several lengths; give the configuration of one phase")
     data, model, train = config.data, config.model, config.train
     network = f"{model.arch}-{model.depth}" + ("" if model.head == "mean" else f", {model.head}")
-    training = f"{network}, clips of {data.num_segments} x {data.crop_size} x {data.crop_size}, {train.precision}"
+    training = f"{network}, clips of {data.frames_per_clip} x {data.crop_size} x {data.crop_size}, {train.precision}"
     frames = "segments" if data.sampling == "segments" else f"frames, stride {data.frame_stride}"
     loading = f"{data.num_segments} {frames}, short side {data.short_side}, {data.crop} crop {data.crop_size}"
     loading += ", changed colours" if data.changes_color else ""

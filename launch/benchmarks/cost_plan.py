@@ -110,7 +110,7 @@ def _measure_training(config: Config, batch_size: int, rounds: int) -> Training:
     """Times training steps of the recipe's network on this device."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     net, side = replace(config.model, pretrained=None), config.data.crop_size
-    shape = (batch_size, config.data.num_segments, 3, side, side)
+    shape = (batch_size, config.data.frames_per_clip, 3, side, side)
     speed = measure_steps({"net": lambda: build_model(net)}, shape, device, config.train.precision, rounds)["net"]
     on_gpu = device.type == "cuda"
     return Training(

@@ -68,6 +68,8 @@ def _draw_graph(axes, plan: Plan, config: PlanConfig, chosen: set) -> None:
 def _describe(clip: ClipConfig) -> str:
     unit = "frames" if clip.sampling == "dense" or clip.frame_stride else "segments"
     frames = f"{clip.num_segments or ''} {unit}".strip()
+    if clip.frames_per_segment:
+        frames += f" of {clip.frames_per_segment}"
     stride = f", stride {clip.frame_stride}" if clip.frame_stride else ""
     return f"{frames}{stride}\nrate {clip.learning_rate:g}"
 

@@ -243,7 +243,9 @@ def conclude(config: PlannedConfig, plan: Plan) -> None:
         temporary.write_text(schedule_yaml(schedule))
     picture = draw_plan(plan, config.plan, path, folder / "plan.png")
     for phase, whole in zip(schedule.phases, schedule.split_phases()):
-        log.info("%d epochs: %d frames, learning rate %g", phase.epochs, whole.data.num_segments, phase.learning_rate)
+        log.info(
+            "%d epochs: %d frames, learning rate %g", phase.epochs, whole.data.frames_per_clip, phase.learning_rate
+        )
     log.info("%s; train it with launch/train.py --config %s", picture, folder / "schedule.yaml")
 
 

@@ -4,6 +4,7 @@ Checked here is what concerns several sections at once; each section checks itse
 from this configuration (`launch.training.engine`), so that every setting is said once.
 """
 
+import operator
 import sys
 from dataclasses import asdict, dataclass, field, replace
 from itertools import accumulate
@@ -249,6 +250,8 @@ class Config:
         """The same with other clips, without phases."""
         changes = clips.changes()
         changes["train"]["epochs"] = epochs
+        if {"num_segments", "frames_per_segment"} & changes["data"].keys():
+            changes["model"] = {"num_segments": replace(self.data, **changes["data"]).frames_per_clip}
         sections = {name: replace(getattr(self, name), **values) for name, values in changes.items()}
         return replace(self, **sections, phases=())
 
@@ -269,8 +272,8 @@ class Config:
 def parse_config(prog: str, arguments: list[str] | None = None, kind: type[Config] = Config) -> Config:
     """Reads --config FILE and --section.key=value options of a `kind` of configuration.
 
-    `model.num_segments` is `data.num_segments`, `model.num_classes` the number of classes of `data.train`, and
-    `model.levels` its further levels of labels; none of them can be given.
+    `model.num_segments` is the number of frames of a clip of `data`, `model.num_classes` the number of classes of
+    `data.train`, and `model.levels` its further levels of labels; none of them can be given.
 
     Raises:
         UserError: something is wrong with them, told in one line.
@@ -280,7 +283,7 @@ def parse_config(prog: str, arguments: list[str] | None = None, kind: type[Confi
     # The DeepSpeed launcher gives every process its number; the environment says the same.
     parser.add_argument("--local_rank", type=int, default=0, help="Set by the launcher.")
     parser.add_class_arguments(kind)
-    parser.link_arguments("data.num_segments", "model.num_segments")
+    parser.link_arguments(("data.num_segments", "data.frames_per_segment"), "model.num_segments", operator.mul)
     parser.link_arguments("data.train", "model.num_classes", compute_fn=_count_classes)
     parser.link_arguments("data.train", "model.levels", compute_fn=_read_levels)
     arguments = sys.argv[1:] if arguments is None else arguments
