@@ -114,15 +114,15 @@ class SecondMomentConfig:
     decay: float = 0.999
     """Decay per step of the second moment."""
     epsilon: float = 1e-8
-    """Added to the divisor."""
+    """Added to the divisor; above 0."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.exponent <= 1:
             raise ValueError(f"optimizer.second_moment.exponent={self.exponent}: use 0 <= exponent <= 1")
         if not 0 <= self.decay < 1:
             raise ValueError(f"optimizer.second_moment.decay={self.decay}: use 0 <= decay < 1")
-        if self.epsilon < 0:
-            raise ValueError(f"optimizer.second_moment.epsilon={self.epsilon}: use 0 or more")
+        if not self.epsilon > 0:  # a gradient that was always zero would be divided by zero
+            raise ValueError(f"optimizer.second_moment.epsilon={self.epsilon}: use more than 0")
 
 
 @dataclass(frozen=True)
