@@ -1,6 +1,6 @@
 """Finds in which order, and for how many epochs each, to train with which clips and learning rates.
 
-The command is launch/search_schedule.py. It trains along every edge of the plan's graph (algorithm.py), each a run in
+The command is launch/search_schedule.py. It trains along the edges of the plan's graph (algorithm.py), each a run in
 RUN/edges, and leaves
 
     RUN/schedule.yaml      the path found, as a configuration for launch/train.py
