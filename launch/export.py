@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
     for path in (options.out, description):
         check_writable(path)
     net, info, config = load_checkpoint(checkpoint)
-    shape = (config.data.num_segments, 3, config.data.crop_size, config.data.crop_size)
+    shape = (config.data.frames_per_clip, 3, config.data.crop_size, config.data.crop_size)
     exported = export(fuse_batch_norm(net), shape, options.out, options.opset)
     values = describe(options.out.name, exported, checkpoint, info, config)
     write_atomically(description, json.dumps(values, indent=1) + "\n")
@@ -147,7 +147,7 @@ def describe(name: str, exported: Exported, checkpoint: Path, info: CheckpointIn
             "name": INPUT,
             "dtype": "float32",
             "layout": "(B, T, 3, H, W)",
-            "shape": ["batch", data.num_segments, 3, data.crop_size, data.crop_size],
+            "shape": ["batch", data.frames_per_clip, 3, data.crop_size, data.crop_size],
             "channels": "RGB",
         },
         "output": {
@@ -215,7 +215,14 @@ def _sampling(data: DataConfig) -> dict:
     step = {"step": "sample", "sampling": data.sampling, "num_segments": data.num_segments}
     if data.sampling == "segments":
         step["frames"] = "of n stored frames take floor((i + 1/2) * n / T) for i = 0 .. T - 1"
-        frames = middle_frames(64, data.num_segments)
+        if data.frames_per_segment > 1:
+            step["frames_per_segment"] = data.frames_per_segment
+            step["frames"] = (
+                "of n stored frames take min(begin_i + j, n - 1) for j = 0 .. frames_per_segment - 1, for each "
+                "begin_i = floor((i + 1/2) * max(1, n - frames_per_segment + 1) / num_segments), "
+                "i = 0 .. num_segments - 1"
+            )
+        frames = middle_frames(64, data.num_segments, frames_per_segment=data.frames_per_segment)
     else:
         step["frame_stride"] = data.frame_stride
         step["frames"] = (

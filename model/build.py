@@ -30,7 +30,7 @@ BLOCKS: dict[str, Callable[[BlockSpec, int], Block]] = {
 }
 
 # The network around the blocks, where it is another than the plain one: as VideoResNet.
-NETWORKS: dict[str, Callable[..., VideoResNet]] = {"dg_p3d": dg_p3d.DGP3D}
+NETWORKS: dict[str, Callable[..., VideoResNet]] = {"dg_p3d": dg_p3d.DGP3D, "slowonly": slowonly.SlowOnly}
 
 # What stands after the stages of model.synthesizer.placement: (channels, num_segments, model.synthesizer) -> module.
 Inserted = Synthesizer | receptive_field.DensePairs | receptive_field.TemporalInception

@@ -3,7 +3,7 @@
 import logging
 import pickle
 import urllib.error
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import safetensors
@@ -44,7 +44,9 @@ def load_pretrained(net: nn.Module, source: str, depth: int) -> None:
     if added and not added & state.keys():
         logger.info("%s: has none of %d added tensors; they start from their initialisation", source, len(added))
         fresh |= added
-    _check_keys(source, state, own, fresh)
+    mismatch = describe_mismatch(net, {name: tuple(value.shape) for name, value in state.items()}, fresh)
+    if mismatch:
+        raise ValueError(f"model.pretrained={source!r}: {mismatch}")
     net.load_state_dict(state, strict=False)
 
 
@@ -103,19 +105,25 @@ def _download_imagenet(depth: int) -> dict[str, Tensor]:
         ) from error
 
 
-def _check_keys(source: str, state: Mapping[str, Tensor], own: Mapping[str, Tensor], fresh: set[str]) -> None:
+def describe_mismatch(net: nn.Module, shapes: Mapping[str, tuple[int, ...]], may_lack: Collection[str] = ()) -> str:
+    """Return in one line how weights of these names and shapes differ from those of `net`; "" if they fit.
+
+    Where a module says in `changed_weights` how its weights were once others, that comes first.
+    """
+    own = {name: tuple(value.shape) for name, value in net.state_dict().items()}
+    missing = sorted(own.keys() - shapes.keys() - set(may_lack))
+    wrong = [name for name in own if name in shapes and shapes[name] != own[name]]
     problems = {
-        "missing keys": sorted(own.keys() - state.keys() - fresh),
-        "unknown keys": sorted(state.keys() - own.keys()),
-        "wrong shapes": [
-            f"{name} {tuple(state[name].shape)} instead of {tuple(value.shape)}"
-            for name, value in own.items()
-            if name in state and state[name].shape != value.shape
-        ],
+        "missing keys": missing,
+        "unknown keys": sorted(shapes.keys() - own.keys()),
+        "wrong shapes": [f"{name} {shapes[name]} instead of {own[name]}" for name in wrong],
     }
-    found = [f"{problem}: {_listed(names)}" for problem, names in problems.items() if names]
-    if found:
-        raise ValueError(f"model.pretrained={source!r}: {'; '.join(found)}")
+    reasons = dict.fromkeys(
+        module.changed_weights
+        for prefix, module in net.named_modules()
+        if hasattr(module, "changed_weights") and any(name.startswith(f"{prefix}.") for name in (*missing, *wrong))
+    )
+    return "; ".join([*reasons, *(f"{problem}: {_listed(names)}" for problem, names in problems.items() if names)])
 
 
 def _listed(names: list[str], most: int = 20) -> str:

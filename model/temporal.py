@@ -28,6 +28,11 @@ def fold_rows(x: Tensor, height: int, width: int) -> Tensor:
     return fold(x.permute(0, 2, 3, 1).unflatten(2, (height, width)))
 
 
+def clip_means(x: Tensor, num_frames: int) -> Tensor:
+    """(B*T, C, H, W) -> (B, C), the means over time and space."""
+    return x.mean((2, 3)).unflatten(0, (-1, num_frames)).mean(1)
+
+
 def next_frame(frames: Tensor) -> Tensor:
     """Of frames (B, T, ...) the one after each, zeros after the last."""
     return torch.cat([frames[:, 1:], torch.zeros_like(frames[:, :1])], dim=1)

@@ -59,7 +59,7 @@ class ClipStream:
         self.training, self.seed, self.device = training, seed, device
         self._num_crops = 1 if training else config.test_crops
         self._changes_color = training and config.changes_color
-        self._num_frames = config.num_segments * (1 if training else config.test_clips)
+        self._num_frames = config.frames_per_clip * (1 if training else config.test_clips)
         self._num_threads = config.num_workers or cores_per_rank()
         self._layout = self._layout_of(micro_batch_size)
         num_workers = max(1, min(self._num_threads, micro_batch_size * num_batches))
@@ -96,7 +96,7 @@ class ClipStream:
         """
         of, crops = self._thread.next()
         tensors = [torch.from_dlpack(crop) for crop in crops]
-        clips = join_crops(tensors, of.order, of.num_items, self.decoder, self.config.num_segments)
+        clips = join_crops(tensors, of.order, of.num_items, self.decoder, self.config.frames_per_clip)
         return of.sample_ids, of.labels, clips
 
     def finish(self) -> None:

@@ -39,10 +39,12 @@ class DataConfig:
     cache_gigabytes: float = 100.0
     """Most that the shards in that folder may take."""
     num_segments: int = 8
-    """Frames per clip."""
+    """Segments of a clip, each of frames_per_segment frames; of a dense clip its frames."""
+    frames_per_segment: int = 1
+    """Frames of a segment, which follow each other in the stored video; a clip has num_segments times as many."""
     sampling: Literal["segments", "dense"] = "segments"
-    """segments: the video is cut into num_segments equal parts and one frame is taken from each; dense: frames that lie
-    frame_stride apart, from one start; beyond the end the video begins anew."""
+    """segments: the video is cut into num_segments equal parts and frames_per_segment frames are taken from each;
+    dense: num_segments frames that are frame_stride apart, from one start; beyond the end the video begins again."""
     frame_stride: int = 8
     """Frames of the stored video from one frame of a dense clip to the next."""
     min_frames: int = 1
@@ -96,6 +98,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         counts = (
             "num_segments",
+            "frames_per_segment",
             "frame_stride",
             "min_frames",
             "short_side",
@@ -105,6 +108,11 @@ class DataConfig:
         )
         check_minimum(self, 1, *counts, "shuffle_block_shards", "shuffle_streams", prefix="data.")
         check_minimum(self, 0, "num_workers", "max_bad_samples", prefix="data.")
+        if self.sampling == "dense" and self.frames_per_segment != 1:
+            raise ValueError(
+                f"data.frames_per_segment={self.frames_per_segment}: data.sampling=dense has no segments; use 1, and "
+                "num_segments for the number of frames"
+            )
         for name, largest in (("color_jitter", 1), ("hue_jitter", 180), ("grayscale", 1)):
             if not 0 <= getattr(self, name) <= largest:
                 raise ValueError(f"data.{name}={getattr(self, name)}: use 0 to {largest}")
@@ -117,6 +125,11 @@ class DataConfig:
                 f"data.crop_size={self.crop_size} is larger than data.short_side={self.short_side}: "
                 "lower the one or raise the other"
             )
+
+    @property
+    def frames_per_clip(self) -> int:
+        """T, the frames of a clip."""
+        return self.num_segments * self.frames_per_segment
 
     @property
     def cache_bytes(self) -> int:

@@ -118,6 +118,8 @@ class VideoLoader:
         Raises:
             UserError: the state is of another dataset, seed, batch size or sampling.
         """
+        # A checkpoint that is older than a setting was made with what is now its default.
+        state = {f"data.{name}": value for name, value in DataConfig().sampling_settings().items()} | state
         for name, ours in self._identity().items():
             if state.get(name) != ours:
                 raise UserError(
@@ -185,12 +187,13 @@ class VideoLoader:
                 raise UserError(f"data.test_crops=10 mirrors clips, but {reason}; use 1 or 3")
             return
         thinned = self.dataset.manifest.settings.get("max_frames", math.inf)
-        if config.sampling == "dense" and self.dataset.manifest.profile in ("h264", "jpeg"):
+        follow_each_other = config.sampling == "dense" or config.frames_per_segment > 1
+        if follow_each_other and self.dataset.manifest.profile in ("h264", "jpeg"):
             share = float(np.mean(self.dataset.num_frames[kept] >= thinned))
             if share:
                 log.warning(
                     "%s: %.0f %% of the videos were cut down to %d evenly spaced frames when they were packed, so "
-                    "frames of a dense clip do not follow each other as they were filmed; pack under --profile dense",
+                    "frames of a clip do not follow each other as they were filmed; pack under --profile dense",
                     *(location, 100 * share, thinned),
                 )
         if self.batch_size % (self.world_size * self.micro_batch_size):

@@ -132,7 +132,7 @@ def mirrored_label(label: int, flip_pairs: tuple[tuple[int, int], ...]) -> int:
 
 def _training_frames(num_frames: int, config: DataConfig, draws: np.ndarray) -> np.ndarray:
     if config.sampling == "segments":
-        return random_frames(num_frames, draws)
+        return random_frames(num_frames, draws, config.frames_per_segment)
     start = random_start(num_frames, config.num_segments, config.frame_stride, draws[0])
     return dense_frames(num_frames, config.num_segments, config.frame_stride, start)
 
@@ -141,7 +141,8 @@ def _test_frames(num_frames: int, config: DataConfig) -> np.ndarray:
     clips = []
     for clip in range(config.test_clips):
         if config.sampling == "segments":
-            clips.append(middle_frames(num_frames, config.num_segments, clip, config.test_clips))
+            segments = config.num_segments, clip, config.test_clips, config.frames_per_segment
+            clips.append(middle_frames(num_frames, *segments))
         else:
             start = even_start(num_frames, config.num_segments, config.frame_stride, clip, config.test_clips)
             clips.append(dense_frames(num_frames, config.num_segments, config.frame_stride, start))

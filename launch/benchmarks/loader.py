@@ -109,7 +109,7 @@ def _examine(
         for size in [stage.megabytes_per_second]
     ]
     side = config.crop_size
-    print(f"\ndecode node {config.decoder}, {batch_size} x {config.num_segments} x {side} x {side}")
+    print(f"\ndecode node {config.decoder}, {batch_size} x {config.frames_per_clip} x {side} x {side}")
     print(table(("stage", "clips/s", "MB/s"), rows))
     print(diagnosis(stages, speed.clips_per_second, network))
     return speed.clips_per_second

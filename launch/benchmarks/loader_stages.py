@@ -51,7 +51,7 @@ def measure_loader(
             ids = batch.sample_ids.cpu().numpy()
             clips += len(ids)
             indexed = dataset.frame_starts is not None
-            shares = np.minimum(1, config.num_segments / dataset.num_frames[ids]) if indexed else 1.0
+            shares = np.minimum(1, config.frames_per_clip / dataset.num_frames[ids]) if indexed else 1.0
             read += float((dataset.media_bytes[ids] * shares).sum())
             if time.perf_counter() - began >= seconds and loader.epoch >= min_epochs:
                 break
@@ -177,7 +177,7 @@ def _graph_rate(
 
 
 def _copy_rate(config: DataConfig, batch_size: int, device: torch.device, seconds: float) -> float:
-    shape = (batch_size, config.num_segments, config.crop_size, config.crop_size, 3)
+    shape = (batch_size, config.frames_per_clip, config.crop_size, config.crop_size, 3)
     clips = torch.empty(shape, pin_memory=True)
 
     def work() -> int:

@@ -125,7 +125,7 @@ def measure_other_loader(
     generator = np.random.default_rng(0)
 
     def load(path: Path) -> torch.Tensor:
-        frames = transforms.resize(read(path, config.num_segments), [config.short_side], antialias=True)
+        frames = transforms.resize(read(path, config.frames_per_clip), [config.short_side], antialias=True)
         room = np.array(frames.shape[-2:]) - config.crop_size
         top, left = (int(generator.integers(0, most + 1)) for most in room)
         frames = transforms.crop(frames, top, left, config.crop_size, config.crop_size)

@@ -10,7 +10,7 @@ Planning for 3D ConvNets* (Qiu, Yao, Ngo, Mei; ICML 2021).
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from graphlib import TopologicalSorter
 from typing import Any, NamedTuple
 
@@ -51,6 +51,11 @@ class PlanConfig:
         if not factors or list(factors) != sorted(set(factors), reverse=True) or factors[-1] <= 0:
             raise ValueError(f"plan.rate_factors={list(factors)}: use falling factors above 0")
         check_minimum(self, 1, "patience_epochs", "max_epochs", prefix="plan.")
+
+    @property
+    def num_states(self) -> int:
+        """The number of states, which is that of the last one, the sink."""
+        return len(self.clips) * len(self.rate_factors)
 
     def phase(self, state: int, epochs: int) -> PhaseConfig:
         """So many epochs in a state."""
@@ -175,7 +180,8 @@ class Outcome:
 
     edge: Edge
     metrics: tuple[float, ...]
-    """On the validation split after 0, 1, … epochs; the first is that of the model it started from."""
+    """On the validation split after 0, 1, … epochs, under the clips of the edge's end; the first is that of the model
+    it started from, 0 if that was not trained."""
     epochs: int
     """Of the peak: those that count."""
     score: float
@@ -203,17 +209,24 @@ class Plan:
         if end not in self.best or outcome.score > self.best[end].score:
             self.best[end] = outcome
 
-    def path(self, sink: int) -> tuple[Outcome, ...]:
-        """The outcomes from the source to the sink that made the sink's model, without those of zero epochs."""
+    def trace(self, sink: int) -> tuple[Outcome, ...]:
+        """The outcomes from the source to the sink that made the sink's model."""
         found: list[Outcome] = []
         while sink != SOURCE:
             found.append(self.best[sink])
             sink = self.best[sink].edge.start
-        return tuple(outcome for outcome in reversed(found) if outcome.epochs > 0)
+        return tuple(reversed(found))
+
+    def path(self, sink: int) -> tuple[Outcome, ...]:
+        """The same without those of zero epochs: what is to be trained."""
+        return tuple(outcome for outcome in self.trace(sink) if outcome.epochs > 0)
 
 
 def find_plan(edges: Sequence[Edge], train: Callable[[Edge, Outcome | None], Outcome | None]) -> Plan | None:
     """The dynamic program: each edge is trained once, from the best model of its start.
+
+    Where states have one model, since edges of zero epochs hand it on, edges from them into one state are the same
+    training, which is not repeated.
 
     Args:
         edges: in topological order.
@@ -221,9 +234,14 @@ def find_plan(edges: Sequence[Edge], train: Callable[[Edge, Outcome | None], Out
             returns None, so does the program.
     """
     plan = Plan()
+    trained: dict[tuple[int, str | None], Outcome] = {}
     for edge in edges:
-        outcome = train(edge, plan.best.get(edge.start))
-        if outcome is None:
-            return None
-        plan.add(outcome)
+        start = plan.best.get(edge.start)
+        training = edge.end, start.weights if start else None
+        if training not in trained:
+            outcome = train(edge, start)
+            if outcome is None:
+                return None
+            trained[training] = outcome
+        plan.add(replace(trained[training], edge=edge))
     return plan

@@ -1,7 +1,6 @@
 """The picture of a plan: its graph with the path found, and the accuracy along each edge with the fitted curve."""
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +12,17 @@ from launch.visualization.figures import plt, save
 CHOSEN, OTHER = "tab:red", "0.65"
 
 
-def draw_plan(plan: Plan, config: PlanConfig, path: Sequence[Outcome], file: Path) -> Path:
-    """Draws the states, clips across and learning rates down, with the edges; beside them a plot for each edge."""
+def draw_plan(plan: Plan, config: PlanConfig, file: Path) -> Path:
+    """Draw the states, clips across and learning rates down, with the edges; next to them a plot for each edge.
+
+    The path into the last state is drawn in full; its edges of zero epochs, which hand a model on, are dotted.
+    """
     columns = min(5, math.ceil(math.sqrt(len(plan.outcomes))))
     rows = math.ceil(len(plan.outcomes) / columns)
     size = (5.5 + 2.3 * columns, max(4.5, 1.9 * rows))
     figure = plt.figure(figsize=size, constrained_layout=True)
     left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(5.5, 2.3 * columns)).flat
-    chosen = {outcome.edge for outcome in path}
+    chosen = {outcome.edge for outcome in plan.trace(config.num_states)}
     _draw_graph(left.subplots(), plan, config, chosen)
     plots = right.subplots(rows, columns, squeeze=False, sharey=True)
     for axes, outcome in zip(plots.flat, plan.outcomes):
@@ -35,7 +37,7 @@ def draw_plan(plan: Plan, config: PlanConfig, path: Sequence[Outcome], file: Pat
 def _draw_graph(axes, plan: Plan, config: PlanConfig, chosen: set) -> None:
     num_rates = len(config.rate_factors)
     places = {SOURCE: (-0.9, 0.0)}
-    for state in range(1, len(config.clips) * num_rates + 1):
+    for state in range(1, config.num_states + 1):
         clip, rate = divmod(state - 1, num_rates)
         places[state] = (float(clip), -float(rate))
     for outcome in plan.outcomes:
@@ -44,6 +46,7 @@ def _draw_graph(axes, plan: Plan, config: PlanConfig, chosen: set) -> None:
         # From the source past the first state to the second, around it.
         bend = "arc3,rad=-0.35" if start == SOURCE and places[end][0] > 0 else "arc3"
         style = {"arrowstyle": "-|>", "color": CHOSEN if taken else OTHER, "linewidth": 2.5 if taken else 1}
+        style["linestyle"] = "-" if outcome.epochs or not taken else ":"
         axes.annotate(
             "", places[end], places[start], arrowprops=style | {"shrinkA": 14, "shrinkB": 14, "connectionstyle": bend}
         )
@@ -68,6 +71,8 @@ def _draw_graph(axes, plan: Plan, config: PlanConfig, chosen: set) -> None:
 def _describe(clip: ClipConfig) -> str:
     unit = "frames" if clip.sampling == "dense" or clip.frame_stride else "segments"
     frames = f"{clip.num_segments or ''} {unit}".strip()
+    if clip.frames_per_segment:
+        frames += f" of {clip.frames_per_segment}"
     stride = f", stride {clip.frame_stride}" if clip.frame_stride else ""
     return f"{frames}{stride}\nrate {clip.learning_rate:g}"
 

@@ -1,6 +1,6 @@
 """Finds in which order, and for how many epochs each, to train with which clips and learning rates.
 
-The command is launch/search_schedule.py. It trains along every edge of the plan's graph (algorithm.py), each a run in
+The command is launch/search_schedule.py. It trains along the edges of the plan's graph (algorithm.py), each a run in
 RUN/edges, and leaves
 
     RUN/schedule.yaml      the path found, as a configuration for launch/train.py
@@ -25,11 +25,12 @@ import yaml
 
 from launch.schedule_search.algorithm import Edge, Outcome, Plan, PlanConfig, find_peak, find_plan, plan_edges
 from launch.schedule_search.figure import draw_plan
-from launch.training.builders import check_phases, load_splits
+from launch.training.builders import build_network, check_phases, load_splits
 from launch.training.checkpoint import read_info
 from launch.training.config import Config, TrainConfig, load_config, parse_config
 from launch.training.distributed import Ranks, errors_on_all_ranks, errors_once, expected_world_size, gather_objects
 from launch.training.engine import check_device, deepspeed_options, start_ranks
+from launch.training.evaluation import evaluate
 from launch.training.run_dir import check_same_run, last_checkpoint, open_run
 from launch.training.run_log import check_wandb, read_metrics, start_logging
 from launch.training.supervise import run
@@ -61,10 +62,6 @@ class PlannedConfig(Config):
             raise ValueError(f"schedule.warmup_epochs={warmup} is longer than plan.max_epochs={most}")
         self.schedule_of_all()
 
-    @property
-    def num_states(self) -> int:
-        return len(self.plan.clips) * len(self.plan.rate_factors)
-
     def base(self) -> Config:
         """What all edges share."""
         return Config(**{name: getattr(self, name) for name in Config.__dataclass_fields__})
@@ -78,7 +75,7 @@ class PlannedConfig(Config):
 
     def schedule_of_all(self) -> Config:
         """A run of all states, to be checked before anything is begun."""
-        return self.schedule_of([(state, self.plan.max_epochs) for state in range(1, self.num_states + 1)])
+        return self.schedule_of([(state, self.plan.max_epochs) for state in range(1, self.plan.num_states + 1)])
 
     def along(self, edge: Edge, start: Outcome | None) -> Config:
         """Training along an edge, from the outcome that made the model of its start."""
@@ -159,35 +156,57 @@ def train_edge(
         return outcome
     with errors_on_all_ranks(ranks):
         open_run(along, train_set.manifest.classes, ranks)
-    watch = Watch(folder, start.metric if start else 0.0, config.plan, ranks)
+    is_trained = start is not None and start.weights is not None
+    watch = Watch(folder, is_trained, config.plan, ranks)
     with closing(Trainer(along, ranks, train_set, val_set)) as trainer:
         log.info("edge %s: %s", edge, config.plan.phase(edge.end, config.plan.max_epochs))
+        if is_trained:
+            evaluate_start(trainer)
         if not trainer.train(watch):
             return None
     return _from_first(lambda: finish_edge(folder, edge, start, watch), ranks)
 
 
-class Watch:
-    """Tells whether the peak was passed; keeps the weights of each epoch until then."""
+def evaluate_start(trainer: Trainer) -> None:
+    """Log, as of epoch 0, the accuracy of the weights that an edge starts from, unless that was done before.
 
-    def __init__(self, folder: Path, start_metric: float, plan: PlanConfig, ranks: Ranks):
-        self._folder, self._start_metric, self._plan, self._ranks = folder, start_metric, plan, ranks
+    It is measured under the edge's own clips, as that of all later epochs is: only so can the two be compared.
+    """
+    if _from_first(lambda: 0 in read_accuracies(trainer.run_dir), trainer.ranks):
+        return
+    model, precision = trainer.config.model, trainer.config.train.precision
+    net = build_network(trainer.config).to(trainer.ranks.device)  # the trainer's own has moved on if it was resumed
+    evaluation = evaluate(net, trainer.val_loader, model.num_classes, precision, model.levels)
+    trainer.log.write("evaluation", 0, epoch=0, **evaluation.figures())
+    log.info("before epoch 1: %s", evaluation)
+
+
+class Watch:
+    """Finds out whether the peak was passed; keeps the weights of each epoch until then.
+
+    Args:
+        is_trained: whether the edge starts from trained weights; if not, its accuracy begins at 0.
+    """
+
+    def __init__(self, folder: Path, is_trained: bool, plan: PlanConfig, ranks: Ranks):
+        self._folder, self._plan, self._ranks = folder, plan, ranks
+        self._before: dict[int, float] = {} if is_trained else {0: 0.0}
         self.metrics: tuple[float, ...] = ()
         self.peak: tuple[int, float] | None = None
 
     def __call__(self) -> bool:
         if self._ranks.is_main_process:
             keep_weights(self._folder)
-        self.metrics = _from_first(lambda: (self._start_metric, *read_accuracies(self._folder)), self._ranks)
+        accuracies = _from_first(lambda: self._before | read_accuracies(self._folder), self._ranks)
+        self.metrics = tuple(accuracies[epoch] for epoch in sorted(accuracies))
         self.peak = find_peak(self.metrics, self._plan.patience_epochs, self._plan.max_epochs)
         return self.peak is not None
 
 
-def read_accuracies(run_dir: Path) -> list[float]:
-    """(top-1 + top-3 + top-5) / 3 of each evaluation of a run."""
+def read_accuracies(run_dir: Path) -> dict[int, float]:
+    """(top-1 + top-3 + top-5) / 3 after each epoch of a run that was evaluated."""
     lines = (line for line in read_metrics(run_dir) if line["kind"] == "evaluation")
-    means = {line["epoch"]: (line["top1"] + line["top3"] + line["top5"]) / 3 for line in lines}
-    return [means[epoch] for epoch in sorted(means)]
+    return {line["epoch"]: (line["top1"] + line["top3"] + line["top5"]) / 3 for line in lines}
 
 
 def weights_of(folder: Path, epoch: int) -> Path:
@@ -234,16 +253,18 @@ def load_outcome(folder: Path) -> Outcome | None:
 def conclude(config: PlannedConfig, plan: Plan) -> None:
     """Writes schedule.yaml, plan.json and plan.png."""
     folder = Path(config.run_dir)
-    path = plan.path(config.num_states)
+    path = plan.path(config.plan.num_states)
     if not path:
         raise UserError(f"{folder}: no edge has improved on what it started from; try other learning rates")
     values = {"path": [str(outcome.edge) for outcome in path], "edges": [asdict(o) for o in plan.outcomes]}
     write_atomically(folder / "plan.json", json.dumps(values, indent=1) + "\n")
     schedule = config.schedule_of([(outcome.edge.end, outcome.epochs) for outcome in path])
     write_atomically(folder / "schedule.yaml", schedule_yaml(schedule))
-    picture = draw_plan(plan, config.plan, path, folder / "plan.png")
+    picture = draw_plan(plan, config.plan, folder / "plan.png")
     for phase, whole in zip(schedule.phases, schedule.split_phases()):
-        log.info("%d epochs: %d frames, learning rate %g", phase.epochs, whole.data.num_segments, phase.learning_rate)
+        log.info(
+            "%d epochs: %d frames, learning rate %g", phase.epochs, whole.data.frames_per_clip, phase.learning_rate
+        )
     log.info("%s; train it with launch/train.py --config %s", picture, folder / "schedule.yaml")
 
 

@@ -18,12 +18,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from launch.training.config import Config, load_config
 from model import Network, build_model
+from model.pretrained import describe_mismatch
 from sharding.errors import UserError
 from sharding.files import write_atomically
 
@@ -143,8 +144,22 @@ def load_checkpoint(path: Path | str) -> tuple[Network, CheckpointInfo, Config]:
         net = build_model(config.model.without_files())
     except ValueError as error:
         raise UserError(f"{folder}: {error}") from error
-    try:
-        net.load_state_dict(load_file(folder / "model.safetensors"))
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise UserError(f"{folder}: damaged checkpoint: {' '.join(str(error).split())}") from error
+    check_weights(net, folder)
+    net.load_state_dict(load_file(folder / "model.safetensors"))
     return net.eval(), info, config
+
+
+def check_weights(net: nn.Module, folder: Path) -> None:
+    """Check the names and shapes of the weights in a checkpoint against those of `net`.
+
+    Raises:
+        UserError: they differ, or the file is missing or damaged.
+    """
+    path = folder / "model.safetensors"
+    try:
+        with safe_open(path, "pt") as tensors:
+            shapes = {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{folder}: damaged checkpoint: {' '.join(str(error).split())}") from error
+    if mismatch := describe_mismatch(net, shapes):
+        raise UserError(f"{path}: damaged checkpoint, or one of another network: {mismatch}")

@@ -13,6 +13,8 @@ class ClipConfig:
 
     num_segments: int | None = None
     """In the place of data.num_segments."""
+    frames_per_segment: int | None = None
+    """In the place of data.frames_per_segment."""
     sampling: Literal["segments", "dense"] | None = None
     """In the place of data.sampling."""
     frame_stride: int | None = None
@@ -25,8 +27,7 @@ class ClipConfig:
     def changes(self) -> dict[str, dict[str, Any]]:
         """What it replaces, by section of the configuration."""
         names = {
-            "data": ("num_segments", "sampling", "frame_stride"),
-            "model": ("num_segments",),
+            "data": ("num_segments", "frames_per_segment", "sampling", "frame_stride"),
             "optimizer": ("learning_rate",),
             "train": ("batch_norm",),
         }

@@ -4,6 +4,7 @@ Checked here is what concerns several sections at once; each section checks itse
 from this configuration (`launch.training.engine`), so that every setting is said once.
 """
 
+import operator
 import sys
 from dataclasses import asdict, dataclass, field, replace
 from itertools import accumulate
@@ -107,14 +108,15 @@ class SecondMomentConfig:
     decay: float = 0.999
     """Decay per step of the second moment."""
     epsilon: float = 1e-8
-    """Added to the divisor."""
+    """Added to the divisor; above 0."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.exponent <= 1:
             raise ValueError(f"optimizer.second_moment.exponent={self.exponent}: use 0 <= exponent <= 1")
         if not 0 <= self.decay < 1:
             raise ValueError(f"optimizer.second_moment.decay={self.decay}: use 0 <= decay < 1")
-        check_minimum(self, 0, "epsilon", prefix="optimizer.second_moment.")
+        if not self.epsilon > 0:  # a gradient that was always zero would be divided by zero
+            raise ValueError(f"optimizer.second_moment.epsilon={self.epsilon}: use more than 0")
 
 
 @dataclass(frozen=True)
@@ -240,6 +242,8 @@ class Config:
         """The same with other clips, without phases."""
         changes = clips.changes()
         changes["train"]["epochs"] = epochs
+        if {"num_segments", "frames_per_segment"} & changes["data"].keys():
+            changes["model"] = {"num_segments": replace(self.data, **changes["data"]).frames_per_clip}
         sections = {name: replace(getattr(self, name), **values) for name, values in changes.items()}
         return replace(self, **sections, phases=())
 
@@ -263,8 +267,8 @@ Kind = TypeVar("Kind", bound=Config)
 def parse_config(prog: str, arguments: list[str] | None = None, kind: type[Kind] = Config) -> Kind:
     """Reads --config FILE and --section.key=value options of a `kind` of configuration.
 
-    `model.num_segments` is `data.num_segments`, `model.num_classes` the number of classes of `data.train`, and
-    `model.levels` its further levels of labels; none of them can be given.
+    `model.num_segments` is the number of frames of a clip of `data`, `model.num_classes` the number of classes of
+    `data.train`, and `model.levels` its further levels of labels; none of them can be given.
 
     Raises:
         UserError: something is wrong with them, told in one line.
@@ -274,7 +278,7 @@ def parse_config(prog: str, arguments: list[str] | None = None, kind: type[Kind]
     # The DeepSpeed launcher gives every process its number; the environment says the same.
     parser.add_argument("--local_rank", type=int, default=0, help="Set by the launcher.")
     parser.add_class_arguments(kind)
-    parser.link_arguments("data.num_segments", "model.num_segments")
+    parser.link_arguments(("data.num_segments", "data.frames_per_segment"), "model.num_segments", operator.mul)
     parser.link_arguments("data.train", "model.num_classes", compute_fn=_count_classes)
     parser.link_arguments("data.train", "model.levels", compute_fn=_read_levels)
     arguments = sys.argv[1:] if arguments is None else arguments

@@ -11,6 +11,7 @@ from torch import nn
 
 from launch.training.checkpoint import (
     CheckpointInfo,
+    check_weights,
     point,
     pointed,
     read_info,
@@ -80,6 +81,7 @@ def resume(run_dir: Path, engine: Engine, loader: VideoLoader, average: WeightEm
     last = last_checkpoint(run_dir)
     if last is None:
         return False
+    check_weights(engine.module, last)
     state = load_engine(engine, last.parent, last.name)
     loader.load_state_dict(state["loader"])
     average.load(last / "model.safetensors", engine.global_steps)

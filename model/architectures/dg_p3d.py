@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from model.resnet import LAYERS, Block, BlockSpec, Bottleneck, Outputs, VideoResNet, classifier, join_outputs
-from model.temporal import TemporalConv
+from model.temporal import TemporalConv, clip_means
 
 STRIDE = 4
 """Frames that the stem makes one of."""
@@ -182,11 +182,6 @@ class DGP3D(VideoResNet):
         """Logits (B, num_classes) of each head."""
         first = self.fc(self.dropout(clip_means(self.layer4(features), self.num_frames)))
         return first, self.dual(features, self.dropout)
-
-
-def clip_means(x: Tensor, num_frames: int) -> Tensor:
-    """(B*T, C, H, W) -> (B, C), the means over time and space."""
-    return x.mean((2, 3)).unflatten(0, (-1, num_frames)).mean(1)
 
 
 def _build_dual(

@@ -8,6 +8,10 @@ followed by BN and ReLU:
     C  S(x) + T(S(x))
 
 The mixed network cycles through A, B, C block by block. The last stage stays two-dimensional.
+
+The public code strides on the first 1x1 of a bottleneck and pools time four times. Here the spatial kernel carries the
+stride, as in torchvision's ResNet, so that its weights fit; and nothing pools or strides over time, as in every other
+network here: all T frames reach the classifier.
 """
 
 from torch import Tensor, nn

@@ -1,24 +1,29 @@
 """SlowOnly: a ResNet with kernels over time in its last two stages (Feichtenhofer et al., 2019, the slow pathway).
 
-The first convolution of every residual block in layer3 and layer4 spans 3 frames: 3x1x1 in a bottleneck, 3x3x3 in a
-basic block. Nothing strides over time.
+In layer3 and layer4 the first convolution of every bottleneck spans 3 frames, 3x1x1; of a basic block, which the paper
+does not have, both convolutions do, 3x3x3, as in mmaction2. Nothing strides over time.
 """
 
 import torch
 from torch import Tensor, nn
 
-from model.resnet import BasicBlock, Block, BlockSpec, Bottleneck
-from model.temporal import as_frames, fold, next_frame, previous_frame
+from model.resnet import BasicBlock, Block, BlockSpec, Bottleneck, VideoResNet
+from model.temporal import as_frames, clip_means, fold, next_frame, previous_frame
 
 FIRST_STAGE = 3
 
 
 class ThreeFrameConv(nn.Conv2d):
-    """A dense kernel of 3 x k x k on folded frames: a k x k convolution of each frame beside its two neighbours.
+    """A dense kernel of 3 x k x k on folded frames: a k x k convolution of each frame and its two neighbours.
 
     Input channels are those of the previous frame, of the frame itself, and of the next; beyond the ends lie zeros.
     Two-dimensional weights become the middle of the three, so that a pretrained network keeps its behaviour.
     """
+
+    changed_weights = (
+        "slowonly of depth 18 and 34 before version 0.2 had only one convolution over time in a block; give the file "
+        "as model.pretrained, where such weights fit, or train the network again"
+    )
 
     def __init__(self, in_channels: int, out_channels: int, size: int, stride: int, num_segments: int) -> None:
         super().__init__(3 * in_channels, out_channels, size, stride, padding=size // 2, bias=False)
@@ -31,18 +36,31 @@ class ThreeFrameConv(nn.Conv2d):
         return super().forward(fold(torch.cat([previous_frame(frames), frames, next_frame(frames)], dim=-1)))
 
     def convert_2d_weights(self, state: dict[str, Tensor], prefix: str) -> None:
-        """Gives two-dimensional weights in `state` zeros for the neighbouring frames."""
+        """Give two-dimensional weights in `state` zeros for the neighbouring frames."""
         weight = state.get(f"{prefix}weight")
         if weight is not None and weight.ndim == 4 and 3 * weight.shape[1] == self.weight.shape[1]:
             nothing = torch.zeros_like(weight)
             state[f"{prefix}weight"] = torch.cat([nothing, weight, nothing], dim=1)
 
 
+class SlowOnly(VideoResNet):
+    """The network: dropout is drawn once for a clip, after the mean over its frames."""
+
+    def forward_head(self, features: Tensor) -> Tensor:
+        """Logits (B, num_classes) of feature maps (B*T, channels, h, w)."""
+        return self.fc(self.dropout(clip_means(features, self.num_segments)))
+
+
 def block(place: BlockSpec, depth: int) -> Block:
-    """The block at `place`: with a kernel over time in layer3 and layer4, plain before."""
+    """Return the block at `place`: with kernels over time in layer3 and layer4, plain before."""
     plain = BasicBlock(place) if depth < 50 else Bottleneck(place)
     if place.stage >= FIRST_STAGE:
-        first: nn.Conv2d = plain.conv1
-        size, stride = first.kernel_size[0], first.stride[0]
-        plain.conv1 = ThreeFrameConv(place.in_channels, place.width, size, stride, place.num_segments)
+        plain.conv1 = _over_time(plain.conv1, place.num_segments)
+        if depth < 50:
+            plain.conv2 = _over_time(plain.conv2, place.num_segments)
     return plain
+
+
+def _over_time(spatial: nn.Conv2d, num_segments: int) -> ThreeFrameConv:
+    size, stride = spatial.kernel_size[0], spatial.stride[0]
+    return ThreeFrameConv(spatial.in_channels, spatial.out_channels, size, stride, num_segments)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from model.config import ModelConfig
 from model.pretrained import load_pretrained, read_weights
 from model.resnet import Outputs, VideoResNet, classifier, join_outputs
+from model.temporal import clip_means
 
 HIDDEN = 512
 
@@ -107,4 +108,4 @@ class IntegrationNet(PathwayNet):
 def _features(pathway: nn.Module, clips: Tensor) -> Tensor:
     """(B, channels): the mean over space and frames."""
     assert isinstance(pathway, VideoResNet)
-    return pathway.forward_features(clips).mean((2, 3)).unflatten(0, (-1, pathway.num_segments)).mean(1)
+    return clip_means(pathway.forward_features(clips), pathway.num_segments)

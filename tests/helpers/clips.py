@@ -35,7 +35,7 @@ def run_alone(dataset: PackedDataset, config: DataConfig, plan: ClipPlan, decode
         lambda: inputs, decoder, len(inputs["media"]), config.crop_size, torch.device("cpu"), 1, len(plan.boxes)
     )
     crops = [torch.from_dlpack(crop) for crop in graph.run()]
-    return join_crops(crops, arrays["order"], arrays["num_items"], decoder, config.num_segments)
+    return join_crops(crops, arrays["order"], arrays["num_items"], decoder, config.frames_per_clip)
 
 
 def jpegs_of(dataset: PackedDataset, sample_id: int, frames: np.ndarray | None = None) -> list[bytes]:

@@ -10,12 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from launch.export import Exported, describe, export, main, read_opset
+from launch.export import Exported, _sampling, describe, export, main, read_opset
 from launch.inference.predictor import open_loader
 from launch.training.checkpoint import find_checkpoint, load_checkpoint
 from launch.training.forward import compute_logits
 from model import ModelConfig, build_model, fuse_batch_norm
+from pipeline.config import DataConfig
 from pipeline.reading import read_media
+from pipeline.sampling import middle_frames
 from sharding.errors import UserError
 from sharding.video.decode import decode_frames
 from tests.conftest import run_command
@@ -121,6 +123,16 @@ def follow(steps: list[dict], frames: list[np.ndarray]) -> torch.Tensor:
     clip = clip[:, :, top : top + crop["height"], left : left + crop["width"]]
     mean, std = (torch.tensor(normalise[name]).view(3, 1, 1) for name in ("mean", "std"))
     return (clip - mean) / std
+
+
+def test_the_description_of_segments_of_several_frames():
+    """Its formula, followed, gives its example, and that is the loader's frames."""
+    step = _sampling(DataConfig(num_segments=3, frames_per_segment=4))
+    segments, length, n = step["num_segments"], step["frames_per_segment"], step["example"]["n"]
+    begins = [int((i + 0.5) * max(1, n - length + 1) / segments) for i in range(segments)]
+    assert step["example"]["frames"] == [min(begin + j, n - 1) for begin in begins for j in range(length)]
+    assert step["example"]["frames"] == middle_frames(n, 3, frames_per_segment=4).tolist()
+    assert "begin_i = floor((i + 1/2) * max(1, n - frames_per_segment + 1) / num_segments)" in step["frames"]
 
 
 def test_following_the_description_gives_the_loader_s_clip(trained, tmp_path):

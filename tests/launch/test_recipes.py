@@ -12,7 +12,7 @@ from model import build_model
 from tests.launch.conftest import losses, train_alone
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "launch" / "configs").glob("*.yaml"))
-GFLOPS = {("vpsn", 8): 36.0, ("vpsn", 16): 72.0, ("dg_p3d", 16): 23.6}
+GFLOPS = {("vpsn", 8): 36.0, ("vpsn", 16): 72.0, ("dg_p3d", 16): 23.6, ("dg_p3d", 32): 47.2}
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -24,7 +24,7 @@ def test_it_parses_builds_and_comes_back_whole(path, tmp_path):
     assert config.run_dir == f"runs/{path.stem}"
     with torch.device("meta"):
         net = build_model(replace(config.model, pretrained=None))
-    assert net.num_segments == config.data.num_segments
+    assert net.num_segments == config.data.frames_per_clip
     if config.data.crop_size == 224:
         expected = GFLOPS[config.model.arch, net.num_segments]
         assert training_flops(config.model, 224) / 6e9 == pytest.approx(expected, abs=0.05)

@@ -62,6 +62,36 @@ def test_signals_do_not_grow_with_depth():
     assert mean_square(101, "kaiming") > 1000 * mean_square(18, "kaiming")
 
 
+def test_behind_batch_norm_the_scale_only_makes_relative_updates_larger():
+    """Branch weights divided by sqrt(K): the same logits, and a relative gradient K times as large."""
+    blocks = 8
+    torch.manual_seed(0)
+    nets = [build("tsn", 18, "kaiming", num_segments=2).double() for _ in range(2)]
+    nets[1].load_state_dict(nets[0].state_dict())
+    branches = [name for name in dict(nets[0].named_parameters()) if ".conv" in name and name.startswith("layer")]
+    scaled = dict(nets[1].named_parameters())
+    with torch.no_grad():
+        for name in branches:
+            scaled[name].div_(math.sqrt(blocks))
+    for net in nets:
+        net.dropout.p = 0.0
+        for module in net.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.eps = 1e-12  # which would bound how small the variances may be
+    clips = torch.randn(4, 2, 3, 64, 64, dtype=torch.float64)
+    logits = [net.train()(clips) for net in nets]
+    torch.testing.assert_close(*logits)
+    for found in logits:
+        torch.nn.functional.cross_entropy(found, torch.tensor([0, 1, 2, 3])).backward()
+
+    def relative(net, name):
+        parameter = dict(net.named_parameters())[name]
+        return (parameter.grad.norm() / parameter.norm()).item()
+
+    for name in branches:
+        assert relative(nets[1], name) / relative(nets[0], name) == pytest.approx(blocks, rel=1e-3), name
+
+
 def test_the_shortest_path():
     assert [minimal_depth(depth) for depth in (18, 34, 50, 101)] == [10, 18, 18, 35]
 

@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -169,6 +170,33 @@ def test_a_plan_broken_off_is_none():
         return None if len(trained) == 3 else Outcome(edge, (0.0, 0.5), 1, 0.5, str(edge))
 
     assert find_plan(edges, train) is None and trained == list(edges[:3])
+
+
+def test_edges_out_of_copies_of_one_model_are_trained_once():
+    """States 2 and 3 have the model of state 1, and an edge leads from each to state 4."""
+    edges, trained = plan_edges(2, 2, extended=False), []
+    assert edges[-2:] == (Edge(2, 4), Edge(3, 4))
+
+    def train(edge: Edge, start: Outcome | None) -> Outcome:
+        trained.append(str(edge))
+        if edge.start == 1:  # nothing is gained: the model of state 1 goes to 2 and 3
+            return Outcome(edge, (0.5, 0.4), 0, 0.5, start.weights)
+        gain = 0.1 if edge.end == 3 else 0.5
+        return Outcome(edge, (0.0, gain), 1, gain, str(edge))
+
+    plan = find_plan(edges, train)
+    assert trained == [str(edge) for edge in edges[:-1]]
+    first, again = plan.outcomes[-2:]
+    assert again == replace(first, edge=Edge(3, 4)) and first.weights == "2-4"
+    assert plan.best[4] is not again  # of equal scores the first stays
+
+
+def test_a_state_without_epochs_does_not_tear_the_path():
+    plan = Plan()
+    for edge, epochs in ((Edge(0, 1), 1), (Edge(1, 2), 0), (Edge(2, 3), 1)):
+        plan.add(Outcome(edge, (0.0, 0.5), epochs, 0.5, "weights"))
+    assert [str(outcome.edge) for outcome in plan.trace(3)] == ["0-1", "1-2", "2-3"]
+    assert [str(outcome.edge) for outcome in plan.path(3)] == ["0-1", "2-3"]
 
 
 def test_of_equal_edges_the_first_stays():

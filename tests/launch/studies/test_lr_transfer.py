@@ -22,6 +22,7 @@ from launch.studies.lr_transfer.study import (
 )
 from launch.studies.lr_transfer.task import TaskConfig, build_network, draw_batch, mean_square_update, train
 from sharding.errors import UserError
+from tests.conftest import ROOT
 
 SMALL = TaskConfig(width=6, image_size=6, batch_size=4, steps=5)
 
@@ -74,6 +75,17 @@ def test_laws_are_found_again():
     assert law(18) == pytest.approx(0.7 * 18**-1.3)
     given = fit_law(layers, rates, EXPONENT)
     assert given.kappa == pytest.approx(np.mean([0.7 * count**0.2 for count in layers]))
+
+
+def test_the_exponent_depends_on_what_is_counted():
+    """The measurements behind docs/am_mup.md, over L = K + 2 and over K."""
+    measured = json.loads((ROOT / "docs" / "am_mup.json").read_text())["measured"]
+    rates = [each["best_rate"] for each in measured]
+    over_layers = fit_law([each["layers"] for each in measured], rates).exponent
+    over_blocks = fit_law([each["depth"] for each in measured], rates).exponent
+    assert (round(over_layers, 2), round(over_blocks, 2)) == (-1.40, -1.10)
+    page = (ROOT / "docs" / "am_mup.md").read_text()
+    assert "L^-1.40" in page and "K^-1.10" in page
 
 
 def test_what_is_held_out_takes_no_part_in_the_laws():

@@ -60,6 +60,14 @@ def test_each_stage_is_a_configuration(phased_config):
     assert all(part.split_phases() == (part,) for part in (first, second, third))
 
 
+def test_segments_of_several_frames_make_longer_clips(phased_config):
+    phases = "[{num_segments: 2}, {frames_per_segment: 3}, {learning_rate: 0.1}]"
+    options = ["--data.frames_per_segment=4", "--data.num_segments=5", f"--phases={phases}"]
+    phases = parse_config("train", [f"--config={phased_config}", *options]).split_phases()
+    assert [phase.data.frames_per_clip for phase in phases] == [8, 15, 20]
+    assert [phase.model.num_segments for phase in phases] == [8, 15, 20]
+
+
 def test_it_comes_back_whole(phased_config, tmp_path):
     config = parse_config("train", [f"--config={phased_config}"])
     (tmp_path / "resolved.yaml").write_text(config.to_yaml())
@@ -148,27 +156,56 @@ def test_other_stages_are_another_run(phased_config, phased):
     assert done.returncode == 2 and "holds a run with phases.1=" in done.stderr, done.stderr
 
 
+def test_a_loss_that_is_multiplied_by_four_is_other_rates_decay_and_clipping():
+    """Weights after steps of the authors' recipe for Kinetics and of ours, with gradients above and below the clip."""
+    ours = parse_config("train", [f"--config={ROOT}/launch/configs/planned_kinetics400.yaml"])
+    rate, optimizer = ours.phases[0].learning_rate, ours.optimizer
+
+    def train(weight: float, rate: float, decay: float, clip_norm: float) -> torch.Tensor:
+        net = torch.nn.Linear(5, 1, bias=False).double()
+        torch.nn.init.ones_(net.weight)
+        sgd = torch.optim.SGD(net.parameters(), rate, optimizer.momentum, nesterov=True, weight_decay=decay)
+        generator = torch.Generator().manual_seed(0)
+        for step in range(6):
+            x = torch.randn(5, generator=generator, dtype=torch.float64) * (100 if step % 2 else 0.1)
+            sgd.zero_grad()
+            (weight * net(x).square().sum()).backward()
+            torch.nn.utils.clip_grad_norm_(net.parameters(), clip_norm)
+            sgd.step()
+        return net.weight.detach()
+
+    theirs = train(4.0, 0.04, 1e-4, 40.0)
+    torch.testing.assert_close(train(1.0, rate, optimizer.weight_decay, optimizer.clip_norm), theirs, rtol=1e-6, atol=0)
+    assert not torch.allclose(train(1.0, 0.04, 1e-4, 40.0), theirs, rtol=0.01)
+
+
 @pytest.mark.parametrize(
-    ("name", "segments", "rates", "epochs"),
+    ("name", "frames", "loss_weight", "rates", "epochs"),
     [
-        ("kinetics400", [16, 32, 32, 64, 64], [0.04, 0.04, 0.004, 4e-4, 4e-5], [58, 108, 26, 10, 18]),
-        ("something_v1", [8, 8, 4, 8], [0.04, 0.004, 4e-4, 4e-4], [25, 6, 57, 35]),
+        ("kinetics400", [16, 32, 32, 64, 64], 4, [0.04, 0.04, 0.004, 4e-4, 4e-5], [58, 108, 26, 10, 18]),
+        ("something_v1", [32, 32, 16, 32], 1, [0.04, 0.004, 4e-4, 4e-4], [25, 6, 57, 35]),
     ],
 )
-def test_the_published_paths(name, segments, rates, epochs):
+def test_the_published_paths(name, frames, loss_weight, rates, epochs):
+    """The authors' records: batches of 256, weight decay 1e-4, clip norm 40, and the weight of the loss, here 1."""
     config = parse_config("train", [f"--config={ROOT}/launch/configs/planned_{name}.yaml"])
     check_phases(config)
     phases = config.split_phases()
-    assert [phase.data.num_segments for phase in phases] == segments
+    assert [phase.data.frames_per_clip for phase in phases] == frames
+    assert all(phase.model.arch == "dg_p3d" and phase.model.num_segments % 4 == 0 for phase in phases)
     assert [phase.train.epochs for phase in phases] == [sum(epochs[: number + 1]) for number in range(len(epochs))]
-    batch_size = config.train.batch_size
-    assert [phase.optimizer.scaled_learning_rate(batch_size) for phase in phases] == pytest.approx(rates)
+    assert config.train.batch_size == 256
+    optimizers = [phase.optimizer for phase in phases]
+    ours = [round(optimizer.scaled_learning_rate(256), 9) for optimizer in optimizers]
+    assert ours == pytest.approx([loss_weight * rate for rate in rates])
+    assert {optimizer.weight_decay for optimizer in optimizers} == {1e-4 / loss_weight}
+    assert {optimizer.clip_norm for optimizer in optimizers} == {40 / loss_weight}
     # They are paths of the graph that launch/search_schedule.py searches, in the same states.
     plan = parse_config("plan", [f"--config={ROOT}/launch/configs/plans/{name}.yaml"], PlannedConfig)
     states = {
-        (phase.data.num_segments, round(phase.optimizer.scaled_learning_rate(256), 9)): state
+        (phase.data.frames_per_clip, round(phase.optimizer.scaled_learning_rate(256), 9)): state
         for state, phase in enumerate(plan.schedule_of_all().split_phases(), 1)
     }
-    path = [0, *(states[segment, rate] for segment, rate in zip(segments, rates))]
+    path = [0, *(states[state] for state in zip(frames, ours))]
     edges = set(plan_edges(3, 3, extended=True))
     assert all(edge in edges for edge in pairwise(path))

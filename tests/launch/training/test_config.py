@@ -30,6 +30,7 @@ def test_command_line_over_yaml_over_defaults(tmp_path):
 
 def test_segments_are_said_once():
     assert parse("--data.num_segments=16").model.num_segments == 16
+    assert parse("--data.num_segments=4", "--data.frames_per_segment=4").model.num_segments == 16
 
 
 def test_resume_needs_no_value():

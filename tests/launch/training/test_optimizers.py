@@ -151,6 +151,22 @@ def test_second_moment_of_zero_is_sgd_with_momentum():
     assert_same(params, others, rtol=1e-5, atol=1e-6)
 
 
+def test_second_moment_of_zero_is_sgd_only_in_the_limit():
+    """Of a constant gradient the first update is 10 times that of SGD with 1/10 of the rate, and the last the same."""
+    params, others = ([nn.Parameter(torch.zeros((), dtype=torch.float64))] for _ in range(2))
+    optimizer = SecondMomentExponent(params, 0.05, (0.9, 0.999), 0.0, eps=1e-12)
+    sgd = torch.optim.SGD(others, 0.05 * (1 - 0.9), 0.9)
+    ratios = []
+    for _ in range(150):
+        before = params[0].item(), others[0].item()
+        params[0].grad, others[0].grad = (torch.ones((), dtype=torch.float64) for _ in range(2))
+        optimizer.step()
+        sgd.step()
+        ratios.append((params[0].item() - before[0]) / (others[0].item() - before[1]))
+    assert ratios[0] == pytest.approx(10) and ratios[-1] == pytest.approx(1, abs=1e-5)
+    assert ratios[9] == pytest.approx(1.5, abs=0.05)
+
+
 def test_gradients_of_zero_leave_parameters_as_they_are():
     parameter = nn.Parameter(torch.ones(3))
     parameter.grad = torch.zeros(3)
@@ -213,7 +229,9 @@ def test_parameters_without_gradient_are_left_alone():
         (LcamConfig, {"momentum_low": 1.0}, r"optimizer\.lcam\.momentum_low=1\.0: use 0 <= momentum_low < 1"),
         (SecondMomentConfig, {"exponent": 1.5}, r"exponent=1\.5: use 0 <= exponent <= 1"),
         (SecondMomentConfig, {"decay": 1.0}, r"decay=1\.0: use 0 <= decay < 1"),
-        (SecondMomentConfig, {"epsilon": -1.0}, r"epsilon=-1\.0: use 0 or more"),
+        (SecondMomentConfig, {"epsilon": -1.0}, r"epsilon=-1\.0: use more than 0"),
+        (SecondMomentConfig, {"epsilon": 0.0}, r"optimizer\.second_moment\.epsilon=0\.0: use more than 0"),
+        (SecondMomentConfig, {"epsilon": float("nan")}, r"epsilon=nan: use more than 0"),
     ],
 )
 def test_values_out_of_range_are_refused(config, values, message):

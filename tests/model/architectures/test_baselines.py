@@ -7,7 +7,6 @@ from torch import nn
 from model import ModelConfig, build_model
 from model.architectures.gst import SplitConv
 from model.architectures.p3d import P3DBottleneck
-from model.architectures.stm import Motion
 from model.architectures.tea import MotionExcitation, TEABottleneck
 from model.architectures.tsm import ShiftBottleneck, shift
 from model.resnet import BlockSpec, Bottleneck
@@ -107,18 +106,6 @@ def test_channel_wise_kernels_start_as_shifts():
         ahead = x[:, t + 1, :2] if t + 1 < T else nothing
         behind = x[:, t - 1, 6:] if t > 0 else nothing
         torch.testing.assert_close(actual[:, t], torch.cat([ahead, x[:, t, 2:6], behind], dim=1))
-
-
-@pytest.mark.parametrize("stride", [1, 2])
-def test_stm_motion_is_the_next_frame_convolved_minus_this(stride):
-    module = Motion(place(stride=stride))
-    x, folded = frames(64)
-    squeezed = [module.squeeze(x[:, t]) for t in range(T)]
-    actual = module(folded).unflatten(0, (B, T))
-    for t in range(T - 1):
-        expected = module.expand(module.conv(squeezed[t + 1]) - squeezed[t])
-        torch.testing.assert_close(actual[:, t], expected, rtol=1e-4, atol=1e-5)
-    assert actual[:, -1].abs().max() == 0
 
 
 def test_tea_excitation_weighs_channels_by_their_motion():

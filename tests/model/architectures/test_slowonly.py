@@ -23,16 +23,38 @@ def test_it_is_a_convolution_over_three_frames(size, stride):
     torch.testing.assert_close(actual.transpose(1, 2), expected)
 
 
-@pytest.mark.parametrize(("depth", "blocks", "size"), [(18, (2, 2), 3), (50, (6, 3), 1), (101, (23, 3), 1)])
-def test_only_the_first_convolutions_of_the_last_two_stages_span_frames(depth, blocks, size):
+@pytest.mark.parametrize(
+    ("depth", "blocks", "size", "names"),
+    [
+        (18, (2, 2), 3, ("conv1", "conv2")),
+        (34, (6, 3), 3, ("conv1", "conv2")),
+        (50, (6, 3), 1, ("conv1",)),
+        (101, (23, 3), 1, ("conv1",)),
+    ],
+)
+def test_convolutions_of_the_last_two_stages_span_frames(depth, blocks, size, names):
+    """Of a bottleneck the first, of a basic block both."""
     with torch.device("meta"):
         net = build_model(ModelConfig("slowonly", depth, 5, T))
         frames = net.forward_features(torch.empty(B, T, 3, 64, 64))
     spanning = {name: module for name, module in net.named_modules() if isinstance(module, ThreeFrameConv)}
-    expected = {f"layer{3 + i}.{block}.conv1" for i, count in enumerate(blocks) for block in range(count)}
+    expected = {f"layer{3 + i}.{n}.{name}" for i, count in enumerate(blocks) for n in range(count) for name in names}
     assert set(spanning) == expected
     assert {module.kernel_size for module in spanning.values()} == {(size, size)}
     assert len(frames) == B * T  # nothing strides over time
+
+
+def test_dropout_is_drawn_once_for_a_clip():
+    """With the features and the classifier constant, a clip's logit counts what was kept: it is a multiple of 1 / C."""
+    net = build_model(ModelConfig("slowonly", 50, 1, T, dropout=0.5))
+    channels = net.fc.in_features
+    nn.init.constant_(net.fc.weight, 1 / channels)
+    logits = net.forward_head(torch.ones(64 * T, channels, 2, 2)).detach()
+    kept = logits * channels / 2
+    torch.testing.assert_close(kept, kept.round(), rtol=0, atol=1e-2)
+    # Drawn for each frame and averaged, the deviation would be half as large.
+    assert logits.std().item() == pytest.approx(channels**-0.5, rel=0.3)
+    torch.testing.assert_close(net.eval().forward_head(torch.ones(T, channels, 2, 2)), torch.ones(1, 1))
 
 
 def test_two_dimensional_weights_keep_their_behaviour(tmp_path):
