@@ -10,7 +10,6 @@ from datetime import date
 from pathlib import Path
 
 import torch
-from jsonargparse.typing import NonNegativeInt, OpenUnitInterval, PositiveInt
 
 from launch.benchmarks.cost import Cost, Means, choose_figures, choose_rates, describe_recipe
 from launch.benchmarks.cost_report import describe_basis, describe_costs, draw_costs
@@ -18,12 +17,12 @@ from launch.benchmarks.loader_stages import measure_first_batch
 from launch.benchmarks.measurements import (
     FirstBatch,
     Measurements,
-    Positive,
     Profile,
     Training,
     load_measurements,
     write_measurements,
 )
+from launch.benchmarks.options import PlanOptions
 from launch.benchmarks.packing_profiles import choose_sample, measure_candidates
 from launch.benchmarks.report import conditions, processor
 from launch.benchmarks.sampler_scale import write_large_dataset
@@ -34,76 +33,38 @@ from model import build_model
 from sharding.errors import UserError
 from sharding.files import check_writable
 
-KINETICS = {"Kinetics-400": (240_000, 20_000), "Kinetics-700": (545_000, 35_000)}
 
-
-def plan(
-    measurements: Path = Path("docs/measurements.json"),
-    config: Path = Path("launch/configs/kinetics400_8f.yaml"),
-    datasets: dict[str, tuple[PositiveInt, NonNegativeInt]] = KINETICS,
-    gpus: tuple[PositiveInt, ...] = (1, 8, 64),
-    workers: int = os.cpu_count() or 1,
-    max_stall: OpenUnitInterval = 0.02,
-    gpu_clips_per_second: float | None = None,
-    cpu_clips_per_second: float | None = None,
-    assumed_clips_per_second: tuple[Positive, ...] = (100.0, 200.0, 400.0, 800.0),
-    out: Path | None = None,
-    measure: bool = False,
-    videos: Path | None = None,
-    sample: int = 24,
-    seconds: float = 10.0,
-    batch_size: int = 8,
-    step_batch_size: int = 2,
-    rounds: int = 9,
-) -> None:
-    """Reckons from measured figures what training on Kinetics costs: GB, hours of packing, GPU-hours, loader cores.
-
-    Args:
-        measurements: File of measurements.
-        config: Recipe: epochs, batch size, network, clips, precision.
-        datasets: Training and validation videos by name. Kinetics-700 without its 70,000 test videos.
-        gpus: Numbers of GPUs to train on.
-        workers: Processes that pack.
-        max_stall: Share of the time that training may wait for the loader.
-        gpu_clips_per_second: Clips that one GPU trains on, in place of what was measured.
-        cpu_clips_per_second: Clips that all cores of one machine train on, in place of what was measured.
-        assumed_clips_per_second: Rates to assume of a GPU where none was measured or given.
-        out: Picture to draw, NAME.png.
-        measure: First measure what this machine can, and put it into the file of measurements.
-        videos: With --measure, folder of videos to pack and load; without it only training steps are measured.
-        sample: With --measure, how many of them, chosen at random.
-        seconds: With --measure, how long to load each profile.
-        batch_size: With --measure, clips per loaded batch.
-        step_batch_size: With --measure, clips per training step; on a GPU as many as it holds.
-        rounds: With --measure, training steps to time.
-    """
-    options = parse_config("launch/benchmark.py plan", [f"--config={config}"])
-    recipe = describe_recipe(options)
-    if not datasets:
+def plan(options: PlanOptions) -> None:
+    """Print what training costs, from measured figures that are measured first if the options say so."""
+    recipe_config = parse_config("launch/benchmark.py plan", [f"--config={options.config}"])
+    recipe = describe_recipe(recipe_config)
+    if not options.datasets:
         raise UserError("--datasets: none; give training and validation videos by name, as {mine: [5000, 500]}")
-    if videos is not None and not measure:
-        raise UserError(f"--videos {videos}: it is for --measure; give that too")
-    if out is not None:
-        check_writable(out)
-    if measure:
-        check_writable(measurements)
-        known = load_measurements(measurements) if measurements.exists() else Measurements()
-        found = [] if videos is None else choose_sample(collect_videos([str(videos)]), sample)
-        training = (*known.training, _measure_training(options, step_batch_size, rounds))
+    if options.videos is not None and not options.measure:
+        raise UserError(f"--videos {options.videos}: it is for --measure; give that too")
+    if options.out is not None:
+        check_writable(options.out)
+    if options.measure:
+        check_writable(options.measurements)
+        known = load_measurements(options.measurements) if options.measurements.exists() else Measurements()
+        found = [] if options.videos is None else choose_sample(collect_videos([str(options.videos)]), options.sample)
+        training = (*known.training, _measure_training(recipe_config, options.step_batch_size, options.rounds))
         profiles, first_batch = known.profiles, known.first_batch
         if found:
-            profiles += _measure_profiles(options, found, workers, seconds, batch_size)
-            most = max(train_videos for train_videos, _ in datasets.values())
-            first_batch += (_measure_first_batch(options, found, most, batch_size),)
-        write_measurements(measurements, Measurements(profiles, training, first_batch))
-        print(f"measured into {measurements}\n")
-    figures = choose_figures(load_measurements(measurements), recipe, str(measurements))
-    rates = choose_rates(figures, gpu_clips_per_second, cpu_clips_per_second, assumed_clips_per_second)
-    means = Means(recipe, figures, rates, workers, gpus, max_stall)
-    costs = [Cost(means, name, *counts) for name, counts in datasets.items()]
+            profiles += _measure_profiles(recipe_config, found, options.workers, options.seconds, options.batch_size)
+            most = max(train_videos for train_videos, _ in options.datasets.values())
+            first_batch += (_measure_first_batch(recipe_config, found, most, options.batch_size),)
+        write_measurements(options.measurements, Measurements(profiles, training, first_batch))
+        print(f"measured into {options.measurements}\n")
+    figures = choose_figures(load_measurements(options.measurements), recipe, str(options.measurements))
+    rates = choose_rates(
+        figures, options.gpu_clips_per_second, options.cpu_clips_per_second, options.assumed_clips_per_second
+    )
+    means = Means(recipe, figures, rates, options.workers, options.gpus, options.max_stall)
+    costs = [Cost(means, name, *counts) for name, counts in options.datasets.items()]
     print(f"{describe_costs(means, costs)}\n\n{describe_basis(means)}")
-    if out is not None:
-        print(f"picture: {draw_costs(means, costs, out)}")
+    if options.out is not None:
+        print(f"picture: {draw_costs(means, costs, options.out)}")
 
 
 def _measure_training(config: Config, batch_size: int, rounds: int) -> Training:

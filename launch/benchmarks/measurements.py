@@ -1,18 +1,17 @@
 """Measured figures, each with how it was measured, and the file that holds them: what plans of costs rest on."""
 
 import json
-import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from jsonargparse.typing import PositiveInt, restricted_number_type, restricted_string_type
+from jsonargparse.typing import PositiveInt, restricted_string_type
 
+from launch.benchmarks.options import Positive
 from sharding.cli import CommandLine
 from sharding.errors import UserError
 from sharding.files import replacing
 
-Positive = restricted_number_type("Positive", float, [(">", 0), ("<", math.inf)])
 Date = restricted_string_type("Date", r"^\d{4}-\d\d-\d\d$")
 
 

@@ -28,7 +28,7 @@ from sharding.errors import UserError
 log = logging.getLogger("launch.training.run_dir")
 
 # What may differ between a run and its continuation: it changes where and how fast, not what is computed. Of the data
-# section its own `shaping` tells.
+# section its own `sampling_settings` says.
 MUTABLE_ON_RESUME = {
     "": ("run_dir", "resume"),
     "train": (

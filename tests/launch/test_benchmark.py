@@ -42,7 +42,9 @@ def test_loader(request, fixture):
 
 def test_loader_against_the_usual_one(numbered, numbered_videos):
     sizes = ["--seconds=0.2", "--num_segments=2", "--crop_size=32", "--batch_size=4", "--rounds=2", "--threads=1"]
-    output = benchmark("loader", f"--data={numbered}", f"--videos={numbered_videos}", "--against=[pyav,frames]", *sizes)
+    output = benchmark(
+        "loader", f"--data={numbered}", f"--videos={numbered_videos}", "--compare-with", "pyav", "frames", *sizes
+    )
     found = rows(output)
     assert found["ours"][-1] == "1.0"
     assert float(found["pyav"][2]) > 0 and float(found["frames"][4]) > 0
@@ -97,9 +99,8 @@ def test_advise(numbered_videos):
     assert "3 of 13 videos, for 13" in output
     found = rows(output)
     measured = {profile: float(found[profile][0]) for profile in ("h264", "jpeg", "dense", "copy")}
-    smallest = min(measured.values())
-    advised = re.search(r"recommended: --profile (\w+)", output)[1]
-    assert measured[advised] == smallest  # every profile is fast enough for next to nothing
+    assert min(measured.values()) > 0
+    assert "recommended: --profile h264" in output  # every profile is fast enough, and no saving is worth another
 
 
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="the ffmpeg program is not installed")
@@ -144,5 +145,5 @@ def test_samples_are_different_and_repeatable():
 )
 def test_numbers_that_measure_nothing_are_refused(command, option, allowed, tmp_path):
     place = {"loader": [f"--data={tmp_path}"], "advise": [f"--videos={tmp_path}"], "step": []}[command]
-    with pytest.raises(UserError, match=f"{option.split('=')[0]} .*: use {allowed}"):
+    with pytest.raises(UserError, match=f"{option.split('=')[0].replace('_', '-')} .*: use {allowed}"):
         main([command, *place, option])

@@ -7,7 +7,9 @@ import yaml
 from safetensors.torch import load_file
 
 from launch.schedule_search.algorithm import Edge, Outcome, Plan
-from launch.schedule_search.search import PlannedConfig, conclude, main, schedule_yaml
+from launch.schedule_search.config import PlannedConfig
+from launch.schedule_search.search import conclude, schedule_yaml
+from launch.search_schedule import main
 from launch.training.config import parse_config
 from launch.training.run_log import read_metrics
 from sharding.errors import UserError

@@ -8,7 +8,7 @@ import yaml
 from safetensors.torch import load_file
 
 from launch.schedule_search.algorithm import plan_edges
-from launch.schedule_search.search import PlannedConfig
+from launch.schedule_search.config import PlannedConfig
 from launch.training.builders import check_phases
 from launch.training.checkpoint import load_checkpoint, pointed
 from launch.training.clip_schedule import PhaseConfig
