@@ -28,7 +28,7 @@ def main() -> None:
         pack = [*sharding, "pack", "--dataset=folder", f"--videos={VIDEOS / split}", f"--split={split}"]
         run([*pack, f"--out={PACKED}"])
         run([*sharding, "verify", str(PACKED / split)])
-    run([*deepspeed, "launch/train.py", "--config=launch/configs/demo.yaml", "--resume"])
+    run([*deepspeed, "launch/train.py", "--config=launch/configs/demo/demo.yaml", "--resume"])
     run([*deepspeed, "launch/evaluate.py", f"--checkpoint={RUN}", f"--data={PACKED / 'val'}", f"--out={RUN}"])
     video = next((VIDEOS / "val" / "turn_clockwise").glob("*.mp4"))
     run([sys.executable, "launch/predict.py", f"--checkpoint={RUN}", str(video)])

@@ -1,8 +1,8 @@
 """Train a network on packed shards.
 
-    python launch/train.py --config launch/configs/demo/vpsn.yaml              # one GPU of this machine, or its CPU
-    deepspeed launch/train.py --config launch/configs/demo/vpsn.yaml           # all GPUs of this machine
-    deepspeed --num_gpus 2 launch/train.py --config launch/configs/demo/vpsn.yaml   # two ranks
+    python launch/train.py --config launch/configs/demo/demo.yaml              # one GPU of this machine, or its CPU
+    deepspeed launch/train.py --config launch/configs/demo/demo.yaml           # all GPUs of this machine
+    deepspeed --num_gpus 2 launch/train.py --config launch/configs/demo/demo.yaml   # two ranks
     deepspeed --hostfile hosts launch/train.py --config …                      # the machines listed in the file
     sbatch --nodes=2 launch/slurm.sh --config …                                # a cluster; requeues itself
     … --train.epochs=20 --optimizer.learning_rate=0.02                         # any key of launch/training/config.py

@@ -78,8 +78,12 @@ class CommandLine(ArgumentParser):
         children = [getattr(action, "_name_parser_map", None) or {} for action in self._actions]
         return self._actions + [action for child in children for parser in child.values() for action in parser._actions]
 
+    is_typed = False
+    """Whether a command line is read, not a section of a file alone."""
+
     def _spell(self) -> None:
         """Accept each option with hyphens and underscores, truth values and lists as described above."""
+        self.is_typed = True
         for action in list(self._actions):
             _accept_items(action)
             for option in list(action.option_strings):

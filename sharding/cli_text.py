@@ -159,9 +159,12 @@ def describe_error(message: str, parser: argparse.ArgumentParser) -> str:
 
 
 def option_of(key: str, parser: argparse.ArgumentParser) -> str:
-    """Return the key as the command line spells it: "pack.max_frames" -> "--max-frames"."""
+    """Return the key as the command line spells it: "pack.max_frames" -> "--max-frames".
+
+    Of a parser that no command line reads, such as that of a section within a file, it is the key.
+    """
     action = _find_action(key, parser)
-    if action is None:
+    if action is None or not getattr(parser, "is_typed", True):
         return key
     if not action.option_strings:
         return str(action.metavar or action.dest.upper())

@@ -82,7 +82,7 @@ def load_measurements(path: Path) -> Measurements:
     try:
         return Measurements(**vars(parser.instantiate(parser.parse_path(path))))
     except (OSError, ValueError, TypeError) as error:
-        reason = str(error).split("; see ")[0]  # what follows is a hint for the command line
+        reason = str(error).removeprefix(f"{path}: ").split("; see ")[0]  # what follows is a hint for the command line
         raise UserError(f"{path}: not a file of measurements: {reason}") from error
 
 

@@ -146,7 +146,7 @@ class RanksOptions(Options):
 
     data: Path
     """A packed training split."""
-    config: Path = Path("launch/configs/demo.yaml")
+    config: Path = Path("launch/configs/demo/demo.yaml")
     """Recipe to train."""
     numbers: tuple[PositiveInt, ...] = (1, 2)
     """Numbers of ranks. On a CPU each rank gets as many of the cores as it has with the largest."""
@@ -160,7 +160,7 @@ class PlanOptions(Options):
 
     measurements: Path = Path("docs/measurements.json")
     """File of measurements."""
-    config: Path = Path("launch/configs/kinetics400_8f.yaml")
+    config: Path = Path("launch/configs/kinetics/kinetics400_8f.yaml")
     """Recipe: epochs, batch size, network, clips, precision."""
     datasets: dict[str, tuple[PositiveInt, NonNegativeInt]] = field(default_factory=lambda: dict(KINETICS))
     """Training and validation videos by name, as {mine: [5000, 500]}; default: Kinetics-400 and Kinetics-700, the

@@ -24,6 +24,7 @@ from launch.training.ema import WeightEma
 from launch.training.engine import Engine, load_engine, save_engine
 from pipeline.loader import VideoLoader
 from sharding.errors import UserError
+from sharding.manifest import describe_class_difference
 
 log = logging.getLogger("launch.training.run_dir")
 
@@ -59,11 +60,13 @@ def open_run(config: Config, classes: tuple[str, ...], ranks: Ranks) -> Path:
     except OSError as error:
         raise UserError(f"run_dir={run_dir} cannot be written: {error.strerror}; choose another") from error
     if config.resume == "never":
-        raise UserError(f"run_dir={run_dir} holds a run already; go on with --resume, or choose another --run_dir")
+        raise UserError(f"run_dir={run_dir} holds a run already; resume it with --resume, or choose another --run_dir")
     check_same_run(load_config(path), config, run_dir)
-    if read_info(folder / last).classes != classes:
+    trained = read_info(folder / last).classes
+    if trained != classes:
         raise UserError(
-            f"run_dir={run_dir} holds a run with other classes than those of data.train={config.data.train}"
+            f"run_dir={run_dir} holds a run with other classes than those of data.train={config.data.train}: "
+            f"{describe_class_difference(classes, trained)}; begin another run: --run_dir=NEW"
         )
     return run_dir
 
@@ -152,6 +155,20 @@ def record_evaluation(run_dir: Path, metrics: dict[str, float], ranks: Ranks) ->
     write_info(folder / last, replace(read_info(folder / last), metrics=metrics))
 
 
+def describe_best(run_dir: Path, config: Config) -> str:
+    """Return the accuracy of the best checkpoint next to that of guessing, and the command that looks at it closer."""
+    best = read_info(run_dir / "checkpoints" / pointed(run_dir / "checkpoints", "best"))
+    return (
+        f"best top-1 {_percent(best.metrics['top1'])} after epoch {best.epoch} "
+        f"(chance {_percent(1 / len(best.classes))}); next: python launch/evaluate.py --checkpoint {run_dir} "
+        f"--data {config.data.val}"
+    )
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.2f} %"
+
+
 def check_same_run(old: Config, new: Config, run_dir: Path) -> None:
     """Raises UserError if `new` would train something else than `old`."""
     before, now = (
@@ -169,5 +186,6 @@ def check_same_run(old: Config, new: Config, run_dir: Path) -> None:
             first = changed[0] if changed else next(name for name in before[section] if name not in values)
             raise UserError(
                 f"run_dir={run_dir} holds a run with {section}.{first}={before[section].get(first)!r}, not "
-                f"{values.get(first)!r}; use the same, or choose another --run_dir"
+                f"{values.get(first)!r}; use the same, or begin another run from its weights: "
+                f"--model.pretrained={run_dir} --run_dir=NEW"
             )

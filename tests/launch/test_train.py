@@ -96,7 +96,7 @@ def test_accumulation_equals_ranks(small_config, tmp_path):
 def test_a_second_run_in_the_folder_is_refused(small_config, trained):
     done = train(small_config, trained)
     assert done.returncode == 2
-    assert f"run_dir={trained} holds a run already; go on with --resume" in done.stderr
+    assert f"run_dir={trained} holds a run already; resume it with --resume" in done.stderr
     assert "Traceback" not in done.stderr
     done = train_alone(small_config, trained, "--resume", "--optimizer.learning_rate=0.5")
     assert done.returncode == 2

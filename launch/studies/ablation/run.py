@@ -5,8 +5,8 @@
     python -m launch.studies.ablation --tune true           # the learning rates that were tried for TSN
     python -m launch.studies.ablation --report_only true    # RESULTS.md and its picture from the results there are
 
-A run is `launch/train.py` with launch/configs/experiment.yaml and the options of its row, then `launch/evaluate.py`;
-its result is a file in docs/experiment. Nothing but the options of the row and the seed differs between two runs.
+A run is `launch/train.py` with launch/configs/ablation/experiment.yaml and the options of its row, then
+`launch/evaluate.py`; its result is a file in docs/experiment. Nothing but the options of the row and the seed differs between two runs.
 """
 
 import json

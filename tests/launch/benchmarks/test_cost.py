@@ -103,7 +103,7 @@ def test_cores_let_gpus_wait_no_longer_than_said_and_one_less_does_not(per_core,
 
 def test_the_projects_own_figures_are_of_its_recipe():
     """docs/measurements.json has all that the plan of Kinetics needs."""
-    recipe = describe_recipe(parse_config("plan", [f"--config={ROOT}/launch/configs/kinetics400_8f.yaml"]))
+    recipe = describe_recipe(parse_config("plan", [f"--config={ROOT}/launch/configs/kinetics/kinetics400_8f.yaml"]))
     assert (recipe.epochs, recipe.batch_size, recipe.training) == (80, 64, "vpsn-50, clips of 8 x 224 x 224, bf16")
     figures = choose_figures(load_measurements(ROOT / "docs" / "measurements.json"), recipe, "file")
     assert {record.profile for record in figures.profiles} == set(PROFILES)
@@ -141,7 +141,7 @@ def test_a_field_that_is_missing_is_named(section, field, tmp_path):
     del values[section][0][field]
     path = tmp_path / "measurements.json"
     path.write_text(json.dumps(values))
-    with pytest.raises(UserError, match=rf'{path}: .*"{section}".* required: {field}$') as caught:
+    with pytest.raises(UserError, match=rf'{path}: .*"{section}".* {field} is required$') as caught:
         load_measurements(path)
     assert "\n" not in str(caught.value)
 
@@ -196,13 +196,13 @@ def test_what_is_no_file_of_measurements_is_refused_in_one_line(text, message, t
         ("--gpus=[3]", "--gpus 3: use divisors of the recipe's batch of 8"),
         ("--datasets={mine: [7, 0]}", "mine: 7 training videos do not make a batch of 8"),
         ("--datasets={}", "--datasets: none"),
-        ("--gpu_clips_per_second=-4", "--gpu_clips_per_second -4: use more than 0"),
-        ("--cpu_clips_per_second=.nan", "--cpu_clips_per_second nan: use more than 0, and finite"),
-        ("--gpu_clips_per_second=.inf", "--gpu_clips_per_second inf: use more than 0, and finite"),
+        ("--gpu_clips_per_second=-4", "--gpu-clips-per-second -4: use more than 0"),
+        ("--cpu_clips_per_second=.nan", "--cpu-clips-per-second nan: use more than 0, and finite"),
+        ("--gpu_clips_per_second=.inf", "--gpu-clips-per-second inf: use more than 0, and finite"),
         ("--videos=/tmp", "--videos /tmp: it is for --measure"),
         ("--out=/proc/no/plan.png", "cannot be written"),
-        ("--config=launch/configs/kinetics400_16f.yaml", "no figures of loading 16 segments"),
-        ("--config=launch/configs/planned_kinetics400.yaml", "clips of several lengths"),
+        ("--config=launch/configs/kinetics/kinetics400_16f.yaml", "no figures of loading 16 segments"),
+        ("--config=launch/configs/kinetics/planned_kinetics400.yaml", "clips of several lengths"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(option, message, files):
