@@ -29,11 +29,12 @@ class HelpFormatter(DefaultHelpFormatter):
             if not action.option_strings and not hasattr(action, "_name_parser_map"):
                 parts.append(self._format_args(action, self._get_default_metavar_for_positional(action)))
             elif getattr(action, "_name_parser_map", None):
-                parts.append("{" + ",".join(action.choices) + "} ...")
+                parts.append("COMMAND ...")
             elif _is_required(action):
                 parts.append(f"{action.option_strings[0]} {action.metavar or action.dest.upper()}")
         parts.insert(1, "[options]")
-        return f"usage: {' '.join(parts)}\n\n"
+        lines = textwrap.wrap(f"usage: {' '.join(parts)}", self._width, subsequent_indent=" " * 7)
+        return "\n".join(lines) + "\n\n"
 
     def start_section(self, heading: str | None) -> None:
         super().start_section(heading and "\n".join(textwrap.wrap(heading, self._width - 1)))

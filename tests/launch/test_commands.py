@@ -60,7 +60,7 @@ def test_help_is_readable_and_imports_nothing_heavy(command):
         (
             "launch.benchmark",
             ["pack"],
-            "launch/benchmark.py pack: error: --videos is required; see launch/benchmark.py pack",
+            "--videos is required; see launch/benchmark.py pack --help",
         ),
         ("launch.benchmark", [], "which command? Give one of advise, pack, loader"),
         ("launch.visualize", ["frames", "x", "--epochs=0"], "--epochs 0: use 1 or more"),

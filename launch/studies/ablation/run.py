@@ -6,7 +6,8 @@
     python -m launch.studies.ablation --report_only true    # RESULTS.md and its picture from the results there are
 
 A run is `launch/train.py` with launch/configs/ablation/experiment.yaml and the options of its row, then
-`launch/evaluate.py`; its result is a file in docs/experiment. Nothing but the options of the row and the seed differs between two runs.
+`launch/evaluate.py`; its result is a file in docs/experiment. Nothing but the options of the row and the seed differs
+between two runs.
 """
 
 import json

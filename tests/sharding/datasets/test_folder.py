@@ -61,7 +61,7 @@ def test_mistakes(tmp_path: Path) -> None:
         (
             ["walk/a.mp4", "run/b.mp4"],
             "walk",
-            r"walk: holds files and no class folders.*did you mean --videos .*/videos\?",
+            r"holds files and no class folders.* --videos .*/videos\?",
         ),
         (["training/walk/a.mp4", "validation/walk/b.mp4"], "", r"did you mean --split training, or --videos"),
         (["notes.txt"], "", "no class folders in it; expected is VIDEOS/CLASS/FILE"),
