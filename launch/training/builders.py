@@ -40,11 +40,10 @@ def load_splits(config: Config) -> tuple[PackedDataset, PackedDataset | None]:
             f"{config.data.val}: its classes are not those of {config.data.train}: {difference}; pack both with one "
             "list of classes (--classes FILE)"
         )
-    _check_frames(config, train_set)
     return train_set, val_set
 
 
-def _check_frames(config: Config, train_set: PackedDataset) -> None:
+def warn_of_short_videos(config: Config, train_set: PackedDataset) -> None:
     """Warn if a clip has more frames than any stored video, so that frames repeat."""
     stored = int(train_set.num_frames.max(initial=0))
     most = max(phase.data.num_segments for phase in config.split_phases())

@@ -155,13 +155,12 @@ def record_evaluation(run_dir: Path, metrics: dict[str, float], ranks: Ranks) ->
     write_info(folder / last, replace(read_info(folder / last), metrics=metrics))
 
 
-def describe_best(run_dir: Path, config: Config) -> str:
-    """Return the accuracy of the best checkpoint next to that of guessing, and the command that looks at it closer."""
+def describe_best(run_dir: Path) -> str:
+    """Return the accuracy of the best checkpoint next to that of guessing."""
     best = read_info(run_dir / "checkpoints" / pointed(run_dir / "checkpoints", "best"))
     return (
         f"best top-1 {_percent(best.metrics['top1'])} after epoch {best.epoch} "
-        f"(chance {_percent(1 / len(best.classes))}); next: python launch/evaluate.py --checkpoint {run_dir} "
-        f"--data {config.data.val}"
+        f"(chance {_percent(1 / len(best.classes))})"
     )
 
 

@@ -37,7 +37,7 @@ class _ConsoleFormatter(logging.Formatter):
         text = super().format(record)
         if record.levelno > logging.INFO:
             return text.replace(record.message, f"{record.levelname} {record.message}", 1)
-        if "\n" in text:
+        if "\n" in text or record.message.startswith("next: "):  # a command is to be copied
             return text
         return textwrap.fill(text, 80, subsequent_indent=" " * 9, break_long_words=False, break_on_hyphens=False)
 

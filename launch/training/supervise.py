@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from launch.training.builders import check_phases, load_splits
+from launch.training.builders import check_phases, load_splits, warn_of_short_videos
 from launch.training.config import Config, load_config
 from launch.training.distributed import Ranks, barrier, errors_on_all_ranks
 from launch.training.engine import check_device, deepspeed_options, start_ranks, stop_ranks
@@ -34,6 +34,7 @@ def train_run(config: Config) -> int:
     with errors_on_all_ranks(ranks):
         run_dir = open_run(config, train_set.manifest.classes, ranks)
     start_logging(run_dir, ranks.rank)
+    warn_of_short_videos(config, train_set)
     return run(config, ranks, lambda: train_phases(config, ranks, train_set, val_set))
 
 

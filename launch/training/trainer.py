@@ -100,7 +100,9 @@ class Trainer:
             self.evaluate()
         log.info("finished %d epochs in %s", self.loader.epoch, self.run_dir)
         if self.val_loader is not None and self.ranks.is_main_process:
-            log.info("%s", describe_best(self.run_dir, self.config))
+            log.info("%s", describe_best(self.run_dir))
+            val = self.config.data.val
+            log.info("next: python launch/evaluate.py --checkpoint %s --data %s", self.run_dir, val)
         return True
 
     def end(self) -> PhaseEnd:

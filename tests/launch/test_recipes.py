@@ -65,5 +65,7 @@ def test_the_recipe_of_ones_own_folders_trains(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert list(losses(tmp_path / "run")) == [1, 2, 3, 4]
     assert "4 steps in all" in done.stdout
-    assert "(chance 50.00 %); next: python launch/evaluate.py" in " ".join(done.stdout.split())
+    assert "(chance 50.00 %)" in done.stdout
+    assert f"next: python launch/evaluate.py --checkpoint {tmp_path / 'run'} --data {tmp_path / 'val'}" in done.stdout
+    assert done.stderr == "", "no library speaks at every start"
     assert "top-5" not in done.stdout
