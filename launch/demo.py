@@ -23,7 +23,7 @@ def main() -> None:
     deepspeed = [str(Path(sys.executable).with_name("deepspeed"))]
     for split, num_videos in NUM_VIDEOS.items():
         if not (VIDEOS / split).exists():
-            run([*sharding, "motion", f"--out={VIDEOS}", f"--split={split}", f"--num_videos={num_videos}"])
+            run([*sharding, "motion", f"--out={VIDEOS}", f"--split={split}", f"--num-videos={num_videos}"])
     for split in NUM_VIDEOS:
         pack = [*sharding, "pack", "--dataset=folder", f"--videos={VIDEOS / split}", f"--split={split}"]
         run([*pack, f"--out={PACKED}"])

@@ -8,7 +8,7 @@ The number of a row is the sample's id. Anything here needs no PyAV.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,9 +106,9 @@ def fingerprint_of(manifest_values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def describe_class_difference(found: Sequence[str], expected: Sequence[str]) -> str:
+def describe_class_difference(found: Iterable[str], expected: Iterable[str]) -> str:
     """Return in words how one list of classes differs from another: which names are new, missing or elsewhere."""
-    parts = []
+    found, expected, parts = list(found), list(expected), []
     for what, names in (
         ("only here", [name for name in found if name not in set(expected)]),
         ("missing here", [name for name in expected if name not in set(found)]),

@@ -33,8 +33,7 @@ import torch
 
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # said, it is not guessed with a warning
-
-logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns where there is CUDA and no GPU
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns of CUDA without a GPU
 
 import deepspeed
 import torch.distributed as dist

@@ -83,11 +83,24 @@ def resume(run_dir: Path, engine: Engine, loader: VideoLoader, average: WeightEm
     last = last_checkpoint(run_dir)
     if last is None:
         return False
+    _check_same_data(last, loader, run_dir)
     state = load_engine(engine, last.parent, last.name)
     loader.load_state_dict(state["loader"])
     average.load(last / "model.safetensors", engine.global_steps)
     log.info("resumed from %s", last)
     return any_rank(ranks.is_main_process and loader.step == 0 and not read_info(last).metrics, ranks)
+
+
+def _check_same_data(last: Path, loader: VideoLoader, run_dir: Path) -> None:
+    """Raise UserError if the training split was packed again with another content since the checkpoint."""
+    trained, dataset = read_info(last).train_fingerprint, loader.dataset
+    if trained != dataset.fingerprint:
+        raise UserError(
+            f"run_dir={run_dir} was trained on other videos than {dataset.location} holds now ({len(dataset)} samples "
+            f"of {len(dataset.manifest.classes)} classes): videos were added, removed or packed with other options; "
+            f"use the split as it was, or begin another run from its weights: --model.pretrained={run_dir} "
+            "--run_dir=NEW"
+        )
 
 
 class PhaseEnd(NamedTuple):

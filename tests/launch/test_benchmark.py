@@ -147,3 +147,22 @@ def test_numbers_that_measure_nothing_are_refused(command, option, allowed, tmp_
     place = {"loader": [f"--data={tmp_path}"], "advise": [f"--videos={tmp_path}"], "step": []}[command]
     with pytest.raises(UserError, match=f"{option.split('=')[0].replace('_', '-')} .*: use {allowed}"):
         main([command, *place, option])
+
+
+def test_loader_takes_the_recipe(numbered, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"data: {{train: {numbered}, num_segments: 2, short_side: 48, crop_size: 32}}\n"
+        "model: {arch: tsn, depth: 18}\ntrain: {batch_size: 4}\n"
+    )
+    output = benchmark("loader", f"--config={recipe}", "--seconds=0.2", "--clips-per-second=0.5")
+    assert "4 x 2 x 32 x 32" in output
+
+
+def test_a_small_dataset_gets_the_default_profile():
+    h264 = Candidate("h264", 2e6, 120e6, 1, clips_per_second=50)
+    dense = Candidate("dense", 1e6, 60e6, 1, clips_per_second=50)
+    assert recommend([h264, dense], 10) is h264
+    many = [Candidate(c.profile, c.bytes_per_video, c.bytes_per_video * 200_000, 1, 50) for c in (h264, dense)]
+    assert recommend(many, 10) is many[1]
+    assert recommend([h264, dense], 100) is h264

@@ -142,6 +142,7 @@ def test_pictures(trained, evaluated):
     for arguments, picture in (
         (["curves", trained], trained / "curves.png"),
         (["confusion", evaluated / "evaluation.json"], evaluated / "confusion.png"),
+        (["confusion", evaluated], evaluated / "confusion.png"),
     ):
         done = run_command([sys.executable, "launch/visualize.py", *arguments])
         assert done.returncode == 0, done.stderr
