@@ -123,7 +123,7 @@ def test_mistakes_found_before_anything_is_begun(small_config, tmp_path, option,
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--data.val=null", "--train.batch_size=23"], "22 samples do not fill one batch of 23; lower the batch size"),
+        (["--data.val=null", "--train.batch_size=23"], "fill one batch of 23; use --train.batch_size=22 or less"),
         pytest.param(["--model.pretrained=absent.pth"], "absent.pth", marks=pytest.mark.slow),
         pytest.param(["--data.decoder=nvdec"], "data.decoder=nvdec", marks=pytest.mark.slow),
         (["--run_dir=/dev/null/run"], "run_dir=/dev/null/run cannot be written: Not a directory"),
