@@ -23,12 +23,12 @@ def main() -> None:
     deepspeed = [str(Path(sys.executable).with_name("deepspeed"))]
     for split, num_videos in NUM_VIDEOS.items():
         if not (VIDEOS / split).exists():
-            run([*sharding, "motion", f"--out={VIDEOS}", f"--split={split}", f"--num_videos={num_videos}"])
+            run([*sharding, "motion", f"--out={VIDEOS}", f"--split={split}", f"--num-videos={num_videos}"])
     for split in NUM_VIDEOS:
         pack = [*sharding, "pack", "--dataset=folder", f"--videos={VIDEOS / split}", f"--split={split}"]
         run([*pack, f"--out={PACKED}"])
         run([*sharding, "verify", str(PACKED / split)])
-    run([*deepspeed, "launch/train.py", "--config=launch/configs/demo.yaml", "--resume"])
+    run([*deepspeed, "launch/train.py", "--config=launch/configs/demo/demo.yaml", "--resume"])
     run([*deepspeed, "launch/evaluate.py", f"--checkpoint={RUN}", f"--data={PACKED / 'val'}", f"--out={RUN}"])
     video = next((VIDEOS / "val" / "turn_clockwise").glob("*.mp4"))
     run([sys.executable, "launch/predict.py", f"--checkpoint={RUN}", str(video)])

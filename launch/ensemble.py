@@ -7,10 +7,8 @@ The files are what launch/evaluate.py wrote for the same packed split.
 
 from pathlib import Path
 
-from launch.inference.scores import mean_scores, read_scores, write_scores
 from sharding.cli import CommandLine, run_command
 from sharding.errors import UserError
-from sharding.files import check_writable
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -20,16 +18,16 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if len(options.scores) < 2:
         raise UserError("an ensemble takes two score files or more")
+    # pyarrow, once the options are known to be right
+    from launch.inference.scores import describe_accuracy, mean_scores, read_scores, write_scores
+    from sharding.files import check_writable
+
     if options.out:
         check_writable(options.out)
     together = mean_scores(options.scores)
     for path in options.scores:
-        alone = read_scores(path)
-        print(f"{path}: top-1 {alone.top(1):.2%}, top-5 {alone.top(5):.2%}")
-    print(
-        f"together: top-1 {together.top(1):.2%}, top-5 {together.top(5):.2%} of {len(together.keys)} samples, "
-        f"data {together.fingerprint[:16]}"
-    )
+        print(f"{path}: {describe_accuracy(read_scores(path))}")
+    print(f"together: {describe_accuracy(together)} of {len(together.keys)} samples, data {together.fingerprint[:16]}")
     if options.out:
         write_scores(options.out, together)
 

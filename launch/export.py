@@ -1,256 +1,31 @@
 """A trained network as ONNX, for programs that have neither this project nor PyTorch.
 
-    python launch/export.py --checkpoint runs/k400 --out model.onnx     # and model.json beside it
+    python launch/export.py --checkpoint runs/k400 --out model.onnx     # and model.json next to it
 
-The network is the frozen one, in float32, for batches of any size. It is checked against onnxruntime before it gets its
-name. model.json describes what must be done to a video before the network sees it, and what its outputs mean.
+The network has its BatchNorm fused and takes batches of any size, in float32. It is checked against onnxruntime before
+it gets its name. model.json describes what must be done to a video before the network sees it, and what its outputs
+mean.
 """
 
-import json
-import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch import nn
-
-from launch.training.checkpoint import CheckpointInfo, find_checkpoint, load_checkpoint
-from launch.training.config import Config
-from model import fuse_batch_norm
-from pipeline.config import DataConfig
-from pipeline.dali_graph import PIXEL_MEAN, PIXEL_STD
-from pipeline.sampling import dense_frames, even_start, middle_frames
 from sharding.cli import CommandLine, run_command
 from sharding.errors import UserError
-from sharding.files import check_writable, file_sha256, replacing, write_atomically
-
-INPUT, OUTPUT = "clips", "logits"
-TOLERANCE = 1e-4
-CHECKED_BATCHES = (1, 3)
-OLDEST_OPSET = 18
-"""The exporter writes operators of this version and later ones; going further back, it fails on these networks."""
-FORMAT_VERSION = 1
-
-
-@dataclass(frozen=True)
-class Exported:
-    """A file that was written and found to agree with the network."""
-
-    opset: int
-    largest_difference: float
-    """Between a logit of onnxruntime and the network's, relative to the largest of the batch if that is above 1."""
 
 
 def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     if options.out.suffix != ".onnx":
         raise UserError(f"--out {options.out}: use a name that ends in .onnx")
-    description = options.out.with_suffix(".json")
-    _require_packages(options.opset)
-    checkpoint = find_checkpoint(options.checkpoint)
-    for path in (options.out, description):
-        check_writable(path)
-    net, info, config = load_checkpoint(checkpoint)
-    shape = (config.data.frames_per_clip, 3, config.data.crop_size, config.data.crop_size)
-    exported = export(fuse_batch_norm(net), shape, options.out, options.opset)
-    values = describe(options.out.name, exported, checkpoint, info, config)
-    write_atomically(description, json.dumps(values, indent=1) + "\n")
-    print(
-        f"{options.out}: {INPUT} (B, {', '.join(map(str, shape))}) -> {OUTPUT} (B, {len(info.classes)}), "
-        f"opset {exported.opset}, {options.out.stat().st_size:,} bytes"
-    )
-    batches, difference = " and ".join(map(str, CHECKED_BATCHES)), f"{exported.largest_difference:.1e}"
-    print(f"checked against onnxruntime with batches of {batches}: differs by {difference} at most")
-    print(f"preprocessing and classes: {description}")
+    from launch.inference.onnx import export_checkpoint  # torch, once the options are known to be right
 
-
-def export(net: nn.Module, shape: Sequence[int], path: Path, opset: int | None = None) -> Exported:
-    """Writes a network in evaluation mode, on the CPU, for clips (B, *shape), to `path`, once it was found to agree.
-
-    Raises:
-        UserError: it could not be written for this opset, or onnxruntime's logits differ by more than TOLERANCE.
-    """
-    logging.getLogger("onnxscript").setLevel(logging.ERROR)  # it tells of every way it tries to convert an opset
-    clips = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
-    program = torch.onnx.export(
-        net,
-        (clips,),
-        input_names=[INPUT],
-        output_names=[OUTPUT],
-        dynamic_shapes={INPUT: {0: torch.export.Dim("batch")}},
-        opset_version=opset,
-        dynamo=True,
-        verbose=False,
-    )
-    assert program is not None  # as it is without dynamo
-    with replacing(path) as temporary:
-        program.save(temporary, external_data=False)
-        written = read_opset(temporary)
-        if opset is not None and written != opset:  # where it cannot convert, the exporter leaves things as they are
-            raise UserError(f"--opset {opset}: cannot be had of this network; {written} can")
-        difference = compare_with_onnxruntime(net, temporary, shape)
-        if not difference <= TOLERANCE:
-            raise UserError(
-                f"{path}: not written, as onnxruntime's logits differ from the network's by {difference:.1e}, more "
-                f"than {TOLERANCE}; try another --opset"
-            )
-    return Exported(written, difference)
-
-
-def compare_with_onnxruntime(net: nn.Module, path: Path, shape: Sequence[int]) -> float:
-    """Runs the network and the file on the same random clips, in batches of CHECKED_BATCHES.
-
-    Returns:
-        `largest_difference` of `Exported`; not a number if one of the two gives logits that are none.
-
-    Raises:
-        UserError: onnxruntime refuses the file.
-    """
-    import onnxruntime
-
-    try:
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    except Exception as error:  # its exceptions have no common base
-        reason = str(error).splitlines()[0]
-        name = f"onnxruntime {onnxruntime.__version__}"
-        raise UserError(f"{name} cannot load what was exported: {reason}; try another --opset") from error
-    generator = torch.Generator().manual_seed(1)
-    differences = []
-    for batch in CHECKED_BATCHES:
-        clips = torch.randn(batch, *shape, generator=generator)
-        with torch.inference_mode():
-            expected = net(clips)
-        found = torch.from_numpy(session.run([OUTPUT], {INPUT: clips.numpy()})[0])
-        assert found.shape == expected.shape, f"{found.shape} where the network returns {expected.shape}"
-        differences.append((found - expected).abs().max() / expected.abs().max().clamp(min=1))
-    return float(torch.stack(differences).max())
-
-
-def read_opset(path: Path) -> int:
-    """The version of the standard operators that an ONNX file uses."""
-    import onnx
-
-    return next(entry.version for entry in onnx.load(path).opset_import if entry.domain in ("", "ai.onnx"))
-
-
-def describe(name: str, exported: Exported, checkpoint: Path, info: CheckpointInfo, config: Config) -> dict:
-    """What model.json says: how a video becomes an input, what the outputs mean, and where it all comes from."""
-    data = config.data
-    return {
-        "format_version": FORMAT_VERSION,
-        "model": name,
-        "opset": exported.opset,
-        "input": {
-            "name": INPUT,
-            "dtype": "float32",
-            "layout": "(B, T, 3, H, W)",
-            "shape": ["batch", data.frames_per_clip, 3, data.crop_size, data.crop_size],
-            "channels": "RGB",
-        },
-        "output": {
-            "name": OUTPUT,
-            "dtype": "float32",
-            "shape": ["batch", len(info.classes)],
-            "meaning": "logits; softmax over the last axis makes probabilities of them",
-        },
-        "classes": list(info.classes),
-        "preprocessing": _preprocessing(info.packing, data),
-        "checkpoint": {
-            "name": checkpoint.resolve().name,
-            "sha256": file_sha256(checkpoint / "model.safetensors"),
-            "arch": config.model.arch,
-            "depth": config.model.depth,
-            "step": info.step,
-            "epoch": info.epoch,
-            "metrics": info.metrics,
-            "train_fingerprint": info.train_fingerprint,
-            "versions": info.versions,
-        },
-        "export": {
-            "checked_batches": list(CHECKED_BATCHES),
-            "largest_difference": exported.largest_difference,
-            "versions": {name: version(name) for name in ("vpsn", "torch", "onnx", "onnxscript", "onnxruntime")},
-        },
-    }
-
-
-def _preprocessing(packing: Mapping[str, Any], data: DataConfig) -> list[dict]:
-    """The steps from a video to an input, in order."""
-    store = {"step": "store", "square_pixels": True, "upright": True}
-    if packing["profile"] in ("h264", "jpeg"):
-        store["max_frames"] = packing["max_frames"]
-        store["frames"] = "of N > M = max_frames keep floor((j + 1/2) * N / M) for j = 0 .. M - 1; else all"
-    if packing["profile"] != "copy":
-        store["short_side"] = packing["short_side"]
-        store["size"] = "frames with a longer short side are scaled down to it, shorter ones left as they are"
-    return [
-        store | {"packing": packing},
-        _sampling(data),
-        {
-            "step": "resize",
-            "short_side": data.short_side,
-            "size": "the longer side is rounded down to a whole pixel",
-            "filter": "linear, antialiased when scaling down",
-        },
-        {
-            "step": "crop",
-            "height": data.crop_size,
-            "width": data.crop_size,
-            "place": "centre: top = floor((h - height + 1) / 2), left = floor((w - width + 1) / 2)",
-        },
-        {
-            "step": "normalise",
-            "value": "(pixel - mean) / std for each of R, G, B",
-            "pixel_range": [0, 255],
-            "mean": [round(value, 6) for value in PIXEL_MEAN],
-            "std": [round(value, 6) for value in PIXEL_STD],
-        },
-    ]
-
-
-def _sampling(data: DataConfig) -> dict:
-    step = {"step": "sample", "sampling": data.sampling, "num_segments": data.num_segments}
-    if data.sampling == "segments":
-        step["frames"] = "of n stored frames take floor((i + 1/2) * n / T) for i = 0 .. T - 1"
-        if data.frames_per_segment > 1:
-            step["frames_per_segment"] = data.frames_per_segment
-            step["frames"] = (
-                "of n stored frames take min(begin_i + j, n - 1) for j = 0 .. frames_per_segment - 1, for each "
-                "begin_i = floor((i + 1/2) * max(1, n - frames_per_segment + 1) / num_segments), "
-                "i = 0 .. num_segments - 1"
-            )
-        frames = middle_frames(64, data.num_segments, frames_per_segment=data.frames_per_segment)
-    else:
-        step["frame_stride"] = data.frame_stride
-        step["frames"] = (
-            "of n stored frames take (start + i * frame_stride) mod n for i = 0 .. T - 1, "
-            "start = floor(max(0, n - T * frame_stride) / 2)"
-        )
-        start = even_start(64, data.num_segments, data.frame_stride, 0, 1)
-        frames = dense_frames(64, data.num_segments, data.frame_stride, start)
-    return step | {"example": {"n": 64, "frames": frames.tolist()}}
-
-
-def _require_packages(opset: int | None) -> None:
-    """Raises UserError if a package is missing, or `opset` is none that could be written."""
-    try:
-        import onnx
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise UserError(f"{error.name} is not installed; run pip install 'vpsn[export]'") from error
-    newest = onnx.defs.onnx_opset_version()
-    if opset is not None and not OLDEST_OPSET <= opset <= newest:
-        raise UserError(f"--opset {opset}: {OLDEST_OPSET} to {newest} is possible with onnx {onnx.__version__}")
+    export_checkpoint(options.checkpoint, options.out, options.opset)
 
 
 def _parser() -> CommandLine:
-    parser = CommandLine(prog="launch/export.py", description="Writes a trained network as ONNX.")
+    parser = CommandLine(prog="launch/export.py", description="Write a trained network as ONNX.")
     parser.add_argument("--checkpoint", type=Path, required=True, help="Run folder (its best) or checkpoint.")
-    parser.add_argument("--out", type=Path, required=True, help="File to write, NAME.onnx; NAME.json goes beside it.")
+    parser.add_argument("--out", type=Path, required=True, help="File to write, NAME.onnx; NAME.json goes next to it.")
     opset_help = "Version of the ONNX operators; default: the one PyTorch takes by itself."
     parser.add_argument("--opset", type=int | None, default=None, help=opset_help)
     return parser

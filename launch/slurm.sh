@@ -1,7 +1,7 @@
 #!/bin/bash
 # Trains on a Slurm cluster, over any number of machines, and goes on by itself when its time is up:
 #
-#     sbatch --nodes=2 --gpus-per-node=8 --ntasks-per-node=8 launch/slurm.sh --config launch/configs/kinetics400_8f.yaml
+#     sbatch --nodes=2 --gpus-per-node=8 --ntasks-per-node=8 launch/slurm.sh --config launch/configs/kinetics/kinetics400_8f.yaml
 #
 # One task per GPU. Two minutes before the time limit Slurm sends SIGUSR1 to every task; the run finishes its step,
 # saves and leaves with exit code 75, and the job puts itself back into the queue. --resume makes the next turn go on

@@ -6,15 +6,21 @@
     net = fuse_batch_norm(net)                 # after training: the produced filters, for prediction and export
 
 Data flows through `config` -> `build` (the register of architectures) -> `resnet` (the network all of them are) ->
-`synthesizer`, or one file per baseline; `encoder_head` and `hierarchy` put other heads on it; `custom` finds blocks and
-networks that are not ours. `weights` reads pretrained ones, `ledger` counts what a network costs.
+`synthesizer`, or one file per baseline; `heads` puts other heads on it; `custom` finds blocks and
+networks that are not ours. `pretrained` reads weights, `complexity` counts what a network costs.
+
+The configuration needs no torch: each name is imported when it is first used.
 """
 
-from model.build import Network, build_model
-from model.config import EncoderConfig, ModelConfig, SynthesizerConfig
-from model.custom import VideoNet
-from model.fuse import fuse_batch_norm
-from model.resnet import BasicBlock, Block, BlockSpec, Bottleneck, Outputs, VideoResNet
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from model.build import Network, build_model
+    from model.config import EncoderConfig, ModelConfig, SynthesizerConfig
+    from model.custom import VideoNet
+    from model.fuse import fuse_batch_norm
+    from model.resnet import BasicBlock, Block, BlockSpec, Bottleneck, Outputs, VideoResNet
 
 __all__ = [
     "BasicBlock",
@@ -31,3 +37,31 @@ __all__ = [
     "build_model",
     "fuse_batch_norm",
 ]
+
+_MODULES = {
+    "BasicBlock": "resnet",
+    "Block": "resnet",
+    "BlockSpec": "resnet",
+    "Bottleneck": "resnet",
+    "EncoderConfig": "config",
+    "ModelConfig": "config",
+    "Network": "build",
+    "Outputs": "resnet",
+    "SynthesizerConfig": "config",
+    "VideoNet": "custom",
+    "VideoResNet": "resnet",
+    "build_model": "build",
+    "fuse_batch_norm": "fuse",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,6 +1,7 @@
 """What a run reads and how: the dataset folders, the sampling of frames, the crops, the decode node."""
 
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Literal
 
 from sharding.errors import check_minimum
@@ -149,3 +150,8 @@ class DataConfig:
     def sampling_settings(self) -> dict[str, object]:
         """The settings that shape training clips: what two runs must share for their batches to be the same."""
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in MUTABLE_ON_RESUME}
+
+
+def is_remote(location: str | Path) -> bool:
+    """Return whether a dataset's location is a URL."""
+    return "://" in str(location)

@@ -12,6 +12,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+from pipeline.config import is_remote
 from pipeline.remote.cache import ShardCache
 from pipeline.remote.transport import MissingError, RemoteFolder, RetryPolicy
 from sharding.dataset import PackedDataset, load_dataset, load_table
@@ -70,11 +71,6 @@ def open_dataset(
 def read_manifest(location: str | Path, retry: RetryPolicy | None = None) -> Manifest:
     """The manifest of a packed split, wherever it lies. Raises UserError."""
     return _fetch_manifest(RemoteFolder(str(location), retry)) if is_remote(location) else load_manifest(Path(location))
-
-
-def is_remote(location: str | Path) -> bool:
-    """Whether this is a URL."""
-    return "://" in str(location)
 
 
 def default_cache_dir() -> Path:

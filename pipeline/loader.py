@@ -203,7 +203,8 @@ class VideoLoader:
             )
         if self.steps_per_epoch == 0:
             raise UserError(
-                f"{location}: {len(kept)} samples do not fill one batch of {self.batch_size}; lower the batch size"
+                f"{location}: {len(kept)} samples do not fill one batch of {self.batch_size}; use "
+                f"--train.batch_size={max(1, len(kept) // self.world_size) * self.world_size} or less"
             )
 
     def _good_samples(self) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""python -m sharding {pack,verify,stats,motion,motion-gym}: packs datasets, checks them, and tells what is in them."""
+"""python -m sharding {pack,verify,stats,motion,motion-gym}: packs datasets, checks and describes them."""
 
 import os
 import sys
@@ -9,8 +9,8 @@ from typing import Any
 from sharding.cli import CommandLine, run_command
 
 _DESCRIPTION = """\
-Packs video datasets into tar shards, once, for training. pack makes them, verify checks them, stats tells what is in
-them, motion and motion-gym write synthetic datasets to try everything on. Each command has its own --help."""
+Pack video datasets into tar shards, once, for training. pack makes them, verify checks them, stats describes them,
+motion and motion-gym write synthetic datasets to try everything on. Each command has its own --help."""
 
 _PACK_EXAMPLE = (
     "python -m sharding pack --dataset kinetics --videos k400/videos --annotations train.csv val.csv --split train "
@@ -24,8 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     for name, (summary, add_options, _) in _COMMANDS.items():
         subparser = CommandLine(description=summary[0].upper() + summary[1:] + ".")
         add_options(subparser)
-        _with_hyphens(subparser)
-        commands.add_subcommand(name, subparser, help=summary)
+        parser.add_command(commands, name, subparser, summary)
     options = parser.parse_args(arguments)
     values = options[options.command].as_dict()
     return _COMMANDS[options.command][2](values) or 0
@@ -35,8 +34,7 @@ def _add_pack_options(parser: CommandLine) -> None:
     from sharding.datasets import DATASETS
     from sharding.pack import PackConfig
 
-    parser.description = f"{parser.description} Run again after any stop, it goes on where it was. For example: "
-    parser.description += _PACK_EXAMPLE
+    parser.description += " Run again after any stop, it resumes. For example: " + _PACK_EXAMPLE
     parser.add_class_arguments(PackConfig, skip={"annotations", "decode_check", "retry_failed"})
     known = ", ".join(sorted(DATASETS))
     dataset = next(action for action in parser._actions if action.dest == "dataset")
@@ -166,20 +164,11 @@ def _run_motion_gym(values: dict[str, Any]) -> None:
     write_motion_gym(MotionGymConfig(**values))
 
 
-def _with_hyphens(parser: CommandLine) -> None:
-    """Spells options --max-frames, not --max_frames; the latter stays possible."""
-    for action in parser._actions:
-        hyphenated = [option.replace("_", "-") for option in action.option_strings]
-        for option in hyphenated:
-            parser._option_string_actions[option] = action
-        action.option_strings = hyphenated
-
-
 _COMMANDS: dict[str, tuple[str, Callable[[CommandLine], None], Callable[[dict[str, Any]], int | None]]] = {
     "pack": ("pack one split of a dataset into tar shards", _add_pack_options, _run_pack),
     "verify": ("check a packed split: bytes, hashes, index, table, labels", _add_verify_options, _run_verify),
-    "stats": ("tell what is in a packed split", _add_stats_options, _run_stats),
-    "motion": ("write a synthetic dataset in which only motion tells the class", _add_motion_options, _run_motion),
+    "stats": ("describe a packed split", _add_stats_options, _run_stats),
+    "motion": ("write a synthetic dataset in which only motion reveals the class", _add_motion_options, _run_motion),
     "motion-gym": ("write motions with labels on three levels, as FineGym", _add_motion_gym_options, _run_motion_gym),
 }
 

@@ -12,14 +12,16 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any
 
 from sharding.errors import UserError
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 FORMAT_VERSION = 2
 """2 added frames.npy. The fingerprint is that of version 1: the content of a split is not changed by its index."""
+_NAMED = 5
 MANIFEST, TABLE, FAILURES, QUARANTINE = "manifest.json", "samples.parquet", "failures.jsonl", "quarantine.jsonl"
 FRAMES = "frames.npy"
 """Where each frame is in its sample's media: int32 of one dimension. Of each sample, in the order of the table, the
@@ -30,24 +32,24 @@ KEYFRAME_INTERVALS = {"h264": 1, "jpeg": 1, "dense": 8}
 """Frames from one keyframe to the next in the profiles that have an index of frames throughout."""
 
 _COLUMNS = {
-    "key": pa.string(),
-    "label": pa.int32(),
-    "num_frames": pa.int32(),
-    "fps": pa.float64(),
-    "width": pa.int32(),
-    "height": pa.int32(),
-    "suffix": pa.string(),
-    "shard": pa.int32(),
-    "media_offset": pa.int64(),
-    "media_bytes": pa.int64(),
-    "index_offset": pa.int64(),
-    "index_bytes": pa.int64(),
-    "cls_offset": pa.int64(),
-    "cls_bytes": pa.int64(),
-    "json_offset": pa.int64(),
-    "json_bytes": pa.int64(),
-    "source": pa.string(),
-    "sha256": pa.string(),
+    "key": "string",
+    "label": "int32",
+    "num_frames": "int32",
+    "fps": "float64",
+    "width": "int32",
+    "height": "int32",
+    "suffix": "string",
+    "shard": "int32",
+    "media_offset": "int64",
+    "media_bytes": "int64",
+    "index_offset": "int64",
+    "index_bytes": "int64",
+    "cls_offset": "int64",
+    "cls_bytes": "int64",
+    "json_offset": "int64",
+    "json_bytes": "int64",
+    "source": "string",
+    "sha256": "string",
 }
 
 
@@ -122,6 +124,19 @@ def fingerprint_of(manifest_values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+def describe_class_difference(found: Iterable[str], expected: Iterable[str]) -> str:
+    """Return in words how one list of classes differs from another: which names are new, missing or elsewhere."""
+    found, expected, parts = list(found), list(expected), []
+    for what, names in (
+        ("only here", [name for name in found if name not in set(expected)]),
+        ("missing here", [name for name in expected if name not in set(found)]),
+    ):
+        if names:
+            more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+            parts.append(f"{what} {', '.join(names[:_NAMED])}{more}")
+    return "; ".join(parts) or "the same names in another order"
+
+
 def load_manifest(directory: Path) -> Manifest:
     """Raises UserError if there is none, or none that this version reads."""
     path = directory / MANIFEST
@@ -155,10 +170,12 @@ def parse_manifest(content: bytes, path: object) -> Manifest:
         raise UserError(f"{path}: not a manifest ({error!r}); pack this split again") from error
 
 
-def table_schema(levels: Iterable[str]) -> pa.Schema:
+def table_schema(levels: Iterable[str]) -> "pa.Schema":
     """The columns of samples.parquet, with one more for each further level of labels."""
-    columns = _COLUMNS | {f"label_{level}": pa.int32() for level in levels}
-    return pa.schema(list(columns.items()))
+    import pyarrow as pa  # only tables need it, not who reads the manifest alone
+
+    columns = _COLUMNS | {f"label_{level}": "int32" for level in levels}
+    return pa.schema([(name, pa.type_for_alias(kind)) for name, kind in columns.items()])
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:

@@ -30,7 +30,7 @@ def checkout(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("checkout")
     for name in ("sharding", "pipeline", "model", "launch"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    recipe = folder / "launch" / "configs" / "kinetics400_8f.yaml"
+    recipe = folder / "launch" / "configs" / "kinetics" / "kinetics400_8f.yaml"
     values = yaml.safe_load(recipe.read_text())
     values["data"] |= {"short_side": 32, "crop_size": 32}
     values["model"] |= {"depth": 18, "pretrained": None}

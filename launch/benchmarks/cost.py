@@ -5,13 +5,12 @@ Hours are epochs x clips / (clips a second), and disk is videos x (kB a video). 
 
 import math
 from dataclasses import dataclass, replace
-from pathlib import Path
 
+from launch.benchmarks.options import CostOptions
 from launch.benchmarks.report import table
 from launch.training.config import Config, parse_config
 from sharding.errors import UserError
 
-KINETICS = {"Kinetics-400": (240_000, 20_000), "Kinetics-700": (545_000, 35_000)}
 MACHINE = "2 cores of an AMD EPYC, 24 GiB, no GPU; torch 2.15.0, DALI 2.4.0, PyAV 18.1.0; 2026-11-20"
 
 
@@ -50,40 +49,20 @@ class Rate:
         return self.device, self.basis, f"{self.clips_per_second:.4g}"
 
 
-def cost(
-    config: Path = Path("launch/configs/kinetics400_8f.yaml"),
-    datasets: dict[str, tuple[int, int]] = KINETICS,
-    clips_per_second: tuple[float, ...] = (),
-    loader_clips_per_second: dict[str, float] | None = None,
-    gpus: tuple[int, ...] = (8, 64),
-) -> None:
-    """Estimates what training on Kinetics costs: GB, hours of packing, GPU-hours, loader cores.
-
-    Args:
-        config: Recipe: epochs, batch size, network, clips, precision.
-        datasets: Training and validation videos by name. Kinetics-700 without its 70,000 test videos.
-        clips_per_second: Clips that one GPU trains on, as measured by `step` on it; by default 100 to 800 are assumed.
-        loader_clips_per_second: Clips that one core loads by profile, in place of what was measured.
-        gpus: Numbers of GPUs to train on.
-    """
-    loading = loader_clips_per_second or {}
-    options = parse_config("launch/benchmark.py cost", [f"--config={config}"])
-    numbers = {"clips_per_second": clips_per_second, "loader_clips_per_second": loading.values(), "gpus": gpus}
-    for option, values in numbers.items():
-        if not all(0 < value < math.inf for value in values):
-            raise UserError(f"--{option} {', '.join(map(str, values))}: use finite numbers above 0")
-    if not datasets:
+def cost(options: CostOptions) -> None:
+    """Print the tables of `launch/benchmark.py cost`."""
+    loading, config = options.loader_clips_per_second, parse_config("cost", [f"--config={options.config}"])
+    if not options.datasets:
         raise UserError("--datasets={}: give training and validation videos by name, as {mine: [5000, 500]}")
-    recipe, train = describe_training(options), options.train
-    rates, profiles = choose_rates(recipe, clips_per_second), choose_profiles(describe_loading(options), loading)
+    recipe, train = describe_training(config), config.train
+    rates = choose_rates(recipe, options.clips_per_second)
+    profiles = choose_profiles(describe_loading(config), loading)
     print(f"{recipe}; {train.epochs} epochs in batches of {train.batch_size}")
-    for name, (train_videos, val_videos) in datasets.items():
-        if val_videos < 0:
-            raise UserError(f"--datasets: {name}: {val_videos} validation videos: use 0 or more")
-        clips = count_clips(options, name, train_videos)
+    for name, (train_videos, val_videos) in options.datasets.items():
+        clips = count_clips(config, name, train_videos)
         print(f"\n{name}: {train_videos:,} training and {val_videos:,} validation videos, {clips:,} clips")
         print(disk_table(profiles, train_videos + val_videos, clips))
-        print(f"\n{training_table(rates, clips, gpus)}")
+        print(f"\n{training_table(rates, clips, options.gpus)}")
     print(f"\nCPU cores for each GPU, for a loader as fast as training\n{loader_table(profiles, rates)}")
     print(f"\n{describe_inputs(rates, loading)}")
 
@@ -98,7 +77,7 @@ def describe_training(config: Config) -> str:
         raise UserError("--config: a run of phases has clips of several lengths; give the configuration of one phase")
     data, model = config.data, config.model
     network = f"{model.arch}-{model.depth}" + ("" if model.head == "mean" else f", {model.head}")
-    return f"{network}, clips of {data.num_segments} x {data.crop_size} x {data.crop_size}, {config.train.precision}"
+    return f"{network}, clips of {data.frames_per_clip} x {data.crop_size} x {data.crop_size}, {config.train.precision}"
 
 
 def describe_loading(config: Config) -> str:
@@ -123,11 +102,11 @@ def choose_profiles(loading: str, given: dict[str, float]) -> list[Profile]:
     """
     names = ", ".join(profile.name for profile in PROFILES)
     if unknown := sorted(set(given) - {profile.name for profile in PROFILES}):
-        raise UserError(f"--loader_clips_per_second {', '.join(unknown)}: known profiles are {names}")
+        raise UserError(f"--loader-clips-per-second {', '.join(unknown)}: known profiles are {names}")
     chosen = [profile for profile in PROFILES if profile.name in given or loading == LOADED]
     if not chosen:
         raise UserError(
-            f"--config: loading was measured for {LOADED}, not for {loading}; give --loader_clips_per_second "
+            f"--config: loading was measured for {LOADED}, not for {loading}; give --loader-clips-per-second "
             "'{h264: RATE}' of one core, as `benchmark.py loader` measures it"
         )
     return [replace(p, clips_per_core_second=given.get(p.name, p.clips_per_core_second)) for p in chosen]

@@ -17,8 +17,9 @@ from pathlib import Path
 
 from launch.benchmarks import gpu_parts
 from launch.benchmarks.gpu_parts import ROOT, Check
+from launch.benchmarks.options import GpuOptions
 from sharding.errors import UserError
-from sharding.files import write_atomically
+from sharding.files import check_writable, write_atomically
 
 PARTS: dict[str, tuple[int, Callable[..., dict], tuple]] = {
     "machine": (40, gpu_parts.machine, ()),
@@ -39,6 +40,14 @@ PARTS: dict[str, tuple[int, Callable[..., dict], tuple]] = {
     "steps.16": (60, gpu_parts.steps, (16, 16)),
 }
 """Of each part the limit in seconds, the function and its arguments."""
+
+
+def gpu(options: GpuOptions) -> None:
+    """Run `launch/benchmark.py gpu`."""
+    numbers = {name: getattr(options, name) for name in ("num_videos", "batch_size", "depth", "num_steps")}
+    check = Check(options.work.resolve(), options.videos.resolve(), seconds=options.loader_seconds, **numbers)
+    check_writable(options.out)
+    check_gpu(check, options.out, options.seconds, options.only, options.patience)
 
 
 def check_gpu(check: Check, out: Path, seconds: float, only: Sequence[str] = (), patience: float = 1.0) -> dict:

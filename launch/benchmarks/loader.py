@@ -9,10 +9,12 @@ from pathlib import Path
 import torch
 
 from launch.benchmarks.loader_stages import Stage, measure_loader, measure_stages
+from launch.benchmarks.options import LoaderOptions
 from launch.benchmarks.other_loaders import measure_other_loader, prepare, stored_bytes
 from launch.benchmarks.report import conditions, table
 from launch.benchmarks.train_step import measure_steps
-from model import ModelConfig, build_model
+from launch.training.config import Config, parse_config
+from model import build_model
 from pipeline.config import DataConfig
 from pipeline.dataset import open_dataset
 from pipeline.decode_speeds import write_speeds
@@ -21,6 +23,9 @@ from pipeline.loader import VideoLoader
 from sharding.dataset import PackedDataset
 from sharding.errors import UserError
 from sharding.memory import used_memory
+
+BATCH_SIZE = 8
+"""Clips per batch where no recipe is given."""
 
 _STALL = 1.2
 """A loader that gives so many times what the network takes is fast enough; machines have busy moments."""
@@ -34,66 +39,55 @@ _REMEDIES = {
 }
 
 
-def loader(
-    data: str,
-    num_segments: int = 8,
-    crop_size: int = 224,
-    short_side: int | None = None,
-    batch_size: int = 8,
-    seconds: float = 5.0,
-    threads: int = 0,
-    clips_per_second: float | None = None,
-    against: tuple[str, ...] = (),
-    videos: Path | None = None,
-    rounds: int = 3,
-    epochs: int = 0,
-) -> None:
-    """Loads a packed split as training does, stage by stage and together, and says which stage binds.
-
-    Args:
-        data: Folder or URL of the packed split.
-        num_segments: Frames per clip.
-        crop_size: Side of the crop in pixels.
-        short_side: Short side before cropping; default 256, or crop_size if that is larger.
-        batch_size: Clips per batch.
-        seconds: How long to measure each stage.
-        threads: Reading threads; 0 takes one per core.
-        clips_per_second: What the network takes in training; by default VPSN-50 is measured on this device.
-        against: Other loaders to compare with, in turns: decord, torchcodec, pyav on the original files; frames, on all
-            frames of them extracted as JPEGs.
-        videos: Folder of the original files, as when packing; for --against.
-        rounds: How often to measure ours and the others.
-        epochs: Load so many epochs more, and say by how much memory grew from the second to the last.
-    """
-    dataset = open_dataset(data)
-    config = DataConfig(
-        num_segments=num_segments,
-        crop_size=crop_size,
-        short_side=short_side or max(256, crop_size),
-        num_workers=threads,
-    )
+def loader(options: LoaderOptions) -> None:
+    """Print the speed of each stage of the loader, of all together and of the network, and which one binds."""
+    recipe = Config()
+    if options.config is not None:
+        recipe = parse_config("launch/benchmark.py loader", [f"--config={options.config}"])
+    location = options.data or recipe.data.train
+    if location is None:
+        raise UserError("--data is required: the folder of a packed split, or a --config that names one as data.train")
+    dataset = open_dataset(location, recipe.data.cache_dir, recipe.data.cache_bytes)
+    config = _data_config(options, recipe.data)
+    batch_size = options.batch_size or (recipe.train.micro_batch_size or recipe.train.batch_size)
+    if options.config is None:
+        batch_size = options.batch_size or BATCH_SIZE
+    batch_size = min(batch_size, len(dataset))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     print(f"{dataset}; {conditions()}")
-    if against:
-        _compare(dataset, config, batch_size, seconds, against, videos, rounds, device)
+    if options.compare_with:
+        _compare(dataset, config, batch_size, options, device)
         return
-    if epochs:
-        _watch_memory(dataset, config, batch_size, epochs)
+    if options.epochs:
+        _watch_memory(dataset, config, batch_size, options.epochs)
         return
-    if clips_per_second is None:
-        shape = (batch_size if device.type == "cuda" else 1, num_segments, 3, crop_size, crop_size)
-        net = ModelConfig(num_segments=num_segments)
-        clips_per_second = measure_steps({"vpsn": lambda: build_model(net)}, shape, device)["vpsn"].clips_per_second
+    network = options.clips_per_second
+    if network is None:
+        shape = (batch_size if device.type == "cuda" else 1, config.num_segments, 3, config.crop_size, config.crop_size)
+        net = replace(recipe.model, pretrained=None, num_segments=config.num_segments)
+        network = measure_steps({"net": lambda: build_model(net)}, shape, device)["net"].clips_per_second
     speeds = {}
     decoders, reasons = working_decoders(dataset, device)
     for decoder, reason in reasons.items():
         print(f"\ndecode node {decoder} is left out: {reason}")
     for decoder in decoders:
         chosen = replace(config, decoder=decoder)
-        speeds[decoder] = _examine(dataset, chosen, batch_size, seconds, device, clips_per_second)
+        speeds[decoder] = _examine(dataset, chosen, batch_size, options.seconds, device, network)
     if len(speeds) > 1:
         fastest = max(speeds, key=speeds.__getitem__)
         print(f"data.decoder=auto takes {fastest} from now on: {_record(dataset, device, speeds)}")
+
+
+def _data_config(options: LoaderOptions, recipe: DataConfig) -> DataConfig:
+    """Return the recipe's clips, with the options that were given."""
+    given = {"num_segments": options.num_segments, "crop_size": options.crop_size, "short_side": options.short_side}
+    given["num_workers"] = options.threads or None
+    if options.short_side is None and (options.crop_size or 0) > recipe.short_side:
+        given["short_side"] = options.crop_size
+    try:
+        return replace(recipe, **{name: value for name, value in given.items() if value is not None})
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def _examine(
@@ -140,23 +134,21 @@ def _compare(
     dataset: PackedDataset,
     config: DataConfig,
     batch_size: int,
-    seconds: float,
-    against: Sequence[str],
-    videos: Path | None,
-    rounds: int,
+    options: LoaderOptions,
     device: torch.device,
 ) -> None:
-    """Prints clips per second of our loader and of others, measured in turns."""
+    """Print clips per second of our loader and of others, measured interleaved."""
+    names, seconds, videos = options.compare_with, options.seconds, options.videos
     if videos is None:
-        raise UserError("--against needs --videos: the folder of the original files, as when packing")
+        raise UserError("--compare-with needs --videos: the folder of the original files, as when packing")
     originals = [videos / source for source in dataset.column("source")]
     threads = config.num_workers or torch.get_num_threads()
     config = replace(config, num_workers=threads)
-    rates: dict[str, list[float]] = {name: [] for name in ("ours", *against)}
+    rates: dict[str, list[float]] = {name: [] for name in ("ours", *names)}
     with tempfile.TemporaryDirectory(prefix="vpsn-benchmark-") as scratch:
-        files = {name: prepare(name, originals, Path(scratch), config.short_side) for name in against}
+        files = {name: prepare(name, originals, Path(scratch), config.short_side) for name in names}
         sizes = {name: sum(map(stored_bytes, paths)) / len(paths) for name, paths in files.items()}
-        for _ in range(rounds):
+        for _ in range(options.rounds):
             rates["ours"].append(measure_loader(dataset, config, batch_size, seconds, device).clips_per_second)
             for name, paths in files.items():
                 rates[name].append(measure_other_loader(name, paths, config, batch_size, threads, seconds))
@@ -174,7 +166,7 @@ def _compare(
                 f"{min(ratios):.1f} to {max(ratios):.1f}",
             )
         )
-    print(f"{threads} threads, {rounds} rounds of {seconds:.0f} s in turns")
+    print(f"{threads} threads, {options.rounds} rounds of {seconds:.0f} s, interleaved")
     print(table(("", "kB/video", "clips/s", "ours / this", "spread"), rows))
 
 

@@ -12,6 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from launch.benchmarks.options import PackOptions
+from launch.benchmarks.report import conditions, table
+from launch.inference.pack_files import find_videos
 from sharding.dataset import PackedDataset, load_dataset
 from sharding.errors import UserError
 from sharding.pack import PackConfig, make_plan, read_annotations
@@ -186,3 +189,30 @@ def _run_all(commands: Sequence[list[str]], processes: int) -> None:
 
 if __name__ == "__main__":
     _plan(Path(sys.argv[1]))
+
+
+def pack(options: PackOptions) -> None:
+    """Print how fast packing is next to ffmpeg and tar, its memory, and what planning costs."""
+    found = find_videos(options.videos) if options.videos.is_dir() else []
+    if not found:
+        raise UserError(f"--videos {options.videos}: no video files in it")
+    rows = [
+        (
+            f"{speed.profile} / {speed.other}",
+            f"{speed.source_frames / speed.ours_seconds:.0f}",
+            f"{speed.source_bytes / speed.ours_seconds / 1e6:.1f}",
+            f"{speed.ours_seconds:.2f} / {speed.others_seconds:.2f}",
+            f"{speed.ratio:.2f}",
+            f"{speed.spread:.2f}",
+        )
+        for speed in measure_pack(found * options.copies, options.workers, options.rounds)
+    ]
+    print(f"{len(found) * options.copies} videos, {options.workers} processes, {options.rounds} rounds; {conditions()}")
+    print(table(("", "source frames/s", "MB/s", "seconds", "ratio", "spread"), rows))
+    few, many = measure_memory(found, (1, 5))
+    print(
+        f"peak memory of a process, one worker: {few.peak_bytes / 1e6:.0f} MB for {len(found)} videos, "
+        f"{many.peak_bytes / 1e6:.0f} MB for {5 * len(found)}"
+    )
+    cost = measure_planning(options.records)
+    print(f"planning {options.records:,} records: {cost.seconds:.1f} s, {cost.peak_bytes / 1e9:.2f} GB")

@@ -2,6 +2,7 @@
 
 import json
 import statistics
+import tempfile
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,6 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from launch.benchmarks.loader_stages import measure_first_batch
+from launch.benchmarks.options import ScaleOptions
+from launch.benchmarks.report import conditions, table
 from pipeline.config import DataConfig
 from pipeline.plan import plan_clip, plan_order, plan_rank_batches
 from sharding.dataset import PackedDataset, load_dataset
@@ -132,3 +136,38 @@ def _table_of(num_samples: int) -> PackedDataset:
     same: dict[str, Any] = {name: np.broadcast_to(np.int32(value), num_samples) for name, value in columns.items()}
     manifest = Manifest("", "", "h264", ("",), (), (), num_samples, 0, {}, "", "")
     return PackedDataset(directory=Path(), manifest=manifest, **same)
+
+
+def scale(options: ScaleOptions) -> None:
+    """Print what the plan of a large dataset costs, and how random each order is."""
+    print(f"{options.samples:,} samples, {options.ranks:,} ranks x {options.batch_per_rank}; {conditions()}")
+    orders = {"global": DataConfig()}
+    for shards in (4, 16):
+        config = DataConfig(shuffle="block", shuffle_block_shards=shards, shuffle_streams=64)
+        orders[f"block, {shards} shards, 64 streams"] = config
+    rows = []
+    for name, config in orders.items():
+        cost = measure_plan(options.samples, options.ranks, options.batch_per_rank, config)
+        mixed = measure_randomness(options.samples, options.ranks, options.batch_per_rank, config)
+        rows.append(
+            (
+                name,
+                f"{cost.order_seconds:.2f}",
+                f"{cost.step_seconds * 1e3:.2f}",
+                f"{cost.order_bytes / 1e6:.0f}",
+                f"{mixed.spread:.2f}",
+                f"{mixed.pair_recurrence:.2f}",
+                mixed.shards_read,
+            )
+        )
+    head = ("shuffle", "s/epoch", "ms/step", "MB", "spread", "pair_recurrence", "shards in 100 steps of a rank")
+    print(table(head, rows))
+    if options.data is not None:
+        with tempfile.TemporaryDirectory(prefix="vpsn-benchmark-") as folder:
+            large = write_large_dataset(options.data, Path(folder) / "large", options.first_batch_samples)
+            first = measure_first_batch(large, DataConfig(), 8)
+        total = first.open_seconds + first.batch_seconds
+        print(
+            f"first batch of {options.first_batch_samples:,} samples: {total:.2f} s "
+            f"({first.open_seconds:.2f} to open, {first.batch_seconds:.2f} to the batch)"
+        )

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from launch.benchmarks.options import RanksOptions
+from launch.benchmarks.report import conditions, table
 from launch.training.distributed import free_port
 from launch.training.run_log import read_metrics
 from pipeline.cores import cores_per_rank
@@ -65,3 +67,19 @@ def _train(config: Path, data: Path, ranks: int, run_dir: Path, threads: int) ->
     if done.returncode:
         raise UserError(f"--config {config}: training with {ranks} rank(s) failed: {done.stderr.strip()[-300:]}")
     return [line for line in read_metrics(run_dir) if line["kind"] == "train"]
+
+
+def ranks(options: RanksOptions) -> None:
+    """Print how training gains by more ranks."""
+    speeds = measure_ranks(options.config, options.data, options.numbers, options.rounds)
+    rows = [
+        (
+            speed.ranks,
+            f"{speed.clips_per_second:.1f}",
+            f"{speed.clips_per_second / speeds[0].clips_per_second:.2f}",
+            f"{speed.loading_share:.1%}",
+        )
+        for speed in speeds
+    ]
+    print(f"{options.config}, {options.rounds} epoch(s) each; {conditions()}")
+    print(table(("ranks", "clips/s", f"/ {options.numbers[0]} rank(s)", "waiting for data"), rows))

@@ -7,13 +7,17 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from launch.benchmarks.conv3d_reference import Conv3dReference
+from launch.benchmarks.conv3d_reference import Conv3dReference, build_conv3d_reference
+from launch.benchmarks.options import StepOptions
+from launch.benchmarks.report import conditions, table
 from launch.training.forward import AUTOCAST_DTYPES
+from model import ModelConfig, build_model
 from sharding.memory import used_memory
 
 
@@ -116,3 +120,38 @@ def _stepper(net: nn.Module, shape: Sequence[int], device: torch.device, precisi
         optimizer.zero_grad(set_to_none=True)
 
     return step
+
+
+def step(options: StepOptions) -> None:
+    """Print speed and memory of training steps of several architectures."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    configs = {
+        arch: ModelConfig(arch=arch, depth=options.depth, num_segments=options.num_segments) for arch in options.archs
+    }
+    nets = {arch: partial(build_model, config) for arch, config in configs.items()}
+    if options.usual:
+        nets |= {
+            f"{arch}_usual": partial(build_conv3d_reference, configs[arch])
+            for arch in ("tsn", "vpsn")
+            if arch in configs
+        }
+    shape = (options.batch_size, options.num_segments, 3, options.size, options.size)
+    peaks = [measure_step_memory(make, shape, device, options.precision) for make in nets.values()]
+    speeds = measure_steps(nets, shape, device, options.precision, options.rounds)
+    first = speeds[options.archs[0]]
+    rows = [
+        (
+            f"{arch}-{options.depth}",
+            f"{speed.seconds * 1e3:.0f}",
+            f"{speed.spread:.0%}",
+            f"{speed.clips_per_second:.2f}",
+            f"{speed.seconds / first.seconds:.3f}",
+            *(("-", "-") if peak is None else (f"{peak / 1e6:.0f}", f"{peak / peaks[0]:.3f}")),
+        )
+        for (arch, speed), peak in zip(speeds.items(), peaks)
+    ]
+    size = f"{options.batch_size} x {options.num_segments} x {options.size} x {options.size}"
+    print(f"{size}, {options.precision}, {options.rounds} steps each; {conditions()}")
+    base = options.archs[0]
+    head = ("", "ms/step", "spread", "clips/s", f"time / {base}", "peak MB", f"memory / {base}")
+    print(table(head, rows))

@@ -45,10 +45,9 @@ class Prediction:
 class Predictor:
     """The network of a checkpoint, loaded once, for any number of calls with video files.
 
-    >>> predictor = Predictor("runs/k400")
-    >>> [prediction] = predictor(["arm_wrestling.mp4"])
-    >>> prediction.top(1)
-    [('arm wrestling', 0.999)]
+        predictor = Predictor("runs/k400")
+        [prediction] = predictor(["arm_wrestling.mp4"])
+        prediction.top(1)    # [('arm wrestling', 0.999)]
 
     Args:
         checkpoint: a run folder (its best checkpoint, else its last) or a checkpoint folder.
@@ -107,7 +106,8 @@ def open_loader(
         if len(failures) == len(videos):
             yield None, failures
             return
-        data = replace(data, decoder="auto", min_frames=1, test_clips=1, test_crops=1)
+        # For a few videos no worker process is worth its start.
+        data = replace(data, decoder="auto", worker_type="thread", min_frames=1, test_clips=1, test_crops=1)
         loader = VideoLoader(load_dataset(packed), data, training=False, micro_batch_size=BATCH_SIZE, device=device)
         try:
             yield loader, failures

@@ -65,6 +65,12 @@ def read_scores(path: Path) -> Scores:
         raise UserError(f"{path}: not a score file of launch/evaluate.py: {str(error).splitlines()[0]}") from error
 
 
+def describe_accuracy(scores: Scores) -> str:
+    """Return top-1 and, where there are more than five classes, top-5 accuracy."""
+    top5 = f", top-5 {scores.top(5):.2%}" if len(scores.classes) > 5 else ""
+    return f"top-1 {scores.top(1):.2%}{top5}"
+
+
 def mean_scores(files: list[Path]) -> Scores:
     """The mean of several files' scores of the same samples, as of 8 and of 16 frames.
 

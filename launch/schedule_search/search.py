@@ -17,25 +17,26 @@ import os
 import shutil
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
 
 import yaml
 
 from launch.schedule_search.algorithm import Edge, Outcome, Plan, PlanConfig, find_peak, find_plan, plan_edges
+from launch.schedule_search.config import PlannedConfig
 from launch.schedule_search.figure import draw_plan
 from launch.training.builders import build_network, check_phases, load_splits
 from launch.training.checkpoint import read_info
-from launch.training.config import Config, TrainConfig, load_config, parse_config
-from launch.training.distributed import Ranks, errors_on_all_ranks, errors_once, expected_world_size, gather_objects
+from launch.training.config import Config, load_config
+from launch.training.distributed import Ranks, errors_on_all_ranks, gather_objects
 from launch.training.engine import check_device, deepspeed_options, start_ranks
 from launch.training.evaluation import evaluate
+from launch.training.launcher import expected_world_size
 from launch.training.run_dir import check_same_run, last_checkpoint, open_run
 from launch.training.run_log import check_wandb, read_metrics, start_logging
 from launch.training.supervise import run
 from launch.training.trainer import Trainer
-from model import ModelConfig
 from sharding.dataset import PackedDataset
 from sharding.errors import UserError
 from sharding.files import replacing, write_atomically
@@ -45,65 +46,21 @@ log = logging.getLogger("launch.schedule_search.search")
 Value = TypeVar("Value")
 
 
-@dataclass(frozen=True)
-class PlannedConfig(Config):
-    """A run whose phases are to be found."""
-
-    plan: PlanConfig = field(default_factory=PlanConfig)
-
-    def __post_init__(self) -> None:
-        if self.phases:
-            raise ValueError("phases: they are what is to be found; leave them out")
-        super().__post_init__()
-        if self.train.epochs != TrainConfig.epochs:
-            raise ValueError(f"train.epochs={self.train.epochs}: a plan finds them; leave it out, see plan.max_epochs")
-        warmup, most = self.schedule.warmup_epochs, self.plan.max_epochs
-        if warmup > most:
-            raise ValueError(f"schedule.warmup_epochs={warmup} is longer than plan.max_epochs={most}")
-        self.schedule_of_all()
-
-    def base(self) -> Config:
-        """What all edges share."""
-        return Config(**{name: getattr(self, name) for name in Config.__dataclass_fields__})
-
-    def schedule_of(self, path: list[tuple[int, int]]) -> Config:
-        """The run of these states and epochs."""
-        phases = tuple(self.plan.phase(state, epochs) for state, epochs in path)
-        schedule = replace(self.schedule, warmup_epochs=min(self.schedule.warmup_epochs, phases[0].epochs))
-        changes = {"run_dir": f"{self.run_dir}/trained", "resume": "never"}
-        return replace(self.base(), phases=phases, schedule=schedule, **changes)
-
-    def schedule_of_all(self) -> Config:
-        """A run of all states, to be checked before anything is begun."""
-        return self.schedule_of([(state, self.plan.max_epochs) for state in range(1, self.plan.num_states + 1)])
-
-    def along(self, edge: Edge, start: Outcome | None) -> Config:
-        """Training along an edge, from the outcome that made the model of its start."""
-        most = self.plan.max_epochs
-        config = self.base().with_clips(self.plan.phase(edge.end, most), most)
-        if start is not None and start.weights is not None:  # in the place of initial ones, whose warm-up is over
-            model = replace(config.model, pretrained=start.weights, init=ModelConfig.init)
-            config = replace(config, model=model, schedule=replace(config.schedule, warmup_epochs=0))
-        return replace(config, run_dir=f"{self.run_dir}/edges/{edge}", resume="auto")
-
-
-def main(arguments: list[str] | None = None) -> int:
-    with errors_once():
-        config = parse_config("launch/search_schedule.py", arguments, PlannedConfig)
-        check_device(config)
-        if config.train.wandb:
-            check_wandb()
-        deepspeed_options(config, expected_world_size())
-        if config.data.val is None:
-            raise UserError("data.val is not set: a plan is made by the accuracy on a packed validation split")
-        check_phases(config.schedule_of_all())
-        train_set, val_set = load_splits(config)
-        assert val_set is not None
-        ranks = start_ranks(config.train.timeout_seconds)
-        with errors_on_all_ranks(ranks):
-            open_plan(config, ranks)
-        start_logging(Path(config.run_dir), ranks.rank)
-        return run(config, ranks, lambda: search(config, ranks, train_set, val_set))
+def find_schedule(config: PlannedConfig) -> int:
+    """Check all that can be checked first, then search; return the exit code."""
+    check_device(config)
+    if config.train.wandb:
+        check_wandb()
+    deepspeed_options(config, expected_world_size())
+    if config.data.val is None:
+        raise UserError("data.val is not set: a plan is made by the accuracy on a packed validation split")
+    check_phases(config.schedule_of_all())
+    train_set, val_set = load_splits(config)
+    ranks = start_ranks(config.train.timeout_seconds)
+    with errors_on_all_ranks(ranks):
+        open_plan(config, ranks)
+    start_logging(Path(config.run_dir), ranks.rank)
+    return run(config, ranks, lambda: search(config, ranks, train_set, val_set))
 
 
 def open_plan(config: PlannedConfig, ranks: Ranks) -> None:

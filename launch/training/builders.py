@@ -1,5 +1,6 @@
 """From the configuration to the parts of a run."""
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from pipeline.dataset import open_dataset
 from pipeline.loader import Agree, VideoLoader
 from sharding.dataset import PackedDataset
 from sharding.errors import UserError
+from sharding.manifest import describe_class_difference
+
+log = logging.getLogger("launch.training.builders")
 
 
 def load_splits(config: Config) -> tuple[PackedDataset, PackedDataset | None]:
@@ -31,10 +35,24 @@ def load_splits(config: Config) -> tuple[PackedDataset, PackedDataset | None]:
         )
     splits = [split.manifest for split in (train_set, val_set) if split]
     if any((split.classes, split.levels) != (splits[0].classes, splits[0].levels) for split in splits):
+        difference = describe_class_difference(splits[1].classes, splits[0].classes)
         raise UserError(
-            f"{config.data.val}: its classes are not those of {config.data.train}; pack both with one list of classes"
+            f"{config.data.val}: its classes are not those of {config.data.train}: {difference}; pack both with one "
+            "list of classes (--classes FILE)"
         )
     return train_set, val_set
+
+
+def warn_of_short_videos(config: Config, train_set: PackedDataset) -> None:
+    """Warn if a clip has more frames than any stored video, so that frames repeat."""
+    stored = int(train_set.num_frames.max(initial=0))
+    most = max(phase.data.num_segments for phase in config.split_phases())
+    if len(train_set) and most > stored:
+        log.warning(
+            "data.num_segments=%d, but no video of %s has more than %d stored frames: frames repeat; lower it, or pack "
+            "with a larger --max-frames",
+            *(most, config.data.train, stored),
+        )
 
 
 def build_loaders(
@@ -105,7 +123,7 @@ def check_phases(config: Config) -> None:
 
 
 def describe_run(config: Config, ranks: Ranks, net: nn.Module, loader: VideoLoader) -> str:
-    """What is about to be trained, in a line; all of it is in config.yaml."""
+    """Return what is about to be trained; all of it is in config.yaml."""
     model, train = config.model, config.train
     parameters = sum(parameter.numel() for parameter in net.parameters())
     learning_rate = config.optimizer.scaled_learning_rate(train.batch_size)
@@ -115,3 +133,15 @@ def describe_run(config: Config, ranks: Ranks, net: nn.Module, loader: VideoLoad
         f"{len(loader.dataset)} samples, {loader.steps_per_epoch} steps of {train.batch_size} clips an epoch; "
         f"{ranks.world_size} rank(s), {ranks.device.type}, {train.precision}; learning rate {learning_rate:g}"
     )
+
+
+def describe_length(config: Config, steps_per_epoch: int) -> str:
+    """Return how many steps the training has, and which milestones of the learning rate it does not reach."""
+    epochs, milestones = config.train.epochs, config.schedule.milestones
+    text = f"{steps_per_epoch * epochs} steps in all"
+    beyond = [milestone for milestone in milestones if milestone >= epochs]
+    if config.schedule.name != "step" or not beyond:
+        return text
+    one, those = len(beyond) == 1, ", ".join(map(str, beyond))
+    text += f"; milestone{'' if one else 's'} ({those}) {'is' if one else 'are'} beyond {epochs} epochs"
+    return text + (", so the learning rate never falls" if len(beyond) == len(milestones) else "")

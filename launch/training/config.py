@@ -4,8 +4,8 @@ Checked here is what concerns several sections at once; each section checks itse
 from this configuration (`launch.training.engine`), so that every setting is said once.
 """
 
+import argparse
 import operator
-import sys
 from dataclasses import asdict, dataclass, field, replace
 from itertools import accumulate
 from pathlib import Path
@@ -14,11 +14,12 @@ from typing import Any, Literal, TypeVar
 import yaml
 
 from launch.training.clip_schedule import ClipConfig, PhaseConfig
+from launch.training.option_names import HINTS, RENAMED, SYNONYMS, with_current_names
 from model import ModelConfig
-from pipeline.config import DataConfig
-from pipeline.dataset import is_remote, read_manifest
+from pipeline.config import DataConfig, is_remote
 from sharding.cli import CommandLine
 from sharding.errors import UserError, check_minimum
+from sharding.manifest import MANIFEST, Manifest, load_manifest
 
 NEED_LEVELS = ("pathways", "integration", "cross_encoder")  # heads that are made of levels of labels
 
@@ -264,46 +265,42 @@ class Config:
 Kind = TypeVar("Kind", bound=Config)
 
 
-def parse_config(prog: str, arguments: list[str] | None = None, kind: type[Kind] = Config) -> Kind:
-    """Reads --config FILE and --section.key=value options of a `kind` of configuration.
+def parse_config(
+    prog: str,
+    arguments: list[str] | None = None,
+    kind: type[Kind] = Config,
+    description: str = "Train a network on packed shards.",
+) -> Kind:
+    """Read --config FILE and --section.key=value options of a `kind` of configuration.
 
     `model.num_segments` is the number of frames of a clip of `data`, `model.num_classes` the number of classes of
     `data.train`, and `model.levels` its further levels of labels; none of them can be given.
 
     Raises:
-        UserError: something is wrong with them, told in one line.
+        UserError: something is wrong with them, said in one line.
     """
-    parser = CommandLine(prog=prog, description="Trains a network on packed shards.", exit_on_error=False)
-    parser.add_argument("--config", action="config", help="YAML file; what it leaves out keeps its default.")
+    parser = CommandLine(
+        prog=prog,
+        description=description,
+        exit_on_error=False,
+        has_keys=True,
+        renamed=RENAMED,
+        synonyms=SYNONYMS,
+        hints=HINTS,
+    )
+    parser.add_argument("--config", action="config", metavar="FILE", help=_CONFIG_HELP)
     # The DeepSpeed launcher gives every process its number; the environment says the same.
-    parser.add_argument("--local_rank", type=int, default=0, help="Set by the launcher.")
+    parser.add_argument("--local_rank", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_class_arguments(kind)
+    resume = next(action for action in parser._actions if action.dest == "resume")
+    resume.nargs, resume.const = "?", "auto"
     parser.link_arguments(("data.num_segments", "data.frames_per_segment"), "model.num_segments", operator.mul)
     parser.link_arguments("data.train", "model.num_classes", compute_fn=_count_classes)
     parser.link_arguments("data.train", "model.levels", compute_fn=_read_levels)
-    arguments = sys.argv[1:] if arguments is None else arguments
-    arguments = ["--resume=auto" if argument == "--resume" else argument for argument in arguments]
     return _instantiate(parser, parser.parse_args(arguments), kind)
 
 
-RENAMED = {
-    "data.reading_threads": "data.num_workers",
-    "data.read_ahead": "data.prefetch_batches",
-    "train.silence_seconds": "train.heartbeat_timeout_seconds",
-    "stages": "phases",
-}
-"""Options by the names they had before version 0.2, which runs and users' files may still hold."""
-
-
-def with_current_names(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the sections of a configuration with the options that were renamed under their names of today."""
-    current = {name: dict(given) if isinstance(given, dict) else given for name, given in values.items()}
-    for old, new in RENAMED.items():
-        *section, old_name = old.split(".")
-        of = current.get(section[0]) if section else current
-        if isinstance(of, dict) and old_name in of:
-            of[new.rpartition(".")[2]] = of.pop(old_name)
-    return current
+_CONFIG_HELP = "YAML file; what it leaves out keeps its default, and the command line overrides it."
 
 
 def load_config(path: Path, kind: type[Config] = Config) -> Config:
@@ -332,13 +329,19 @@ def _instantiate(parser: CommandLine, namespace, kind: type[Kind]) -> Kind:
 
 
 def _count_classes(train: str | None) -> int:
-    """Classes of the dataset at `train`; the default where there is none yet, as for a config only printed."""
-    return len(read_manifest(train).classes) if train and _is_there(train) else ModelConfig.num_classes
+    """Return the classes of the dataset at `train`; the default where there is none yet, as for a config printed."""
+    manifest = _read_manifest(train)
+    return len(manifest.classes) if manifest else ModelConfig.num_classes
 
 
 def _read_levels(train: str | None) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    return tuple(read_manifest(train).levels.items()) if train and _is_there(train) else ModelConfig.levels
+    manifest = _read_manifest(train)
+    return tuple(manifest.levels.items()) if manifest else ModelConfig.levels
 
 
-def _is_there(train: str) -> bool:
-    return is_remote(train) or (Path(train) / "manifest.json").exists()
+def _read_manifest(train: str | None) -> Manifest | None:
+    if train and is_remote(train):
+        from pipeline.dataset import read_manifest  # brings what remote datasets need
+
+        return read_manifest(train)
+    return load_manifest(Path(train)) if train and (Path(train) / MANIFEST).exists() else None

@@ -3,8 +3,6 @@
 import itertools
 import os
 import socket
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -28,11 +26,6 @@ class Ranks:
     @property
     def is_main_process(self) -> bool:
         return self.rank == 0
-
-
-def expected_world_size() -> int:
-    """The number of ranks that the launcher describes in the environment."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 @cache
@@ -104,23 +97,6 @@ class Agreement:
         lists: list = [None] * dist.get_world_size()
         dist.all_gather_object(lists, sample_ids, group=self._group)
         return sorted({sample_id for ids in lists for sample_id in ids})
-
-
-# The launcher ends all processes of a machine soon after the first; the one that speaks is to be the first.
-_SILENT_SECONDS = 5.0
-
-
-@contextmanager
-def errors_once() -> Iterator[None]:
-    """A UserError within leaves the first process of each machine as it is, and the others silently, with exit code 2
-    and a little later."""
-    try:
-        yield
-    except UserError:
-        if int(os.environ.get("LOCAL_RANK", "0")) == 0:
-            raise
-        time.sleep(_SILENT_SECONDS)
-        sys.exit(2)
 
 
 @contextmanager

@@ -2,10 +2,12 @@
 
 import errno
 import hashlib
+import io
 import logging
 import os
 import socket
 import sys
+from contextlib import redirect_stdout
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -32,6 +34,7 @@ import torch
 
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # said, it is not guessed with a warning
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns of CUDA without a GPU
 
 import deepspeed
 import torch.distributed as dist
@@ -101,7 +104,8 @@ def stop_ranks() -> None:
 
 def _join(backend: str, timeout: timedelta) -> None:
     try:
-        deepspeed.init_distributed(backend, timeout=timeout, verbose=False)
+        with redirect_stdout(io.StringIO()):  # it prints at every start, on each rank
+            deepspeed.init_distributed(backend, timeout=timeout, verbose=False)
     except dist.DistNetworkError as error:
         if errno.errorcode[errno.EADDRINUSE] not in str(error):
             raise

@@ -5,25 +5,27 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torchmetrics import MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
+import torch.distributed as dist
 
+from launch.training.distributed import sum_over_ranks
 from launch.training.forward import compute_level_logits
 from model import Network
 from pipeline.loader import VideoBatch
 
+_TOPS = (1, 3, 5)
+
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation found."""
+    """Results of an evaluation."""
 
     top1: float
     top3: float
-    """Share of samples whose class is among the three highest scores (or all, with fewer classes)."""
+    """Fraction of samples whose class is among the three highest scores (or all, with fewer classes)."""
     top5: float
-    """Share of samples whose class is among the five highest scores (or all, with fewer classes)."""
+    """Fraction of samples whose class is among the five highest scores (or all, with fewer classes)."""
     mean_class: float
-    """Mean over classes that occur of the share of their samples that are right."""
+    """Mean over classes that occur of the fraction of their samples that are right."""
     samples: int
     """Samples seen, over all ranks."""
     clips_per_second: float
@@ -42,13 +44,14 @@ class Evaluation:
             f"; {level}: top-1 {accuracy(confusion):.2%}, mean class {mean_class_accuracy(confusion):.2%}"
             for level, confusion in self.level_confusions.items()
         )
+        top5 = f"top-5 {self.top5:.2%}, " if len(self.confusion) > 5 else ""  # of five classes or fewer it says nothing
         return (
-            f"top-1 {self.top1:.2%}, top-5 {self.top5:.2%}, mean class {self.mean_class:.2%} "
+            f"top-1 {self.top1:.2%}, {top5}mean class {self.mean_class:.2%} "
             f"of {self.samples} samples, {self.clips_per_second:.1f} clips/s{levels}"
         )
 
     def figures(self) -> dict[str, float]:
-        """The single numbers, for logs."""
+        """Return the single numbers, for logs."""
         figures = {
             "top1": self.top1,
             "top3": self.top3,
@@ -64,14 +67,40 @@ class Evaluation:
 
 
 def accuracy(confusion: torch.Tensor) -> float:
-    """Share of samples that are right; nan without any."""
+    """Fraction of samples that are right; nan without any."""
     return float(confusion.diag().sum() / confusion.sum())
 
 
 def mean_class_accuracy(confusion: torch.Tensor) -> float:
-    """Mean over classes that occur of the share of their samples that are right."""
+    """Mean over classes that occur of the fraction of their samples that are right."""
     counts = confusion.sum(1)
     return float((confusion.diag()[counts > 0] / counts[counts > 0]).mean())
+
+
+class _Counts:
+    """How many of the samples are right, by how many of the highest scores count, and what each is taken for."""
+
+    def __init__(self, num_classes: int, device: torch.device):
+        self._hits = torch.zeros(len(_TOPS), dtype=torch.int64, device=device)
+        self._confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
+
+    def add(self, scores: torch.Tensor, labels: torch.Tensor) -> None:
+        """Count a batch: scores (B, num_classes) and labels (B,); does not wait for the device."""
+        num_classes = scores.shape[1]
+        predicted = scores.argmax(1)
+        cells = labels.long() * num_classes + predicted
+        self._confusion.view(-1).scatter_add_(0, cells, torch.ones_like(cells))
+        for place, top in enumerate(_TOPS):
+            best = predicted[:, None] if top == 1 else scores.topk(min(top, num_classes), 1).indices
+            self._hits[place] += (best == labels[:, None]).sum()
+
+    def sum_over_ranks(self) -> tuple[list[float], torch.Tensor]:
+        """Return the accuracies of _TOPS, 0 without samples, and the confusion matrix on the CPU, of all ranks."""
+        if dist.is_initialized():
+            sum_over_ranks(self._hits)
+            sum_over_ranks(self._confusion)
+        accuracies = self._hits.float() / self._confusion.sum().clamp(min=1).float()
+        return accuracies.tolist(), self._confusion.cpu()
 
 
 def compute_scores(
@@ -94,48 +123,39 @@ def evaluate(
     levels: Iterable[tuple[str, Sequence[str]]] = (),
     tell_levels: bool = False,
 ) -> Evaluation:
-    """Runs `net` over this rank's batches and adds up the counts of all ranks. Leaves the network in eval mode.
+    """Run `net` over this rank's batches and add up the counts of all ranks. Leaves the network in eval mode.
 
     Args:
         levels: names and classes of the coarser levels of labels; those that the network predicts are counted too.
-        tell_levels: tell the network the true labels of the levels that it may be told; otherwise it predicts them.
+        tell_levels: give the network the true labels of the levels that it may read; otherwise it predicts them.
     """
     sizes = {level: len(classes) for level, classes in levels}
     given_levels = net.given_levels if tell_levels else ()
     device = next(net.parameters()).device
-    metrics = MetricCollection(
-        {
-            "top1": MulticlassAccuracy(num_classes, average="micro"),
-            "top3": MulticlassAccuracy(num_classes, average="micro", top_k=min(3, num_classes)),
-            "top5": MulticlassAccuracy(num_classes, average="micro", top_k=min(5, num_classes)),
-            "confusion": MulticlassConfusionMatrix(num_classes),
-        },
-        compute_groups=False,
-    ).to(device)
-    confusions = {level: MulticlassConfusionMatrix(sizes[level]).to(device) for level in net.level_names}
+    counts = _Counts(num_classes, device)
+    level_counts = {level: _Counts(sizes[level], device) for level in net.level_names}
     net.eval()
     begin, num_clips = time.perf_counter(), 0
     sample_ids, all_scores = [torch.empty(0, dtype=torch.int64)], [torch.empty(0, num_classes)]
     for batch in batches:
         scores = compute_scores(net, batch, precision, given_levels)
-        metrics.update(scores[""], batch.labels)
+        counts.add(scores[""], batch.labels)
         for level, labels in batch.labels_of(net.level_names).items():
-            confusions[level].update(scores[level], labels)
+            level_counts[level].add(scores[level], labels)
         sample_ids.append(batch.sample_ids.cpu())
         all_scores.append(scores[""].cpu())
         num_clips += len(batch.clips)
     seconds = time.perf_counter() - begin
-    results = metrics.compute()
-    confusion = results["confusion"].cpu()
+    (top1, top3, top5), confusion = counts.sum_over_ranks()
     return Evaluation(
-        top1=float(results["top1"]),
-        top3=float(results["top3"]),
-        top5=float(results["top5"]),
+        top1=top1,
+        top3=top3,
+        top5=top5,
         mean_class=mean_class_accuracy(confusion),
         samples=int(confusion.sum()),
         clips_per_second=num_clips / seconds,
         confusion=confusion,
         sample_ids=torch.cat(sample_ids),
         scores=torch.cat(all_scores),
-        level_confusions={level: metric.compute().cpu() for level, metric in confusions.items()},
+        level_confusions={level: counts.sum_over_ranks()[1] for level, counts in level_counts.items()},
     )

@@ -25,11 +25,12 @@ from launch.training.ema import WeightEma
 from launch.training.engine import Engine, load_engine, save_engine
 from pipeline.loader import VideoLoader
 from sharding.errors import UserError
+from sharding.manifest import describe_class_difference
 
 log = logging.getLogger("launch.training.run_dir")
 
 # What may differ between a run and its continuation: it changes where and how fast, not what is computed. Of the data
-# section its own `shaping` tells.
+# section its own `sampling_settings` says.
 MUTABLE_ON_RESUME = {
     "": ("run_dir", "resume"),
     "train": (
@@ -60,11 +61,13 @@ def open_run(config: Config, classes: tuple[str, ...], ranks: Ranks) -> Path:
     except OSError as error:
         raise UserError(f"run_dir={run_dir} cannot be written: {error.strerror}; choose another") from error
     if config.resume == "never":
-        raise UserError(f"run_dir={run_dir} holds a run already; go on with --resume, or choose another --run_dir")
+        raise UserError(f"run_dir={run_dir} holds a run already; resume it with --resume, or choose another --run_dir")
     check_same_run(load_config(path), config, run_dir)
-    if read_info(folder / last).classes != classes:
+    trained = read_info(folder / last).classes
+    if trained != classes:
         raise UserError(
-            f"run_dir={run_dir} holds a run with other classes than those of data.train={config.data.train}"
+            f"run_dir={run_dir} holds a run with other classes than those of data.train={config.data.train}: "
+            f"{describe_class_difference(classes, trained)}; begin another run: --run_dir=NEW"
         )
     return run_dir
 
@@ -82,11 +85,24 @@ def resume(run_dir: Path, engine: Engine, loader: VideoLoader, average: WeightEm
     if last is None:
         return False
     check_weights(engine.module, last)
+    _check_same_data(last, loader, run_dir)
     state = load_engine(engine, last.parent, last.name)
     loader.load_state_dict(state["loader"])
     average.load(last / "model.safetensors", engine.global_steps)
     log.info("resumed from %s", last)
     return any_rank(ranks.is_main_process and loader.step == 0 and not read_info(last).metrics, ranks)
+
+
+def _check_same_data(last: Path, loader: VideoLoader, run_dir: Path) -> None:
+    """Raise UserError if the training split was packed again with another content since the checkpoint."""
+    trained, dataset = read_info(last).train_fingerprint, loader.dataset
+    if trained != dataset.fingerprint:
+        raise UserError(
+            f"run_dir={run_dir} was trained on other videos than {dataset.location} holds now ({len(dataset)} samples "
+            f"of {len(dataset.manifest.classes)} classes): videos were added, removed or packed with other options; "
+            f"use the split as it was, or begin another run from its weights: --model.pretrained={run_dir} "
+            "--run_dir=NEW"
+        )
 
 
 class PhaseEnd(NamedTuple):
@@ -160,6 +176,19 @@ def record_evaluation(run_dir: Path, metrics: dict[str, float], ranks: Ranks) ->
     write_info(folder / last, replace(read_info(folder / last), metrics=metrics))
 
 
+def describe_best(run_dir: Path) -> str:
+    """Return the accuracy of the best checkpoint next to that of guessing."""
+    best = read_info(run_dir / "checkpoints" / pointed(run_dir / "checkpoints", "best"))
+    return (
+        f"best top-1 {_percent(best.metrics['top1'])} after epoch {best.epoch} "
+        f"(chance {_percent(1 / len(best.classes))})"
+    )
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.2f} %"
+
+
 def check_same_run(old: Config, new: Config, run_dir: Path) -> None:
     """Raises UserError if `new` would train something else than `old`."""
     before, now = (
@@ -177,5 +206,6 @@ def check_same_run(old: Config, new: Config, run_dir: Path) -> None:
             first = changed[0] if changed else next(name for name in before[section] if name not in values)
             raise UserError(
                 f"run_dir={run_dir} holds a run with {section}.{first}={before[section].get(first)!r}, not "
-                f"{values.get(first)!r}; use the same, or choose another --run_dir"
+                f"{values.get(first)!r}; use the same, or begin another run from its weights: "
+                f"--model.pretrained={run_dir} --run_dir=NEW"
             )

@@ -4,32 +4,46 @@ in Weights & Biases."""
 import json
 import logging
 import sys
+import textwrap
 import time
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 from uuid import uuid4
-
-from torch.utils.tensorboard import SummaryWriter
 
 from sharding.errors import UserError
 from sharding.files import write_atomically
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 
 def start_logging(run_dir: Path, rank: int) -> None:
     """The first rank's messages and all ranks' errors go to the console, everything to run_dir/logs/rank-N.log."""
     folder = run_dir / "logs"
     folder.mkdir(parents=True, exist_ok=True)
-    form = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S")
     console = logging.StreamHandler(sys.stdout if rank == 0 else sys.stderr)
     console.setLevel(logging.INFO if rank == 0 else logging.ERROR)
-    handlers: list[logging.Handler] = [logging.FileHandler(folder / f"rank-{rank}.log"), console]
-    for handler in handlers:
-        handler.setFormatter(form)
-    for name in ("launch", "pipeline"):
+    console.setFormatter(_ConsoleFormatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    file = logging.FileHandler(folder / f"rank-{rank}.log")
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    handlers: list[logging.Handler] = [file, console]
+    for name in ("launch", "model", "pipeline", "sharding"):
         logger = logging.getLogger(name)
         logger.handlers[:] = handlers
         logger.setLevel(logging.INFO)
         logger.propagate = False
+
+
+class _ConsoleFormatter(logging.Formatter):
+    """Lines of 80 columns, the level only where it is not INFO; the log files have it all in one line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        if record.levelno > logging.INFO:
+            return text.replace(record.message, f"{record.levelname} {record.message}", 1)
+        if "\n" in text or record.message.startswith("next: "):  # a command is to be copied
+            return text
+        return textwrap.fill(text, 80, subsequent_indent=" " * 9, break_long_words=False, break_on_hyphens=False)
 
 
 class RunLog:
@@ -52,7 +66,9 @@ class RunLog:
         kept = [line for line in read_metrics(run_dir) if line["step"] <= step]
         write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept))
         self._file = path.open("a", buffering=1)
-        self._writer = SummaryWriter(run_dir / "tensorboard", purge_step=step + 1)
+        from torch.utils import tensorboard  # takes a second
+
+        self._writer = tensorboard.SummaryWriter(run_dir / "tensorboard", purge_step=step + 1)
         if wandb_config is not None:
             self._wandb = _start_wandb(run_dir, wandb_config)
 

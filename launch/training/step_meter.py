@@ -85,7 +85,7 @@ class StepMeter:
 
 
 def _with_console() -> list[logging.Logger]:
-    return [logging.getLogger(name) for name in ("launch", "pipeline")]
+    return [logging.getLogger(name) for name in ("launch", "model", "pipeline", "sharding")]
 
 
 def describe_step(figures: dict[str, float], epochs_left: float, samples: int) -> str:
@@ -95,6 +95,6 @@ def describe_step(figures: dict[str, float], epochs_left: float, samples: int) -
     if "peak_memory_bytes" in figures:
         used += f", {figures['peak_memory_bytes'] / 2**30:.1f} GiB"
     return (
-        f"loss {figures['loss']:.4f}, learning rate {figures['learning_rate']:.3g}, "
+        f"loss {figures['loss']:.4f}, lr {figures['learning_rate']:.3g}, "
         f"{figures['clips_per_second']:.1f} clips/s, {figures['loading_share']:.0%} waiting for data{used}, {left} left"
     )

@@ -1,23 +1,59 @@
-"""Run training to its end, and turn what happens on the way into an exit code."""
+"""A run of training from its configuration to its exit code."""
 
 import logging
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
-from launch.training.config import Config
-from launch.training.distributed import Ranks, barrier
-from launch.training.engine import stop_ranks
+from launch.training.builders import check_phases, load_splits, warn_of_short_videos
+from launch.training.config import Config, load_config
+from launch.training.distributed import Ranks, barrier, errors_on_all_ranks
+from launch.training.engine import check_device, deepspeed_options, start_ranks, stop_ranks
 from launch.training.heartbeat import Heartbeat
+from launch.training.launcher import expected_world_size
 from launch.training.preemption import EXIT_CODE
-from launch.training.run_dir import last_checkpoint
+from launch.training.run_dir import last_checkpoint, open_run
+from launch.training.run_log import check_wandb, start_logging
 from launch.training.step_meter import DivergedError
+from launch.training.trainer import Trainer
+from sharding.dataset import PackedDataset
 from sharding.errors import UserError
 
 log = logging.getLogger("launch.train")
 
 
+def train_run(config: Config) -> int:
+    """Check all that can be checked first, then train; return the exit code."""
+    check_device(config)
+    if config.train.wandb:
+        check_wandb()
+    deepspeed_options(config, expected_world_size())
+    check_phases(config)
+    train_set, val_set = load_splits(config)
+    ranks = start_ranks(config.train.timeout_seconds)
+    with errors_on_all_ranks(ranks):
+        run_dir = open_run(config, train_set.manifest.classes, ranks)
+    start_logging(run_dir, ranks.rank)
+    warn_of_short_videos(config, train_set)
+    return run(config, ranks, lambda: train_phases(config, ranks, train_set, val_set))
+
+
+def train_phases(config: Config, ranks: Ranks, train_set: PackedDataset, val_set: PackedDataset | None) -> bool:
+    """Train one phase after the other, from that of the newest checkpoint on; return whether all are finished."""
+    last = last_checkpoint(Path(config.run_dir))
+    reached = load_config(last / "config.yaml").train.epochs if last else 0  # where the phase of that checkpoint ends
+    before = None
+    for phase in config.split_phases():
+        if phase.train.epochs >= reached:
+            with closing(Trainer(phase, ranks, train_set, val_set, before)) as trainer:
+                if not trainer.train():
+                    return False
+                before = trainer.end()
+    return True
+
+
 def run(config: Config, ranks: Ranks, train: Callable[[], bool]) -> int:
-    """Calls `train`, which tells whether it came to its end; returns the exit code."""
+    """Call `train`, which returns whether it came to its end; return the exit code."""
     heartbeat = Heartbeat(ranks, config.train.heartbeat_timeout_seconds)
     try:
         finished = train()

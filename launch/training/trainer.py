@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from launch.training.batch_norm import set_training_mode
-from launch.training.builders import build_loaders, build_network, describe_run
+from launch.training.builders import build_loaders, build_network, describe_length, describe_run
 from launch.training.checkpoint import CheckpointInfo
 from launch.training.config import Config
 from launch.training.distributed import Agreement, Ranks, errors_on_all_ranks, sum_over_ranks
@@ -28,7 +28,15 @@ from launch.training.lr_schedule import learning_rate_factor
 from launch.training.mfu import Utilization
 from launch.training.mixup import build_mixing
 from launch.training.preemption import StopRequest
-from launch.training.run_dir import PhaseEnd, begin_phase, record_evaluation, resume, save_run, take_weights
+from launch.training.run_dir import (
+    PhaseEnd,
+    begin_phase,
+    describe_best,
+    record_evaluation,
+    resume,
+    save_run,
+    take_weights,
+)
 from launch.training.run_log import RunLog
 from launch.training.step_meter import DivergedError, StepMeter, describe_step
 from pipeline.loader import VideoBatch
@@ -80,6 +88,7 @@ class Trainer:
         """Until the last epoch, or until it is `enough`, which is asked before each, or until a signal asks to leave:
         then all is saved, and it returns False."""
         log.info("%s", describe_run(self.config, self.ranks, self.net, self.loader))
+        log.info("%s", describe_length(self.config, self.loader.steps_per_epoch))
         if self.evaluation_due:
             self.evaluate()
         while not enough() and self.loader.epoch < self.config.train.epochs:
@@ -90,6 +99,10 @@ class Trainer:
                 return False
             self.evaluate()
         log.info("finished %d epochs in %s", self.loader.epoch, self.run_dir)
+        if self.val_loader is not None and self.ranks.is_main_process:
+            log.info("%s", describe_best(self.run_dir))
+            val = self.config.data.val
+            log.info("next: python launch/evaluate.py --checkpoint %s --data %s", self.run_dir, val)
         return True
 
     def end(self) -> PhaseEnd:

@@ -96,4 +96,4 @@ def check_class(name: str | None, classes: Sequence[str]) -> None:
         return
     near = difflib.get_close_matches(name, classes, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"there are {len(classes)}, such as {classes[0]!r}"
-    raise UserError(f"--class_name {name!r}: the network has no such class; {hint}")
+    raise UserError(f"--class-name {name!r}: the network has no such class; {hint}")

@@ -11,6 +11,7 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 from PIL import Image, ImageDraw, ImageFont
 
+from sharding.errors import MediaError, UserError
 from sharding.files import replacing
 from sharding.video.decode import rgb_picture
 from sharding.video.encode import FrameChoice, Write, encode_frames
@@ -26,6 +27,45 @@ SMALLEST_SIDE = 240
 _BACKGROUND, _TRACK = (14, 17, 23, 190), (44, 49, 60, 190)
 _FIRST, _OTHERS = (34, 139, 99, 235), (74, 105, 150, 225)
 _TEXT = (255, 255, 255, 255)
+
+
+def plan_overlays(videos: Sequence[Path], overlay: Path) -> list[Path]:
+    """Return the files to write for `videos`: `overlay` itself for one, files named after them in the folder for more.
+
+    Two videos of one name become name.mp4 and name-2.mp4.
+
+    Raises:
+        UserError: a file for more than one video, or for a video that would be overwritten.
+    """
+    if overlay.suffix.lower() in SUFFIXES and not overlay.is_dir():
+        if len(videos) > 1:
+            raise UserError(f"--overlay {overlay}: one file cannot hold {len(videos)} videos; give a folder")
+        targets = [overlay]
+    elif overlay.suffix and not overlay.is_dir():
+        raise UserError(f"--overlay {overlay}: use a name that ends in {', '.join(SUFFIXES)}, or a folder")
+    else:
+        taken: dict[str, int] = {}
+        targets = []
+        for video in videos:
+            taken[video.stem] = number = taken.get(video.stem, 0) + 1
+            targets.append(overlay / (f"{video.stem}.mp4" if number == 1 else f"{video.stem}-{number}.mp4"))
+    inputs = {video.resolve() for video in videos}
+    for target in targets:
+        if target.resolve() in inputs:
+            raise UserError(f"--overlay {overlay}: would overwrite {target}; give another name or folder")
+    return targets
+
+
+def draw_overlays(rows: Sequence[dict], videos: Sequence[Path], targets: Sequence[Path]) -> None:
+    """Draw the predictions of each row on its video, and add to the row where, or why not."""
+    for row, video, target in zip(rows, videos, targets):
+        if "error" in row:
+            continue
+        try:
+            overlay_predictions(video, target, [(p["class"], p["probability"]) for p in row["predictions"]])
+            row["overlay"] = str(target)
+        except MediaError as error:
+            row["error"] = f"{target} was not written: {error}"
 
 
 def overlay_predictions(video: Path, target: Path, predictions: Sequence[tuple[str, float]]) -> None:

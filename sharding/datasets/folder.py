@@ -14,19 +14,17 @@ def read_folder(videos: Path, annotations: Sequence[Path], split: str) -> Annota
 
     If VIDEOS holds a folder named like the split, the class folders are looked for there, and the classes are those of
     all splits together. Otherwise VIDEOS itself holds the class folders; if another split lacks a class, give --classes
-    to both. Hidden files are passed over; anything else in a class folder is taken for a video. Classes whose names
-    differ by left and right changing places are flip pairs.
+    to both. Hidden files, and files next to the class folders, are passed over; anything else in a class folder is
+    taken for a video. Classes whose names differ by left and right changing places are flip pairs.
     """
     if annotations:
         raise UserError(f"--annotations {annotations[0]}: the dataset 'folder' has none, its labels are folder names")
-    if (videos / split).is_dir():
-        root = videos / split
-        classes = {name for part in _folders(videos) for name in _folders(videos / part)}
-    else:
-        root = videos
-        classes = set(_folders(videos))
-    if not classes:
-        raise UserError(f"{videos}: no class folders in it; expected are {videos}/CLASS/VIDEO")
+    if not videos.is_dir():
+        raise UserError(f"--videos {videos}: no such folder; expected is {_LAYOUT}")
+    root = videos / split if (videos / split).is_dir() else videos
+    _check_layout(root, videos)
+    parts = [videos / name for name in _folders(videos)] if root != videos else [videos]
+    classes = {name for part in parts for name in _folders(part)}
     records = []
     for label in _folders(root):
         for entry in _entries(root / label):
@@ -34,6 +32,35 @@ def read_folder(videos: Path, annotations: Sequence[Path], split: str) -> Annota
             records.append(VideoRecord(key_from_path(f"{label}/{entry.name}"), source, label))
     names = tuple(sorted(classes))
     return Annotations(records, names, mirrored_pairs(names))
+
+
+_LAYOUT = "VIDEOS/CLASS/FILE, or VIDEOS/SPLIT/CLASS/FILE"
+_VIDEO_SUFFIXES = (".avi", ".mkv", ".mov", ".mp4", ".mpg", ".webm", ".wmv")
+
+
+def _check_layout(folder: Path, videos: Path) -> None:
+    """Raise UserError if `folder`, which is to hold class folders, is one level too high or too low."""
+    names = _folders(folder)
+    files = [entry.name for entry in _entries(folder) if not entry.is_dir()]
+    if not names and any(name.lower().endswith(_VIDEO_SUFFIXES) for name in files):
+        hint = f"did you mean --videos {videos.parent}?" if folder == videos else "put them into class folders"
+        raise UserError(f"{folder}: holds files and no class folders; expected is {_LAYOUT}; {hint}")
+    if not names:
+        raise UserError(f"{folder}: no class folders in it; expected is {_LAYOUT}")
+    deeper = [name for name in names if _holds_class_folders(folder / name)]
+    if len(deeper) == len(names):
+        meant = folder / deeper[0] if len(deeper) == 1 or folder != videos else None
+        choice = f"--videos {meant}" if meant else f"--split {deeper[0]}, or --videos {folder / deeper[0]}"
+        raise UserError(f"{folder}: its folders hold folders of videos; expected is {_LAYOUT}; did you mean {choice}?")
+
+
+def _holds_class_folders(folder: Path) -> bool:
+    """Whether there are videos one level below `folder`, and none in it; JPEG frames are not looked at."""
+    if any(not entry.is_dir() for entry in _entries(folder)):
+        return False
+    return any(
+        entry.name.lower().endswith(_VIDEO_SUFFIXES) for name in _folders(folder) for entry in _entries(folder / name)
+    )
 
 
 def _entries(folder: Path) -> list[os.DirEntry]:

@@ -42,7 +42,9 @@ def test_loader(request, fixture):
 
 def test_loader_against_the_usual_one(numbered, numbered_videos):
     sizes = ["--seconds=0.2", "--num_segments=2", "--crop_size=32", "--batch_size=4", "--rounds=2", "--threads=1"]
-    output = benchmark("loader", f"--data={numbered}", f"--videos={numbered_videos}", "--against=[pyav,frames]", *sizes)
+    output = benchmark(
+        "loader", f"--data={numbered}", f"--videos={numbered_videos}", "--compare-with", "pyav", "frames", *sizes
+    )
     found = rows(output)
     assert found["ours"][-1] == "1.0"
     assert float(found["pyav"][2]) > 0 and float(found["frames"][4]) > 0
@@ -97,9 +99,8 @@ def test_advise(numbered_videos):
     assert "3 of 13 videos, for 13" in output
     found = rows(output)
     measured = {profile: float(found[profile][0]) for profile in ("h264", "jpeg", "dense", "copy")}
-    smallest = min(measured.values())
-    advised = re.search(r"recommended: --profile (\w+)", output)[1]
-    assert measured[advised] == smallest  # every profile is fast enough for next to nothing
+    assert min(measured.values()) > 0
+    assert "recommended: --profile h264" in output  # every profile is fast enough, and no saving is worth another
 
 
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="the ffmpeg program is not installed")
@@ -144,5 +145,24 @@ def test_samples_are_different_and_repeatable():
 )
 def test_numbers_that_measure_nothing_are_refused(command, option, allowed, tmp_path):
     place = {"loader": [f"--data={tmp_path}"], "advise": [f"--videos={tmp_path}"], "step": []}[command]
-    with pytest.raises(UserError, match=f"{option.split('=')[0]} .*: use {allowed}"):
+    with pytest.raises(UserError, match=f"{option.split('=')[0].replace('_', '-')} .*: use {allowed}"):
         main([command, *place, option])
+
+
+def test_loader_takes_the_recipe(numbered, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"data: {{train: {numbered}, num_segments: 2, short_side: 48, crop_size: 32}}\n"
+        "model: {arch: tsn, depth: 18}\ntrain: {batch_size: 4}\n"
+    )
+    output = benchmark("loader", f"--config={recipe}", "--seconds=0.2", "--clips-per-second=0.5")
+    assert "4 x 2 x 32 x 32" in output
+
+
+def test_a_small_dataset_gets_the_default_profile():
+    h264 = Candidate("h264", 2e6, 120e6, 1, clips_per_second=50)
+    dense = Candidate("dense", 1e6, 60e6, 1, clips_per_second=50)
+    assert recommend([h264, dense], 10) is h264
+    many = [Candidate(c.profile, c.bytes_per_video, c.bytes_per_video * 200_000, 1, 50) for c in (h264, dense)]
+    assert recommend(many, 10) is many[1]
+    assert recommend([h264, dense], 100) is h264

@@ -141,6 +141,7 @@ def test_pictures(trained, evaluated):
     for arguments, picture in (
         (["curves", trained], trained / "curves.png"),
         (["confusion", evaluated / "evaluation.json"], evaluated / "confusion.png"),
+        (["confusion", evaluated], evaluated / "confusion.png"),
     ):
         done = run_command([sys.executable, "launch/visualize.py", *arguments])
         assert done.returncode == 0, done.stderr
@@ -172,7 +173,7 @@ def test_other_classes_are_refused(trained, numbered):
 
 @pytest.mark.parametrize(
     ("option", "message"),
-    [("--batch_size=0", "--batch_size=0: use 1 or more"), ("--crop_size=0", "data.crop_size=0: use 1 or more")],
+    [("--batch_size=0", "--batch-size 0: use 1 or more"), ("--crop_size=0", "data.crop_size=0: use 1 or more")],
 )
 def test_evaluate_takes_no_nothing(option, message, trained, motion):
     with pytest.raises(UserError, match=message):

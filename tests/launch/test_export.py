@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from launch.export import Exported, _sampling, describe, export, main, read_opset
+from launch.export import main
+from launch.inference.onnx import Exported, _sampling, describe, export, read_opset
 from launch.inference.predictor import open_loader
 from launch.training.checkpoint import find_checkpoint, load_checkpoint
 from launch.training.forward import compute_logits

@@ -90,7 +90,7 @@ def test_files_folders_and_patterns_mean_videos(clips, monkeypatch):
 def test_bad_input_is_refused_before_the_work(trained, clips, monkeypatch, arguments, message):
     monkeypatch.chdir(clips)
     Path("empty").mkdir()
-    monkeypatch.setattr("launch.predict.Predictor", lambda path: pytest.fail("the network was loaded"))
+    monkeypatch.setattr("launch.inference.predictions.Predictor", lambda path: pytest.fail("the network was loaded"))
     with pytest.raises(UserError) as caught:
         main([f"--checkpoint={trained}", *arguments])
     assert str(caught.value).startswith(message)
@@ -127,7 +127,7 @@ def test_the_table_names_the_best_first(trained, clips, capsys):
 
 def test_it_starts_without_what_it_does_not_need():
     """These take seconds to import."""
-    code = "import launch.predict, sys; print(*sys.modules)"
+    code = "import launch.inference.predictions, sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, env=dict(os.environ))
     loaded = set(done.stdout.split())
     assert "torch" in loaded

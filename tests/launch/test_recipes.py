@@ -1,5 +1,6 @@
 """Every file of launch/configs: it parses, builds its network, and takes a step on generated videos."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import torch
 from launch.training.config import load_config, parse_config
 from launch.training.mfu import training_flops
 from model import build_model
+from tests.conftest import run_command
 from tests.launch.conftest import losses, train_alone
 
-CONFIGS = sorted((Path(__file__).resolve().parents[2] / "launch" / "configs").glob("*.yaml"))
+FOLDER = Path(__file__).resolve().parents[2] / "launch" / "configs"
+CONFIGS = sorted(path for path in FOLDER.rglob("*.yaml") if path.parent.name != "plans")
 GFLOPS = {("vpsn", 8): 36.0, ("vpsn", 16): 72.0, ("dg_p3d", 16): 23.6, ("dg_p3d", 32): 47.2}
 
 
@@ -44,3 +47,25 @@ def test_it_takes_a_step(path, motion, tmp_path):
     done = train_alone(path, tmp_path / "run", f"--data.train={motion / 'train'}", *small)
     assert done.returncode == 0, done.stdout + done.stderr
     assert list(losses(tmp_path / "run")) == [1]
+
+
+def test_the_recipe_of_ones_own_folders_trains(tmp_path):
+    """As its comments say: class folders in folders of splits are packed, trained on and evaluated."""
+    for split, count in (("train", 12), ("val", 4)):
+        options = ["--num-classes", "2", "--num-frames", "8", "--size", "64", "--num-videos", count, "--split", split]
+        for command in (
+            ["motion", "--out", tmp_path / "videos", *options],
+            ["pack", "--dataset", "folder", "--videos", tmp_path / "videos", "--split", split, "--out", tmp_path],
+        ):
+            done = run_command([sys.executable, "-m", "sharding", *command])
+            assert done.returncode == 0, done.stderr
+    options = [f"--data.train={tmp_path / 'train'}", f"--data.val={tmp_path / 'val'}"]
+    options += ["--train.epochs=2", "--schedule.warmup_epochs=1", "--train.log_every_steps=1"]
+    done = train_alone(FOLDER / "own_folder.yaml", tmp_path / "run", *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert list(losses(tmp_path / "run")) == [1, 2, 3, 4]
+    assert "4 steps in all" in done.stdout
+    assert "(chance 50.00 %)" in done.stdout
+    assert f"next: python launch/evaluate.py --checkpoint {tmp_path / 'run'} --data {tmp_path / 'val'}" in done.stdout
+    assert done.stderr == "", "no library speaks at every start"
+    assert "top-5" not in done.stdout

@@ -96,7 +96,7 @@ def test_accumulation_equals_ranks(small_config, tmp_path):
 def test_a_second_run_in_the_folder_is_refused(small_config, trained):
     done = train(small_config, trained)
     assert done.returncode == 2
-    assert f"run_dir={trained} holds a run already; go on with --resume" in done.stderr
+    assert f"run_dir={trained} holds a run already; resume it with --resume" in done.stderr
     assert "Traceback" not in done.stderr
     done = train_alone(small_config, trained, "--resume", "--optimizer.learning_rate=0.5")
     assert done.returncode == 2
@@ -123,7 +123,7 @@ def test_mistakes_found_before_anything_is_begun(small_config, tmp_path, option,
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--data.val=null", "--train.batch_size=23"], "22 samples do not fill one batch of 23; lower the batch size"),
+        (["--data.val=null", "--train.batch_size=23"], "fill one batch of 23; use --train.batch_size=22 or less"),
         pytest.param(["--model.pretrained=absent.pth"], "absent.pth", marks=pytest.mark.slow),
         pytest.param(["--data.decoder=nvdec"], "data.decoder=nvdec", marks=pytest.mark.slow),
         (["--run_dir=/dev/null/run"], "run_dir=/dev/null/run cannot be written: Not a directory"),

@@ -117,7 +117,7 @@ def test_commands_draw(trained, motion, tmp_path):
     pytest.importorskip("captum")
     video = next((motion / "videos" / "val" / "left").glob("*.mp4"))
     for arguments in (
-        ["synthesizers", trained, "--relative_to_init=true"],
+        ["synthesizers", trained, "--relative-to-init"],
         ["gradcam", trained, video, "--class_name=right", "--stage=layer3"],
         ["frames", motion / "train", "--num_segments=4", "--epochs=2"],
     ):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-CONFIG = Path("launch/configs/experiment.yaml")
+CONFIG = Path("launch/configs/ablation/experiment.yaml")
 DATA, RUNS, RESULTS = Path("data/experiment"), Path("runs/experiment"), Path("docs/experiment")
 NUM_SIZES = 2
 VIDEOS = (

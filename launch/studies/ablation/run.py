@@ -5,8 +5,9 @@
     python -m launch.studies.ablation --tune true           # the learning rates that were tried for TSN
     python -m launch.studies.ablation --report_only true    # RESULTS.md and its picture from the results there are
 
-A run is `launch/train.py` with launch/configs/experiment.yaml and the options of its row, then `launch/evaluate.py`;
-its result is a file in docs/experiment. Nothing but the options of the row and the seed differs between two runs.
+A run is `launch/train.py` with launch/configs/ablation/experiment.yaml and the options of its row, then
+`launch/evaluate.py`; its result is a file in docs/experiment. Nothing but the options of the row and the seed differs
+between two runs.
 """
 
 import json
@@ -37,8 +38,9 @@ from launch.studies.ablation.rows import (
     TUNING_SEED,
     VIDEOS,
 )
-from launch.training.config import Config, parse_config, with_current_names
+from launch.training.config import Config, parse_config
 from launch.training.distributed import free_port
+from launch.training.option_names import with_current_names
 from launch.training.run_log import read_metrics
 from model.complexity import measure
 from pipeline.cores import cores_per_rank

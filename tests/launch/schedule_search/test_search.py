@@ -10,14 +10,9 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from launch.schedule_search.algorithm import Edge, Outcome, Plan
-from launch.schedule_search.search import (
-    PlannedConfig,
-    conclude,
-    evaluate_start,
-    main,
-    read_accuracies,
-    schedule_yaml,
-)
+from launch.schedule_search.config import PlannedConfig
+from launch.schedule_search.search import conclude, evaluate_start, read_accuracies, schedule_yaml
+from launch.search_schedule import main
 from launch.training.config import parse_config
 from launch.training.distributed import Ranks
 from launch.training.evaluation import evaluate

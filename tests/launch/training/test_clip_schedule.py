@@ -8,7 +8,7 @@ import yaml
 from safetensors.torch import load_file
 
 from launch.schedule_search.algorithm import plan_edges
-from launch.schedule_search.search import PlannedConfig
+from launch.schedule_search.config import PlannedConfig
 from launch.training.builders import check_phases
 from launch.training.checkpoint import load_checkpoint, pointed
 from launch.training.clip_schedule import PhaseConfig
@@ -188,7 +188,8 @@ def test_a_loss_that_is_multiplied_by_four_is_other_rates_decay_and_clipping():
 )
 def test_the_published_paths(name, frames, loss_weight, rates, epochs):
     """The authors' records: batches of 256, weight decay 1e-4, clip norm 40, and the weight of the loss, here 1."""
-    config = parse_config("train", [f"--config={ROOT}/launch/configs/planned_{name}.yaml"])
+    [path] = (ROOT / "launch" / "configs").glob(f"*/planned_{name}.yaml")
+    config = parse_config("train", [f"--config={path}"])
     check_phases(config)
     phases = config.split_phases()
     assert [phase.data.frames_per_clip for phase in phases] == frames

@@ -138,3 +138,58 @@ def test_a_configuration_that_is_no_text_is_one_line(tmp_path):
 def test_what_is_wrong_with_the_data_is_said_without_the_parser():
     with pytest.raises(UserError, match=r"^foo://bucket/train: Protocol not known"):
         parse_config("train.py", ["--data.train=foo://bucket/train"])
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("--train.lr=0.1", "did you mean --optimizer.learning_rate?"),
+        ("--optimizer.lr=0.1", "did you mean --optimizer.learning_rate?"),
+        ("--lr=0.1", "did you mean --optimizer.learning_rate?"),
+        ("--batch-size=4", "did you mean --train.batch_size?"),
+        ("--epochs=4", "did you mean --train.epochs?"),
+        ("--model.num_frames=4", "did you mean --data.num_segments?"),
+        ("--gpus=2", "deepspeed --num_gpus N launch/train.py"),
+        ("--train.precision=fp8", "train.precision=fp8: use fp32, bf16 or fp16"),
+        ("--train.epochs=many", "train.epochs=many: use an integer"),
+        ("--schedule.milestones=soon", "schedule.milestones=soon: use a list of integers"),
+    ],
+)
+def test_what_others_call_it_is_understood(argument, expected):
+    assert expected in error_of(argument)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("lr: 0.1", "Option 'lr' is not accepted; did you mean optimizer.learning_rate?"),
+        ("optimizer: {lr: 0.1}", "did you mean optimizer.learning_rate?"),
+        ("train: {epochs: many}", "train.epochs=many: use an integer"),
+        ("train: [3", "line 1"),
+    ],
+)
+def test_an_error_in_a_file_names_the_file(tmp_path, text, expected):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    message = error_of(f"--config={path}")
+    assert message.startswith(f"{path}: ") and expected in message
+
+
+def test_old_names_are_accepted_with_a_line_that_names_the_new_one(tmp_path, capsys):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("data: {read_ahead: 7}\ntrain: {silence_seconds: 9}\n")
+    config = parse(f"--config={path}", "--data.reading_threads=3")
+    assert (config.data.prefetch_batches, config.data.num_workers) == (7, 3)
+    assert config.train.heartbeat_timeout_seconds == 9
+    assert sorted(capsys.readouterr().err.splitlines()) == [
+        "train: --data.reading_threads is now called --data.num_workers",
+        "train: data.read_ahead is now called data.prefetch_batches",
+        "train: train.silence_seconds is now called train.heartbeat_timeout_seconds",
+    ]
+
+
+def test_keys_may_be_typed_with_hyphens_and_lists_as_items():
+    config = parse("--train.batch-size=8", "--run-dir=x", "--schedule.milestones", "3", "5", "--resume")
+    assert (config.train.batch_size, config.run_dir, config.schedule.milestones) == (8, "x", (3, 5))
+    assert config.resume == "auto"
+    assert parse("--schedule.milestones=[3,5]").schedule.milestones == (3, 5)

@@ -25,7 +25,7 @@ from sharding.synthetic.motion_hierarchy import MotionGymConfig, write_motion_gy
 from tests.conftest import ROOT, run_command
 from tests.launch.conftest import train_alone, weights
 
-CONFIGS = ROOT / "launch" / "configs"
+CONFIGS = ROOT / "launch" / "configs" / "hierarchy"
 CONFIG_NAMES = ("hierarchy_pathways", "hierarchy_integration", "hierarchy_encoder", "hierarchy_cross_encoder")
 
 

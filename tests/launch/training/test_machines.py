@@ -120,4 +120,4 @@ def test_two_hosts_train_as_one_machine(small_config, tmp_path, end):
 def test_paths_of_the_script_exist():
     text = (ROOT / "launch" / "slurm.sh").read_text()
     assert os.access(ROOT / "launch" / "slurm.sh", os.X_OK)
-    assert (ROOT / "launch" / "configs" / "kinetics400_8f.yaml").exists() and "kinetics400_8f.yaml" in text
+    assert (ROOT / "launch" / "configs" / "kinetics" / "kinetics400_8f.yaml").exists() and "kinetics400_8f.yaml" in text

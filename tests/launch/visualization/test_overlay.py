@@ -6,8 +6,7 @@ import av
 import numpy as np
 import pytest
 
-from launch.predict import plan_overlays
-from launch.visualization.overlay import SMALLEST_SIDE, draw_panel, overlay_predictions
+from launch.visualization.overlay import SMALLEST_SIDE, draw_panel, overlay_predictions, plan_overlays
 from sharding.errors import MediaError, UserError
 from tests.helpers.videos import draw_number, write_numbered_video
 

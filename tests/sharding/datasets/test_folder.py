@@ -52,3 +52,34 @@ def test_mistakes(tmp_path: Path) -> None:
         read_folder(tmp_path, (), "train")
     with pytest.raises(UserError, match="labels are folder names"):
         read_folder(tmp_path, [tmp_path / "labels.csv"], "train")
+
+
+@pytest.mark.parametrize(
+    ("files", "folder", "message"),
+    [
+        (["set1/walk/a.mp4", "set1/run/b.mp4"], "", r"did you mean --videos .*/videos/set1\?"),
+        (
+            ["walk/a.mp4", "run/b.mp4"],
+            "walk",
+            r"holds files and no class folders.* --videos .*/videos\?",
+        ),
+        (["training/walk/a.mp4", "validation/walk/b.mp4"], "", r"did you mean --split training, or --videos"),
+        (["notes.txt"], "", "no class folders in it; expected is VIDEOS/CLASS/FILE"),
+        (["walk/a.mp4"], "absent", "absent: no such folder; expected is VIDEOS/CLASS/FILE"),
+    ],
+)
+def test_a_level_too_high_or_low_is_named(tmp_path, files, folder, message):
+    for name in files:
+        path = tmp_path / "videos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    with pytest.raises(UserError, match=message):
+        read_folder(tmp_path / "videos" / folder, [], "train")
+
+
+def test_files_next_to_class_folders_are_passed_over(tmp_path):
+    for name in ("notes.txt", "walk/a.mp4", "run/b.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = read_folder(tmp_path, [], "train")
+    assert found.classes == ("run", "walk") and len(found.records) == 2

@@ -1,0 +1,52 @@
+"""The classes of video files as rows for people and for programs: what `launch/predict.py` prints."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from launch.inference.predictor import Predictor
+from sharding.errors import MediaError, UserError
+from sharding.video.decode import probe
+
+LONG_SECONDS = 15
+"""From here on it is said how few frames of a video were seen."""
+
+
+def check_any_is_video(videos: Sequence[Path]) -> None:
+    """Raise UserError if not one of the files can be opened as a video."""
+    errors = []
+    for video in videos:
+        try:
+            probe(video)
+            return
+        except MediaError as error:
+            errors.append(f"{video}: not a video: {error.message}")
+    raise UserError(errors[0] + (f"; nor is any of the {len(errors)} files" if len(errors) > 1 else ""))
+
+
+def predict_files(checkpoint: Path, videos: Sequence[Path], top: int) -> list[dict]:
+    """Return a row for each file: its `top` most probable classes, or the error why it has none."""
+    predictor = Predictor(checkpoint)
+    rows = []
+    for prediction in predictor(videos):
+        row: dict = {"video": str(prediction.video)}
+        if prediction.error is not None:
+            row["error"] = prediction.error
+        else:
+            row["predictions"] = [{"class": name, "probability": round(p, 6)} for name, p in prediction.top(top)]
+            row["num_frames"] = predictor.config.data.frames_per_clip
+            row["seconds"] = round(probe(prediction.video).duration_seconds, 1)
+        rows.append(row)
+    return rows
+
+
+def describe_row(row: dict) -> str:
+    """Return a row as lines of text."""
+    lines = [row["video"]]
+    if row.get("seconds", 0) >= LONG_SECONDS:
+        lines[0] += f"  ({row['num_frames']} frames spread over {row['seconds']:.0f} s; cut it to look closer)"
+    lines += [f"  {prediction['probability']:6.1%}  {prediction['class']}" for prediction in row.get("predictions", ())]
+    if "error" in row:
+        lines.append(f"      failed: {row['error']}")
+    if "overlay" in row:
+        lines.append(f"      drawn: {row['overlay']}")
+    return "\n".join(lines)

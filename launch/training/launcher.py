@@ -1,0 +1,31 @@
+"""What a process knows of its job before torch is imported: the launcher's environment."""
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sharding.errors import UserError
+
+
+def expected_world_size() -> int:
+    """The number of ranks that the launcher describes in the environment."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+# The launcher ends all processes of a machine soon after the first; the one that speaks is to be the first.
+_SILENT_SECONDS = 5.0
+
+
+@contextmanager
+def errors_once() -> Iterator[None]:
+    """A UserError within leaves the first process of each machine as it is, and the others silently, with exit code 2
+    and a little later."""
+    try:
+        yield
+    except UserError:
+        if int(os.environ.get("LOCAL_RANK", "0")) == 0:
+            raise
+        time.sleep(_SILENT_SECONDS)
+        sys.exit(2)

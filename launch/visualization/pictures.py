@@ -1,0 +1,103 @@
+"""The pictures of `launch/visualize.py`: each function reads what it draws, draws it, and returns the file."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from launch.visualization.plots import draw_confusion, draw_curves, draw_frames, draw_synthesizers
+from sharding.dataset import load_dataset
+from sharding.errors import UserError
+from sharding.files import check_writable
+
+MOST_VIDEOS = 2000
+"""Of a dataset, whose frames are sampled for a picture."""
+
+
+def curves(run: Path, out: Path | None) -> Path:
+    """Draw loss, accuracy and learning rate of a run."""
+    return draw_curves(run, _target(out or run / "curves.png"))
+
+
+def confusion(evaluation: Path, out: Path | None) -> Path:
+    """Draw the confusion matrix of an evaluation: its file, its folder, or a run whose newest one is meant."""
+    path = find_evaluation(evaluation)
+    try:
+        values = json.loads(path.read_text())
+        counts, classes = np.array(values["confusion"], float), list(values["classes"])
+        if counts.shape != (len(classes), len(classes)):
+            raise ValueError(f"a confusion matrix of shape {counts.shape} for {len(classes)} classes")
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: not an evaluation.json of launch/evaluate.py: {error}") from error
+    return draw_confusion(counts, classes, _target(out or path.with_name("confusion.png")))
+
+
+def find_evaluation(path: Path) -> Path:
+    """Return the evaluation.json that `path` is or holds; of several in a run, the newest.
+
+    Raises:
+        UserError: it is a folder without one.
+    """
+    if not path.is_dir():
+        return path
+    found = [path / "evaluation.json", *path.glob("evaluation-*/evaluation.json")]
+    found += path.glob("checkpoints/*/evaluation-*/evaluation.json")
+    found = [file for file in found if file.is_file()]
+    if not found:
+        raise UserError(f"{path}: no evaluation in it; make one with launch/evaluate.py --checkpoint {path} --data VAL")
+    return max(found, key=lambda file: file.stat().st_mtime_ns)
+
+
+def synthesizers(checkpoint: Path, relative_to_init: bool, out: Path | None) -> Path:
+    """Draw how strongly each spatial kernel feeds each temporal one, or by how much training changed that."""
+    from launch.training.builders import build_network
+    from launch.training.checkpoint import load_checkpoint
+
+    net, _, config = load_checkpoint(checkpoint)
+    norms = _fusion_norms(net)
+    if not norms:
+        raise UserError(f"{checkpoint}: its network, model.arch={config.model.arch}, has no synthesizers")
+    target = _target(out or checkpoint / "synthesizers.png")
+    title = f"{config.model.arch}-{config.model.depth}, {checkpoint}"
+    start = _fusion_norms(build_network(config)) if relative_to_init else None
+    return draw_synthesizers(norms, config.model.synthesizer, title, target, start)
+
+
+def _fusion_norms(net) -> dict[str, np.ndarray]:
+    return {name: net.synthesizers[name].fusion_norms().detach().numpy() for name in net.synthesizer_names}
+
+
+def gradcam(checkpoint: Path, video: Path, class_name: str | None, stage: str, out: Path | None) -> Path:
+    """Draw what in each sampled frame speaks for a class."""
+    from launch.training.checkpoint import load_checkpoint
+    from launch.visualization.gradcam import check_class, draw_gradcam, require_captum
+    from sharding.errors import MediaError
+    from sharding.video.decode import probe
+
+    require_captum()
+    try:
+        probe(video)
+    except MediaError as error:
+        raise UserError(f"{video}: {error.message}") from error
+    target = _target(out or Path(f"{video.stem}-gradcam.png"))
+    net, info, config = load_checkpoint(checkpoint)
+    check_class(class_name, info.classes)
+    return draw_gradcam(net, info, config, video, target, class_name, stage)
+
+
+def frames(dataset: Path, num_segments: int, epochs: int, out: Path | None) -> Path:
+    """Draw where in the videos of a dataset frames are sampled."""
+    packed = load_dataset(dataset)
+    target = _target(out or Path("frames.png"))
+    if not len(packed):
+        raise UserError(f"{dataset}: not one video in it")
+    chosen = packed.num_frames[:: -(-len(packed) // MOST_VIDEOS)]
+    title = f"{dataset}: {len(chosen):,} videos of {chosen.min()} to {chosen.max()} stored frames"
+    return draw_frames(chosen, num_segments, epochs, title, target)
+
+
+def _target(path: Path) -> Path:
+    if path.suffix.lower() != ".png":
+        raise UserError(f"--out {path}: use a name that ends in .png")
+    check_writable(path)
+    return path

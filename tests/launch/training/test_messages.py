@@ -1,0 +1,95 @@
+"""What a run says at its start and in its end, and what it warns of."""
+
+import logging
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from launch.inference.predictions import describe_row
+from launch.inference.results import describe_classes
+from launch.training.builders import describe_length, warn_of_short_videos
+from launch.training.checkpoint import CheckpointInfo, point, write_info
+from launch.training.config import Config, ScheduleConfig, TrainConfig
+from launch.training.run_dir import describe_best
+from launch.training.run_log import start_logging
+from pipeline.config import DataConfig
+from sharding.manifest import describe_class_difference
+
+
+@pytest.mark.parametrize(
+    ("epochs", "schedule", "expected"),
+    [
+        (80, ScheduleConfig(), "240 steps in all"),
+        (20, ScheduleConfig(name="cosine"), "60 steps in all"),
+        (55, ScheduleConfig(), "165 steps in all; milestones (60, 70) are beyond 55 epochs"),
+        (
+            20,
+            ScheduleConfig(milestones=(50,)),
+            "60 steps in all; milestone (50) is beyond 20 epochs, so the learning rate never falls",
+        ),
+    ],
+)
+def test_the_length_of_a_run(epochs, schedule, expected):
+    assert describe_length(Config(train=TrainConfig(epochs=epochs), schedule=schedule), 3) == expected
+
+
+def test_the_best_is_compared_with_guessing(tmp_path):
+    folder = tmp_path / "checkpoints" / "step-1"
+    folder.mkdir(parents=True)
+    write_info(folder, CheckpointInfo(90, 18, tuple("abcdef"), {}, "", {"top1": 0.25}))
+    point(folder.parent, "best", folder.name)
+    assert describe_best(tmp_path) == "best top-1 25.00 % after epoch 18 (chance 16.67 %)"
+
+
+def test_more_frames_than_are_stored_are_warned_of_once(caplog):
+    config = Config(data=DataConfig(num_segments=100, train="shards/own/train"))
+
+    class Split(SimpleNamespace):
+        def __len__(self):
+            return len(self.num_frames)
+
+    with caplog.at_level(logging.WARNING, "launch"):
+        warn_of_short_videos(config, Split(num_frames=np.array([64, 30])))
+        warn_of_short_videos(replace(config, data=DataConfig(num_segments=64)), Split(num_frames=np.array([64, 30])))
+    [message] = caplog.messages
+    assert message.startswith("data.num_segments=100, but no video of shards/own/train has more than 64 stored frames")
+
+
+def test_classes_that_differ_are_named():
+    assert describe_class_difference(["jump", "run"], ["run", "walk"]) == "only here jump; missing here walk"
+    assert describe_class_difference(["b", "a"], ["a", "b"]) == "the same names in another order"
+    assert describe_class_difference(map(str, range(9)), []).endswith("4 and 4 more")
+
+
+def test_every_package_speaks_on_the_console_in_80_columns(tmp_path, capsys):
+    names = [f"{package}.anything" for package in ("launch", "model", "pipeline", "sharding")]
+    loggers = [logging.getLogger(name.partition(".")[0]) for name in names]
+    before = [(logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
+    try:
+        start_logging(tmp_path, 0)
+        for name in names:
+            logging.getLogger(name).info("%s says %s", name, "word " * 30)
+    finally:
+        for logger, (handlers, level, propagate) in zip(loggers, before):
+            logger.handlers[:], logger.propagate = handlers, propagate
+            logger.setLevel(level)
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in names)
+    assert max(map(len, printed.splitlines())) <= 80
+    assert len((tmp_path / "logs" / "rank-0.log").read_text().splitlines()) == 4
+
+
+def test_accuracy_of_each_class_where_there_are_few():
+    assert (
+        describe_classes(np.array([[1, 1], [0, 0]]), ("walk", "run"))
+        == "walk    50.00%  1 of 2\nrun          -  0 of 0\n"
+    )
+    assert describe_classes(np.zeros((21, 21)), tuple(map(str, range(21)))) == ""
+
+
+def test_a_long_file_is_answered_from_few_frames():
+    row = {"video": "a.mp4", "predictions": [], "num_frames": 8, "seconds": 51.2}
+    assert "8 frames spread over 51 s" in describe_row(row)
+    assert describe_row(row | {"seconds": 5.0}) == "a.mp4"
