@@ -7,8 +7,8 @@
     … --train.epochs=20 --optimizer.learning_rate=0.02                         # any option of launch/training/config.py
     … --resume                                                                 # goes on from the last checkpoint
 
-Exit codes: 0 trained to the end; 75 asked by SIGTERM or SIGUSR1 to save and leave, go on with --resume; 2 a mistake in
-what was asked for, told in one line; 1 anything else, with its reason in the log.
+Exit codes: 0 trained to the end; 75 asked by SIGTERM, SIGUSR1 or Ctrl-C to save and leave, continue with --resume; 2 a
+mistake in what was asked for, reported in one line; 1 anything else, with its reason in the log.
 """
 
 import logging
@@ -19,7 +19,9 @@ from launch.training.builders import check_phases, load_splits
 from launch.training.config import Config, load_config, parse_config
 from launch.training.distributed import Ranks, errors_on_all_ranks, errors_once, expected_world_size
 from launch.training.engine import check_device, deepspeed_options, start_ranks
-from launch.training.run_dir import last_checkpoint, open_run
+from launch.training.launchers import adopt_launcher
+from launch.training.preemption import follow_launcher
+from launch.training.run_dir import last_checkpoint, locked, open_run
 from launch.training.run_log import check_wandb, start_logging
 from launch.training.supervise import run
 from launch.training.trainer import Trainer
@@ -31,6 +33,8 @@ log = logging.getLogger("launch.train")
 
 def main(arguments: list[str] | None = None) -> int:
     with errors_once():
+        adopt_launcher()
+        follow_launcher()
         config = parse_config("launch/train.py", arguments)
         check_device(config)
         if config.train.wandb:
@@ -39,10 +43,12 @@ def main(arguments: list[str] | None = None) -> int:
         check_phases(config)
         train_set, val_set = load_splits(config)
         ranks = start_ranks(config.train.timeout_seconds)
-        with errors_on_all_ranks(ranks):
-            run_dir = open_run(config, train_set.manifest.classes, ranks)
-        start_logging(run_dir, ranks.rank)
-        return run(config, ranks, lambda: train_phases(config, ranks, train_set, val_set))
+        run_dir = Path(config.run_dir)
+        with locked(run_dir, ranks):
+            with errors_on_all_ranks(ranks):
+                open_run(config, train_set.manifest.classes, ranks)
+            start_logging(run_dir, ranks.rank)
+            return run(config, ranks, lambda: train_phases(config, ranks, train_set, val_set))
 
 
 def train_phases(config: Config, ranks: Ranks, train_set: PackedDataset, val_set: PackedDataset | None) -> bool:
