@@ -10,6 +10,7 @@ confusion.png.
 
 import csv
 import json
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -18,9 +19,10 @@ import numpy as np
 
 from launch.inference.scores import Scores, write_scores
 from launch.training.checkpoint import find_checkpoint, load_checkpoint
-from launch.training.distributed import errors_on_all_ranks, gather_over_ranks
+from launch.training.distributed import errors_on_all_ranks, errors_once, gather_over_ranks
 from launch.training.engine import start_ranks, stop_ranks
 from launch.training.evaluation import Evaluation, evaluate
+from launch.training.launchers import adopt_launcher
 from launch.visualization.plots import draw_confusion
 from model import fuse_batch_norm
 from pipeline.config import DataConfig, Decoder
@@ -33,7 +35,13 @@ from sharding.files import check_writable
 
 
 def main(arguments: list[str] | None = None) -> None:
-    options = _parser().parse_args(arguments)
+    with errors_once():
+        adopt_launcher()
+        evaluate_checkpoint(_parser().parse_args(arguments))
+
+
+def evaluate_checkpoint(options) -> None:
+    """Evaluate as the command line asks, and write the results."""
     if options.batch_size < 1:
         raise UserError(f"--batch_size {options.batch_size}: use 1 or more")
     checkpoint = find_checkpoint(options.checkpoint)
@@ -53,17 +61,19 @@ def main(arguments: list[str] | None = None) -> None:
     with errors_on_all_ranks(ranks):
         if ranks.is_main_process:
             check_writable(out / "evaluation.json")
-    loader = VideoLoader(
-        dataset,
-        data,
-        training=False,
-        micro_batch_size=options.batch_size,
-        rank=ranks.rank,
-        world_size=ranks.world_size,
-        device=ranks.device,
-    )
+    with errors_on_all_ranks(ranks):
+        loader = VideoLoader(
+            dataset,
+            data,
+            training=False,
+            micro_batch_size=options.batch_size,
+            rank=ranks.rank,
+            world_size=ranks.world_size,
+            device=ranks.device,
+        )
     net, num_classes, precision = fuse_batch_norm(net).to(ranks.device), len(info.classes), config.train.precision
-    evaluation = evaluate(net, loader, num_classes, precision, levels, options.tell_levels)
+    with closing(loader):
+        evaluation = evaluate(net, loader, num_classes, precision, levels, options.tell_levels)
     scores = _join(gather_over_ranks((evaluation.sample_ids.numpy(), evaluation.scores.numpy())), dataset)
     if ranks.is_main_process:
         write_evaluation(evaluation, scores, dataset, data, checkpoint, out)
@@ -72,7 +82,6 @@ def main(arguments: list[str] | None = None) -> None:
             f"{data.test_clips} clip(s) x {data.test_crops} crop(s) of {data.crop_size} pixels; data {options.data}, "
             f"fingerprint {dataset.fingerprint[:16]}; written to {out}"
         )
-    loader.close()
     stop_ranks()
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from launch.training.checkpoint import CheckpointInfo, find_checkpoint, pointed, read_info, write_checkpoint
-from launch.training.config import Config, OptimizerConfig, TrainConfig
+from launch.training.config import Config, TrainConfig
 from launch.training.distributed import Ranks
 from launch.training.ema import WeightEma
 from launch.training.engine import build_engine, deepspeed_options, load_engine, save_engine
@@ -32,9 +32,7 @@ class Hostile:
 
 
 def build(ranks: Ranks, zero_stage: int):
-    config = Config(
-        train=TrainConfig(batch_size=2, precision="fp32", zero_stage=zero_stage), optimizer=OptimizerConfig()
-    )
+    config = Config(train=TrainConfig(batch_size=2, precision="fp32", zero_stage=zero_stage))
     return build_engine(config, nn.Linear(3, 2), deepspeed_options(config, 1), ranks)
 
 
@@ -50,9 +48,8 @@ def test_resuming_runs_no_code_of_a_checkpoint(alone, tmp_path, zero_stage):
     save_engine(engine, tmp_path, "good", {"loader": {}})
     assert load_engine(build(alone, zero_stage), tmp_path, "good")["loader"] == {}
     for number, path in enumerate(sorted((tmp_path / "good").glob("*.pt"))):
-        original = path.read_bytes()
+        original, values = path.read_bytes(), torch.load(path, weights_only=False)
         for member in ("global_steps", "optimizer_state_dict"):
-            values = torch.load(path, weights_only=False)
             torch.save(values | {member: Hostile(tmp_path / f"made-{number}")}, path)
             with pytest.raises(UserError, match="refused: it holds more than tensors and plain values") as caught:
                 load_engine(build(alone, zero_stage), tmp_path, "good")
