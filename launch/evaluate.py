@@ -22,7 +22,7 @@ from launch.training.checkpoint import find_checkpoint, load_checkpoint
 from launch.training.distributed import errors_on_all_ranks, errors_once, gather_over_ranks
 from launch.training.engine import start_ranks, stop_ranks
 from launch.training.evaluation import Evaluation, evaluate
-from launch.training.launchers import adopt_launcher
+from launch.training.rank_environment import adopt_launcher
 from launch.visualization.plots import draw_confusion
 from model import fuse_batch_norm
 from pipeline.config import DataConfig, Decoder

@@ -5,13 +5,15 @@
     deepspeed --hostfile hosts launch/train.py --config …                      # the machines listed in the file
     sbatch --nodes=2 launch/slurm.sh --config …                                # a cluster; requeues itself
     … --train.epochs=20 --optimizer.learning_rate=0.02                         # any option of launch/training/config.py
-    … --resume                                                                 # goes on from the last checkpoint
+    … --resume                                                                 # resumes from the last checkpoint
+    python launch/train.py --run_dir runs/demo --resume                        # the same, with the run's configuration
 
 Exit codes: 0 trained to the end; 75 asked by SIGTERM, SIGUSR1 or Ctrl-C to save and leave, continue with --resume; 2 a
 mistake in what was asked for, reported in one line; 1 anything else, with its reason in the log.
 """
 
 import logging
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -19,8 +21,9 @@ from launch.training.builders import check_phases, load_splits
 from launch.training.config import Config, load_config, parse_config
 from launch.training.distributed import Ranks, errors_on_all_ranks, errors_once, expected_world_size
 from launch.training.engine import check_device, deepspeed_options, start_ranks
-from launch.training.launchers import adopt_launcher
 from launch.training.preemption import follow_launcher
+from launch.training.rank_environment import adopt_launcher
+from launch.training.resume_options import with_config_of_run
 from launch.training.run_dir import last_checkpoint, locked, open_run
 from launch.training.run_log import check_wandb, start_logging
 from launch.training.supervise import run
@@ -35,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     with errors_once():
         adopt_launcher()
         follow_launcher()
-        config = parse_config("launch/train.py", arguments)
+        config = parse_config("launch/train.py", with_config_of_run(sys.argv[1:] if arguments is None else arguments))
         check_device(config)
         if config.train.wandb:
             check_wandb()

@@ -45,8 +45,8 @@ from torch import nn
 
 from launch.training.config import Config
 from launch.training.forward import AUTOCAST_DTYPES
-from launch.training.launchers import adopt_launcher
 from launch.training.loss_scale import LossScale
+from launch.training.rank_environment import adopt_launcher
 from launch.training.raw_options import ConsultedDict, check_said_elsewhere, unknown_key
 from launch.training.safe_load import load_plain
 from model.resnet import to_channels_last

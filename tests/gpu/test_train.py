@@ -1,18 +1,65 @@
 """Training on a GPU through the launcher, in both kinds of mixed precision."""
 
 import math
+import time
 
 import pytest
+import torch
 
+from launch.training.config import Config, TrainConfig
+from launch.training.engine import build_engine, deepspeed_options, note_loss, seed_step
 from launch.training.run_log import read_metrics
+from launch.training.stall import StallTimer
 from tests.launch.conftest import motion, small_config, train  # noqa: F401
+from tests.launch.training.conftest import alone, group_of_one  # noqa: F401
 
 
+@pytest.mark.parametrize("zero_stage", [0, 1, 2])
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_losses_are_finite_and_recorded(small_config, tmp_path, precision):  # noqa: F811
+def test_losses_are_finite_and_recorded(small_config, tmp_path, precision, zero_stage):  # noqa: F811
     run_dir = tmp_path / "run"
-    done = train(small_config, run_dir, f"--train.precision={precision}")
+    done = train(small_config, run_dir, f"--train.precision={precision}", f"--train.zero_stage={zero_stage}")
     assert done.returncode == 0, done.stdout + done.stderr
     losses = [line["loss"] for line in read_metrics(run_dir) if line["kind"] == "train"]
     assert len(losses) == 10
     assert all(map(math.isfinite, losses))
+
+
+def keep_busy(gpu: torch.device, seconds: float) -> None:
+    """Occupies the stream for about this long without waiting for it."""
+    torch.cuda._sleep(int(seconds * torch.cuda.clock_rate() * 1e6))
+
+
+def test_stall_is_time_in_which_the_stream_is_idle(gpu):
+    timer = StallTimer(gpu)
+    keep_busy(gpu, 0.2)
+    timer.step_ended()
+    time.sleep(0.05)  # the host waits, the stream has work
+    timer.step_begins()
+    assert timer.take() < 0.02
+    timer.step_ended()
+    time.sleep(0.2)
+    timer.step_begins()
+    assert 0.15 < timer.take() < 0.4
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_a_step_does_not_wait_for_the_device(alone, precision):  # noqa: F811
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Flatten(), torch.nn.Linear(8 * 36, 2))
+    config = Config(train=TrainConfig(precision=precision, batch_size=4))
+    engine = build_engine(config, net, deepspeed_options(config, 1), alone)
+    images = torch.randn(4, 3, 8, 8, device=alone.device)
+
+    def take_step() -> None:
+        seed_step(engine, 0, 0)
+        loss = engine(images).float().square().mean()
+        engine.backward(loss)
+        note_loss(engine, loss, 10)
+        engine.step()
+
+    take_step()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        take_step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

@@ -194,3 +194,12 @@ def test_ensemble_refuses_what_cannot_be_written(evaluated, tmp_path):
     files = [str(evaluated / "scores.parquet")] * 2
     with pytest.raises(UserError, match="cannot be written"):
         ensemble_main([*files, f"--out={tmp_path / 'file' / 'mean.parquet'}"])
+
+
+def test_a_mistake_of_two_ranks_is_reported_once(trained, tmp_path):
+    command = [DEEPSPEED, "--num_gpus=2", f"--master_port={free_port()}", "launch/evaluate.py"]
+    done = run_command([*command, f"--checkpoint={trained}", f"--data={tmp_path / 'nowhere'}"])
+    assert done.returncode != 0
+    errors = [line for line in done.stderr.splitlines() if "error:" in line]
+    assert len(errors) == 1 and "nowhere" in errors[0], done.stderr
+    assert "Traceback" not in done.stderr

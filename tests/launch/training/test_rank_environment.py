@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from launch.training.launchers import describe_rank
+from launch.training.rank_environment import describe_rank
 from launch.training.run_log import read_metrics
 from sharding.errors import UserError
 from tests.launch.conftest import started
