@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+from launch.training.distributed import free_port
 from launch.training.run_log import read_metrics
 
 DATA, RUN = Path("data/demo"), Path("runs/demo")
@@ -20,7 +21,7 @@ NUM_VIDEOS = {"train": 1600, "val": 400}
 def main() -> None:
     began = time.monotonic()
     sharding = [sys.executable, "-m", "sharding"]
-    deepspeed = [str(Path(sys.executable).with_name("deepspeed"))]
+    launcher = str(Path(sys.executable).with_name("deepspeed"))
     for split, num_videos in NUM_VIDEOS.items():
         if not (VIDEOS / split).exists():
             run([*sharding, "motion", f"--out={VIDEOS}", f"--split={split}", f"--num-videos={num_videos}"])
@@ -28,6 +29,7 @@ def main() -> None:
         pack = [*sharding, "pack", "--dataset=folder", f"--videos={VIDEOS / split}", f"--split={split}"]
         run([*pack, f"--out={PACKED}"])
         run([*sharding, "verify", str(PACKED / split)])
+    deepspeed = [launcher, f"--master_port={free_port()}"]  # another job may have DeepSpeed's own
     run([*deepspeed, "launch/train.py", "--config=launch/configs/demo/demo.yaml", "--resume"])
     run([*deepspeed, "launch/evaluate.py", f"--checkpoint={RUN}", f"--data={PACKED / 'val'}", f"--out={RUN}"])
     video = next((VIDEOS / "val" / "turn_clockwise").glob("*.mp4"))

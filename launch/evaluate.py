@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from launch.training.launcher import errors_once
+from launch.training.rank_environment import adopt_launcher
 from pipeline.config import Decoder
 from sharding.cli import CommandLine, run_command
 from sharding.errors import UserError
@@ -20,6 +21,7 @@ from sharding.errors import UserError
 
 def main(arguments: list[str] | None = None) -> None:
     with errors_once():
+        adopt_launcher()
         options = _parser().parse_args(arguments)
         if options.batch_size < 1:
             raise UserError(f"--batch-size {options.batch_size}: use 1 or more")

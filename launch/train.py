@@ -7,19 +7,25 @@
     sbatch --nodes=2 launch/slurm.sh --config …                                # a cluster; requeues itself
     … --train.epochs=20 --optimizer.learning_rate=0.02                         # any key of launch/training/config.py
     … --resume                                                                 # resumes from the last checkpoint
+    python launch/train.py --run_dir runs/demo --resume                        # the same, with the run's configuration
 
-Exit codes: 0 trained to the end; 75 asked by SIGTERM or SIGUSR1 to save and leave, resume with --resume; 2 a mistake in
-what was asked for, said in one line; 1 anything else, with its reason in the log.
+Exit codes: 0 trained to the end; 75 asked by SIGTERM, SIGUSR1 or Ctrl-C to save and leave, continue with --resume; 2 a
+mistake in what was asked for, reported in one line; 1 anything else, with its reason in the log.
 """
+
+import sys
 
 from launch.training.config import parse_config
 from launch.training.launcher import errors_once
+from launch.training.rank_environment import adopt_launcher
+from launch.training.resume_options import with_config_of_run
 from sharding.cli import run_command
 
 
 def main(arguments: list[str] | None = None) -> int:
     with errors_once():
-        config = parse_config("launch/train.py", arguments)
+        adopt_launcher()
+        config = parse_config("launch/train.py", with_config_of_run(sys.argv[1:] if arguments is None else arguments))
         from launch.training.supervise import train_run  # torch and DeepSpeed, once the options are known to be right
 
         return train_run(config)

@@ -33,21 +33,24 @@ def load_pretrained(net: nn.Module, source: str, depth: int) -> None:
     own = net.state_dict()
     # Files written before BatchNorm counted its batches lack the counters; nothing here reads them.
     fresh = {name for name in own if name.endswith("num_batches_tracked")}
+    messages = []
     for prefix in (name.removesuffix("bias") for name in own if name.split(".")[-2:] == [CLASSIFIER, "bias"]):
         names = {prefix + "weight", prefix + "bias"}
         if all(name in state and state[name].shape != own[name].shape for name in names):
             old, new = (len(tensors[prefix + "bias"]) for tensors in (state, own))
-            logger.info("%s: classifier of %d classes replaced by one of %d, newly initialised", source, old, new)
+            messages.append(f"{source}: classifier of {old} classes replaced by one of {new}, newly initialised")
             state = {name: value for name, value in state.items() if name not in names}
             fresh |= names
     added = extra_module_names(net)
     if added and not added & state.keys():
-        logger.info("%s: has none of %d added tensors; they start from their initialisation", source, len(added))
+        messages.append(f"{source}: has none of {len(added)} added tensors; they start from their initialisation")
         fresh |= added
     mismatch = describe_mismatch(net, {name: tuple(value.shape) for name, value in state.items()}, fresh)
     if mismatch:
         raise ValueError(f"model.pretrained={source!r}: {mismatch}")
     net.load_state_dict(state, strict=False)
+    for message in messages:  # only now they are true
+        logger.info("%s", message)
 
 
 def extra_module_names(net: nn.Module) -> set[str]:

@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,7 +60,8 @@ def evaluate_checkpoint(
             check_writable(out / "evaluation.json")
     loader = _open_loader(dataset, data, batch_size, ranks)
     net = fuse_batch_norm(net).to(ranks.device)
-    evaluation = evaluate(net, loader, len(info.classes), config.train.precision, levels, tell_levels)
+    with closing(loader):
+        evaluation = evaluate(net, loader, len(info.classes), config.train.precision, levels, tell_levels)
     scores = _join(gather_over_ranks((evaluation.sample_ids.numpy(), evaluation.scores.numpy())), dataset)
     if ranks.is_main_process:
         write_evaluation(evaluation, scores, dataset, data, checkpoint, out)
@@ -69,7 +71,6 @@ def evaluate_checkpoint(
             f"{data.test_clips} clip(s) x {data.test_crops} crop(s) of {data.crop_size} pixels; data {location}, "
             f"fingerprint {dataset.fingerprint[:16]}; written to {out}"
         )
-    loader.close()
     stop_ranks()
     return out / "evaluation.json" if ranks.is_main_process else None
 

@@ -2,7 +2,9 @@
 
 import logging
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -10,7 +12,7 @@ from torch import nn
 from launch.training.batch_norm import prepare_batch_norm
 from launch.training.checkpoint import find_checkpoint
 from launch.training.config import NEED_LEVELS, Config
-from launch.training.distributed import Ranks
+from launch.training.distributed import Ranks, gather_objects
 from model import ModelConfig, Network, VideoNet, build_model
 from pipeline.dataset import open_dataset
 from pipeline.loader import Agree, VideoLoader
@@ -65,8 +67,8 @@ def build_loaders(
 ) -> tuple[VideoLoader, VideoLoader | None]:
     """The loader of the training split, and of the validation split if there is one; `agree` joins what the ranks find
     bad."""
-    shared = {"rank": ranks.rank, "world_size": ranks.world_size, "device": ranks.device}
-    shared["micro_batch_size"] = micro_batch_size
+    shared: dict[str, Any] = {"rank": ranks.rank, "world_size": ranks.world_size, "device": ranks.device}
+    shared |= {"micro_batch_size": micro_batch_size, "gather": partial(gather_objects, ranks=ranks)}
     loader = VideoLoader(
         train_set,
         config.data,

@@ -11,7 +11,9 @@ RUN/checkpoints/last, best    text files with a folder's name
 
 import json
 import platform
+import re
 import shutil
+import stat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -62,16 +64,19 @@ def write_checkpoint(
 ) -> None:
     """Writes the parts of a checkpoint that evaluation and prediction need: of `net`, and if it is an average the `raw`
     network too."""
-    _write_tensors(net, folder / "model.safetensors")
+    config_path = folder / "config.yaml"
+    config_path.write_text(config.to_yaml())
+    mode = stat.S_IMODE(config_path.stat().st_mode)
+    _write_tensors(net, folder / "model.safetensors", mode)
     if raw is not None:
-        _write_tensors(raw, folder / "model_raw.safetensors")
-    (folder / "config.yaml").write_text(config.to_yaml())
+        _write_tensors(raw, folder / "model_raw.safetensors", mode)
     write_info(folder, info)
 
 
-def _write_tensors(net: nn.Module, path: Path) -> None:
+def _write_tensors(net: nn.Module, path: Path, mode: int) -> None:
     tensors = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
     save_file(tensors, path)
+    path.chmod(mode)  # safetensors lets only the owner read it, whatever the umask
 
 
 def write_info(folder: Path, info: CheckpointInfo) -> None:
@@ -87,11 +92,28 @@ def read_info(folder: Path) -> CheckpointInfo:
     """
     try:
         values = json.loads((folder / "checkpoint.json").read_text())
-        if values["format_version"] > FORMAT_VERSION:
-            raise UserError(f"{folder}: made by a newer version of this program (format {values['format_version']})")
-        return CheckpointInfo(**values | {"classes": tuple(values["classes"])})
-    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise UserError(f"{folder}: damaged checkpoint: {' '.join(str(error).split())}") from error
+        newer = values["format_version"] > FORMAT_VERSION
+        info = None if newer else CheckpointInfo(**values | {"classes": tuple(values["classes"])})
+        if info is not None:
+            _check_info(info)
+    except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
+        raise UserError(f"{folder}: damaged checkpoint: checkpoint.json: {reason}") from error
+    if info is None:
+        raise UserError(f"{folder}: made by a newer version of this program (format {values['format_version']})")
+    return info
+
+
+def _check_info(info: CheckpointInfo) -> None:
+    """Raise ValueError if a value is not of its kind."""
+    kinds = {"step": int, "epoch": int, "packing": dict, "train_fingerprint": str, "metrics": dict, "versions": dict}
+    for name, kind in kinds.items():
+        if not isinstance(getattr(info, name), kind):
+            raise ValueError(f"{name} is not of the kind {kind.__name__}")
+    if not all(isinstance(name, str) for name in info.classes):
+        raise ValueError("classes are not names")
+    if not all(isinstance(value, (int, float)) for value in info.metrics.values()):
+        raise ValueError("metrics are not numbers")
 
 
 def point(folder: Path, pointer: str, name: str) -> None:
@@ -100,9 +122,18 @@ def point(folder: Path, pointer: str, name: str) -> None:
 
 
 def pointed(folder: Path, pointer: str) -> str | None:
-    """The name of the checkpoint that `pointer` names, or None."""
+    """Return the name of the checkpoint that `pointer` names, or None.
+
+    Raises:
+        UserError: it contains anything else than such a name.
+    """
     path = folder / pointer
-    return path.read_text().strip() if path.exists() else None
+    if not path.exists():
+        return None
+    name = path.read_text(errors="replace").strip()
+    if not re.fullmatch(r"step-\d+", name):
+        raise UserError(f"{path}: it should name a checkpoint of this folder, such as step-00000120, not {name[:60]!r}")
+    return name
 
 
 def remove_old_checkpoints(folder: Path, keep: int) -> None:
@@ -115,7 +146,8 @@ def remove_old_checkpoints(folder: Path, keep: int) -> None:
 
 
 def find_checkpoint(path: Path | str) -> Path:
-    """The checkpoint folder that `path` means: itself, or a run's best one, or where there is no best one its last.
+    """Return the checkpoint folder that `path` means: itself, what RUN/checkpoints/last or best names, or a run's best
+    one, or where there is no best one its last.
 
     Raises:
         UserError: there is none.
@@ -123,6 +155,8 @@ def find_checkpoint(path: Path | str) -> Path:
     path = Path(path)
     if (path / "checkpoint.json").exists():
         return path
+    if path.name in ("last", "best") and path.is_file():
+        return path.parent / pointed(path.parent, path.name)
     folder = path if path.name == "checkpoints" else path / "checkpoints"
     name = pointed(folder, "best") or pointed(folder, "last")
     if name is None:

@@ -64,8 +64,8 @@ def gather_objects(value: object, ranks: Ranks) -> list:
 
 
 def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
-    """The sum of `values` over all ranks, in place."""
-    dist.all_reduce(values)
+    """Return the sum of `values` over all ranks, computed in place where they are: on the devices or the processors."""
+    dist.all_reduce(values, group=_host_group() if values.device.type == "cpu" else None)
     return values
 
 

@@ -1,11 +1,11 @@
 """The exponential moving average of a network's weights and buffers, for evaluation and for model.safetensors."""
 
+from copy import deepcopy
+from itertools import chain
 from pathlib import Path
-from typing import cast
 
 import torch
 from safetensors.torch import load_file
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from model import Network
 
@@ -17,16 +17,14 @@ class WeightEma:
     """
 
     def __init__(self, net: Network, decay: float, device: torch.device):
-        self._net = net
-        self._averaged = None
-        if decay:
-            self._averaged = AveragedModel(net, device, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
-            self._averaged.requires_grad_(False)
+        self._net, self._decay = net, decay
+        self._averaged = deepcopy(net).to(device).requires_grad_(False) if decay else None
+        self._num_updates = 0
 
     @property
     def module(self) -> Network:
         """The network to evaluate and to keep."""
-        return self._net if self._averaged is None else cast(Network, self._averaged.module)
+        return self._net if self._averaged is None else self._averaged
 
     @property
     def raw(self) -> Network | None:
@@ -35,12 +33,23 @@ class WeightEma:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Takes in what the optimizer's step has made of the network."""
-        if self._averaged is not None:
-            self._averaged.update_parameters(self._net)
+        """Take in what the optimizer's step has made of the network; does not wait for the device."""
+        if self._averaged is None:
+            return
+        averages, values = (list(chain(net.parameters(), net.buffers())) for net in (self._averaged, self._net))
+        self._num_updates += 1
+        if self._num_updates == 1:
+            for average, value in zip(averages, values, strict=True):
+                average.copy_(value)
+            return
+        floating = [index for index, average in enumerate(averages) if average.is_floating_point()]
+        torch._foreach_lerp_([averages[i] for i in floating], [values[i] for i in floating], 1 - self._decay)
+        for average, value in zip(averages, values, strict=True):
+            if not average.is_floating_point():  # BatchNorm's number of batches
+                average.copy_(average * self._decay + value * (1 - self._decay))
 
     def load(self, path: Path, num_updates: int) -> None:
-        """Goes on from the file `path` with the tensors that `module` had after `num_updates` updates."""
+        """Resume from the file `path` with the tensors that `module` had after `num_updates` updates."""
         if self._averaged is not None:
-            self._averaged.module.load_state_dict(load_file(path))
-            self._averaged.n_averaged.fill_(num_updates)
+            self._averaged.load_state_dict(load_file(path))
+            self._num_updates = num_updates

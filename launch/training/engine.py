@@ -5,15 +5,16 @@ import hashlib
 import io
 import logging
 import os
-import socket
 import sys
 from contextlib import redirect_stdout
 from datetime import timedelta
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from launch.training.distributed import Ranks, _host_group, any_rank, barrier, sum_over_ranks
+from launch.training.clipping import clip_gradients
+from launch.training.distributed import Ranks, _host_group, any_rank, barrier, free_port, sum_over_ranks
 from launch.training.optimizers import build_optimizer, parameter_groups
 
 # DeepSpeed builds its communication kernels at first use and finds the build tools of this environment on the PATH.
@@ -38,15 +39,30 @@ if not torch.cuda.is_available():
 
 import deepspeed
 import torch.distributed as dist
+from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine
+from deepspeed.runtime.config import DeepSpeedConfig
+from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
+from deepspeed.runtime.zero.config import ZeroStageEnum
+from deepspeed.utils.tensor_fragment import fragment_address
+from pydantic import ValidationError
 from torch import nn
 
 from launch.training.config import Config
 from launch.training.forward import AUTOCAST_DTYPES
+from launch.training.loss_scale import LossScale
+from launch.training.rank_environment import adopt_launcher
+from launch.training.raw_options import ConsultedDict, check_said_elsewhere, unknown_key
+from launch.training.safe_load import load_plain
 from model.resnet import to_channels_last
 from pipeline.cores import cores_per_rank
 from sharding.errors import UserError
 
 Engine = deepspeed.DeepSpeedEngine
+
+# DeepSpeed's own plain objects in its checkpoints: an enumeration, a pair of numbers, and numbers with methods.
+_PLAIN_TYPES = (ZeroStageEnum, fragment_address, LossScaler, DynamicLossScaler)
+
+logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
 
 
 def check_device(config: Config) -> None:
@@ -64,7 +80,7 @@ def check_device(config: Config) -> None:
 
 
 def start_ranks(timeout_seconds: float = 600.0) -> Ranks:
-    """Joins the process group that the launcher describes in the environment; alone if there is no launcher.
+    """Join the process group that the launcher describes in the environment; alone if there is no launcher.
 
     Args:
         timeout_seconds: limit on every collective operation.
@@ -72,12 +88,10 @@ def start_ranks(timeout_seconds: float = 600.0) -> Ranks:
     Raises:
         UserError: this machine has too few GPUs for its ranks, or another program listens on MASTER_PORT.
     """
+    adopt_launcher()
     if "RANK" not in os.environ:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+        port = str(free_port())
+        os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
     if torch.cuda.is_available():
         local_rank, num_gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         if local_rank >= num_gpus:
@@ -148,7 +162,34 @@ def deepspeed_options(config: Config, world_size: int) -> dict:
     if train.precision in AUTOCAST_DTYPES:
         dtype = str(AUTOCAST_DTYPES[train.precision]).removeprefix("torch.")
         derived["torch_autocast"] = {"enabled": True, "dtype": dtype}
-    return _merge(derived, config.deepspeed, "deepspeed")
+    check_said_elsewhere(config.deepspeed, derived)
+    _check_known(config.deepspeed, train.zero_stage)
+    # By default DeepSpeed waits for the device twice a step, to time it.
+    return _merge(_merge(derived, {"timers": {"throughput": {"enabled": False}}}), config.deepspeed)
+
+
+def _check_known(raw: dict, zero_stage: int) -> None:
+    """Raise UserError if the raw section has a key that DeepSpeed never reads, or a value that it refuses."""
+    minimal = {"train_micro_batch_size_per_gpu": 1, "zero_optimization": {"stage": zero_stage}}
+    consulted = ConsultedDict(_merge(raw | {"train_batch_size": None, "gradient_accumulation_steps": None}, minimal))
+    try:
+        DeepSpeedConfig(consulted)
+    except ValidationError as error:
+        first = error.errors()[0]
+        *_, key = first["loc"] or ("",)
+        section = consulted.find(first["loc"][0]) if first["loc"] else consulted
+        if first["type"] == "extra_forbidden":
+            raise unknown_key(section.path, key, _fields(error.title)) from error
+        raise UserError(f"{section.path}.{key}={first['input']!r}: {first['msg']}") from error
+    except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"deepspeed: DeepSpeed refuses it: {' '.join(str(error).split())}") from error
+    consulted.check_all_consulted()
+
+
+def _fields(model: str) -> set[str]:
+    """Return the names of the fields of DeepSpeed's configuration model of this name."""
+    kinds = deepspeed.runtime.config_utils.DeepSpeedConfigModel.__subclasses__()
+    return {name for kind in kinds if kind.__name__ == model for name in kind.model_fields}
 
 
 def build_engine(config: Config, net: nn.Module, options: dict, ranks: Ranks) -> Engine:
@@ -156,10 +197,19 @@ def build_engine(config: Config, net: nn.Module, options: dict, ranks: Ranks) ->
     learning_rate = config.optimizer.scaled_learning_rate(config.train.batch_size)
     optimizer = build_optimizer(config.optimizer, parameter_groups(net, config.optimizer), learning_rate)
     # DeepSpeed shares parameters as flat memory and refuses channels-last ones; ZeRO 1 and 2 keep them flat for good.
+    # The network's feature maps are channels-last all the same, and each convolution then lays its kernel out alike.
     net.to(ranks.device).to(memory_format=torch.contiguous_format)
     engine, *_ = deepspeed.initialize(model=net, optimizer=optimizer, config=options)
+    engine.checkpoint_engine = PlainCheckpoints(engine.checkpoint_engine)
     if config.train.zero_stage == 0:
         to_channels_last(net)
+        engine.clip_fp32_gradients = partial(
+            clip_gradients, list(net.parameters()), config.optimizer.clip_norm, ranks.world_size
+        )
+    else:
+        engine.optimizer.torch_autocast_gradscaler = None
+        if config.train.precision == "fp16":
+            engine.optimizer.loss_scaler = LossScale()
     if config.train.compile:
         engine.compile()
     return engine
@@ -202,33 +252,77 @@ def is_finite(net: nn.Module, ranks: Ranks) -> bool:
     return not any_rank(not torch.stack([value.isfinite().all() for value in tensors]).all(), ranks)
 
 
+class PlainCheckpoints(TorchCheckpointEngine):
+    """How the engine writes and reads the files of a checkpoint: loading one runs no code, whoever made it.
+
+    An error of writing is kept until all ranks have passed DeepSpeed's barriers: `raise_error` raises it.
+    """
+
+    def __init__(self, default: TorchCheckpointEngine):
+        self.name, self.zipfile_serialization = default.name, default.zipfile_serialization
+        self._error: Exception | None = None
+
+    def save(self, state_dict: dict, path: str) -> None:
+        # Of our own loss scaler only the numbers are kept, by `save_engine`.
+        zero = state_dict.get("optimizer_state_dict")
+        if isinstance(zero, dict):
+            kept = {key: value for key, value in zero.items() if key != "loss_scaler"}
+            state_dict = state_dict | {"optimizer_state_dict": kept}
+        try:
+            with Path(path).open("wb") as file:  # torch's own writer would hide what the system said
+                torch.save(state_dict, file)
+        except (OSError, RuntimeError) as error:
+            self._error = error
+
+    def load(self, path: str, map_location=None) -> dict:
+        return load_plain(path, _PLAIN_TYPES, map_location)
+
+    def raise_error(self) -> None:
+        """Raise what went wrong in `save`, if anything did."""
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+
+def _loss_scale(engine: Engine):
+    """Return what scales the loss of fp16 training; None in other precisions."""
+    scaler = engine.torch_autocast_z0_gradscaler or getattr(engine.optimizer, "loss_scaler", None)
+    return scaler if isinstance(scaler, (torch.amp.GradScaler, LossScale)) else None
+
+
 def save_engine(engine: Engine, folder: Path, name: str, state: dict) -> None:
-    """Writes parameters, buffers and optimizer to folder/name, called on all ranks; `state` is kept with them."""
-    scaler = engine.torch_autocast_z0_gradscaler  # of fp16 without ZeRO, which DeepSpeed leaves out
+    """Write parameters, buffers and optimizer to folder/name, called on all ranks; `state` is kept with them.
+
+    Raises:
+        OSError, RuntimeError: it cannot be written, on this rank.
+    """
+    scaler = _loss_scale(engine)  # DeepSpeed leaves it out
     state = state | {"loss_scale": scaler.state_dict() if scaler else None}
     engine.save_checkpoint(str(folder), tag=name, client_state=state, save_latest=False)
+    engine.checkpoint_engine.raise_error()
 
 
 def load_engine(engine: Engine, folder: Path, name: str) -> dict:
-    """Loads what `save_engine` wrote, on all ranks, and returns its `state`."""
+    """Load what `save_engine` wrote, on all ranks, and return its `state`.
+
+    Raises:
+        UserError: there is nothing, it is damaged, or it holds more than tensors and plain values.
+    """
+    scaler = _loss_scale(engine)
     path, state = engine.load_checkpoint(str(folder), tag=name)
     if path is None or state is None:
         raise UserError(f"{folder / name}: DeepSpeed finds no checkpoint there")
-    if state.get("loss_scale"):
-        scaler: Any = engine.torch_autocast_z0_gradscaler
+    if isinstance(scaler, LossScale):
+        engine.optimizer.loss_scaler = scaler  # checkpoints of versions before 0.2 hold one of DeepSpeed's
+    if scaler is not None and state.get("loss_scale"):
         scaler.load_state_dict(state["loss_scale"])
     return state
 
 
-def _merge(derived: dict, extra: dict, path: str) -> dict:
-    merged = dict(derived)
-    for key, value in extra.items():
-        if isinstance(value, dict) and isinstance(merged.get(key), dict):
-            merged[key] = _merge(merged[key], value, f"{path}.{key}")
-        elif key in merged and merged[key] != value:
-            raise UserError(
-                f"{path}.{key}={value!r} contradicts {merged[key]!r}, said by the other sections; change it there"
-            )
-        else:
-            merged[key] = value
+def _merge(options: dict, added: dict) -> dict:
+    """Return the options with those added, section by section; of two values the added one."""
+    merged = dict(options)
+    for key, value in added.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
     return merged

@@ -1,7 +1,13 @@
 """The folder of a training run: begun, gone on with, saved to."""
 
+import errno
+import fcntl
 import logging
+import os
 import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +26,7 @@ from launch.training.checkpoint import (
     write_info,
 )
 from launch.training.config import Config, load_config
-from launch.training.distributed import Ranks, any_rank, barrier
+from launch.training.distributed import Ranks, any_rank, errors_on_all_ranks
 from launch.training.ema import WeightEma
 from launch.training.engine import Engine, load_engine, save_engine
 from pipeline.loader import VideoLoader
@@ -40,12 +46,53 @@ MUTABLE_ON_RESUME = {
 }
 
 
+@contextmanager
+def locked(run_dir: Path, ranks: Ranks) -> Iterator[None]:
+    """Keep other trainings out of a run folder; the first rank holds the lock, which ends with its process.
+
+    Raises:
+        UserError: another training has it, or the folder cannot be written; on all ranks, which must all come here.
+    """
+    lock = None
+    with errors_on_all_ranks(ranks):
+        if ranks.is_main_process:
+            lock = _lock(run_dir)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+def _lock(run_dir: Path) -> int:
+    path = run_dir / ".lock"
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise UserError(f"run_dir={run_dir} cannot be written: {error.strerror}; choose another") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = os.read(lock, 200).decode(errors="replace").strip()
+        os.close(lock)
+        raise UserError(
+            f"run_dir={run_dir}: another training is writing to it ({holder or 'unknown'}); wait until it has ended, "
+            "or choose another --run_dir"
+        ) from error
+    except OSError:  # a file system without locks
+        return lock
+    os.truncate(lock, 0)
+    os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+    return lock
+
+
 def open_run(config: Config, classes: tuple[str, ...], ranks: Ranks) -> Path:
     """Makes the run folder; the first rank checks whether the one there may be gone on with.
 
     Raises:
-        UserError: it cannot be written, or it holds a run and `resume` is "never", or a run of another configuration
-            or other classes.
+        UserError: it cannot be written, or it holds a run and `resume` is "never", or a run of another configuration,
+            of other classes, or of another number of ranks where that matters.
     """
     run_dir = Path(config.run_dir)
     path, folder = run_dir / "config.yaml", run_dir / "checkpoints"
@@ -54,6 +101,7 @@ def open_run(config: Config, classes: tuple[str, ...], ranks: Ranks) -> Path:
         (run_dir / "logs" / f"rank-{ranks.rank}.log").open("a").close()
         if not ranks.is_main_process:
             return run_dir
+        remove_unfinished(folder)
         last = pointed(folder, "last")
         if last is None:
             path.write_text(config.to_yaml())
@@ -69,7 +117,19 @@ def open_run(config: Config, classes: tuple[str, ...], ranks: Ranks) -> Path:
             f"run_dir={run_dir} holds a run with other classes than those of data.train={config.data.train}: "
             f"{describe_class_difference(classes, trained)}; begin another run: --run_dir=NEW"
         )
+    _check_partitions(folder / last, ranks.world_size)
     return run_dir
+
+
+def _check_partitions(checkpoint: Path, world_size: int) -> None:
+    """Raise UserError if a checkpoint holds the optimizer in parts, one for each rank, of another number of ranks."""
+    parts = len(list(checkpoint.glob("*zero_pp_rank_*_optim_states.pt")))
+    if parts not in (0, world_size):
+        raise UserError(
+            f"{checkpoint}: saved by {parts} rank(s) with train.zero_stage=1 or 2, which this run of {world_size} "
+            f"rank(s) cannot resume; use {parts}, or begin a new run from its weights with "
+            f"--model.pretrained={checkpoint}"
+        )
 
 
 def last_checkpoint(run_dir: Path) -> Path | None:
@@ -143,24 +203,63 @@ def save_run(
     config: Config,
     ranks: Ranks,
 ) -> None:
-    """Saves on all ranks together; the folder bears its final name only once everything in it is written."""
+    """Save on all ranks together; the folder bears its final name only once everything in it is written.
+
+    Raises:
+        UserError: there is no space left for it, on all ranks.
+    """
     folder = run_dir / "checkpoints"
     name = f"step-{info.step:08d}"
     temporary = folder / f".unfinished-{name}"
-    if ranks.is_main_process:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-    barrier()
-    save_engine(engine, folder, temporary.name, {"loader": loader.state_dict()})
-    if ranks.is_main_process:
-        write_checkpoint(temporary, average.module, info, config, average.raw)
-    barrier()
-    if ranks.is_main_process:
-        shutil.rmtree(folder / name, ignore_errors=True)
-        temporary.rename(folder / name)
-        point(folder, "last", name)
-        remove_old_checkpoints(folder, config.train.keep_checkpoints)
-    barrier()
+    with _saving(folder, ranks):
+        if ranks.is_main_process:
+            remove_unfinished(folder)
+            temporary.mkdir(parents=True)
+    with _saving(folder, ranks):
+        save_engine(engine, folder, temporary.name, {"loader": loader.state_dict()})
+        if ranks.is_main_process:
+            write_checkpoint(temporary, average.module, info, config, average.raw)
+    with _saving(folder, ranks):
+        if ranks.is_main_process:
+            shutil.rmtree(folder / name, ignore_errors=True)
+            temporary.rename(folder / name)
+            point(folder, "last", name)
+            remove_old_checkpoints(folder, config.train.keep_checkpoints)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what savings that did not come to their end have left in a folder of checkpoints."""
+    for path in folder.glob(".unfinished-*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def _saving(folder: Path, ranks: Ranks) -> Iterator[None]:
+    """A step of saving that all ranks end together. A full file system becomes a UserError on all of them, and the
+    unfinished checkpoint is removed."""
+    with errors_on_all_ranks(ranks):
+        try:
+            yield
+        except Exception as error:
+            if not _means_full(error):
+                raise
+            remove_unfinished(folder)
+            last = pointed(folder, "last") or "none"
+            raise UserError(
+                f"{folder}: no space left on the device for a checkpoint; the last one is {last}. Make space, then "
+                "continue with --resume"
+            ) from error
+
+
+def _means_full(error: BaseException | None) -> bool:
+    """Whether the error, or one that it was raised from, says that a file system or a quota is full."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if "No space left on device" in str(error) or "Disk quota exceeded" in str(error):  # safetensors' own kind
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def record_evaluation(run_dir: Path, metrics: dict[str, float], ranks: Ranks) -> None:

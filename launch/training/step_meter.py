@@ -12,6 +12,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from launch.training.distributed import Ranks, sum_over_ranks
 from launch.training.mfu import Utilization
+from launch.training.stall import StallTimer
 from pipeline.loader import VideoBatch, VideoLoader
 
 
@@ -24,6 +25,7 @@ class StepMeter:
 
     def __init__(self, ranks: Ranks, utilization: Utilization):
         self._ranks, self._utilization = ranks, utilization
+        self._stall = StallTimer(ranks.device)
         self._bar: tqdm | None = None
         self._begin()
 
@@ -31,11 +33,11 @@ class StepMeter:
         self._losses: list[torch.Tensor] = []
         self._steps: list[int] = []
         self._clips = 0
-        self._waited = 0.0
+        self._stall.take()
         self._began = time.perf_counter()
 
     def timed(self, loader: VideoLoader) -> Iterator[VideoBatch]:
-        """The loader's batches; the time spent waiting for them counts as loading."""
+        """Yield the loader's batches; the time in which the device waits for them counts as loading."""
         self._begin()  # the time of the evaluation before is not training's
         hidden = None if self._ranks.is_main_process else True  # None: hidden where there is no terminal
         batches = iter(loader)
@@ -47,9 +49,9 @@ class StepMeter:
         ):
             self._bar.set_description(f"epoch {loader.epoch + 1}")
             while True:
-                asked = time.perf_counter()
+                self._stall.step_ended()
                 batch = next(batches, None)
-                self._waited += time.perf_counter() - asked
+                self._stall.step_begins()
                 if batch is None:
                     return
                 yield batch
@@ -63,8 +65,8 @@ class StepMeter:
         self._clips += clips
 
     def take(self) -> dict[str, float]:
-        """Means since the last call over all ranks, with their clips per second, the share of time spent waiting for
-        data, and what the device is used for; waits for the device.
+        """Return the means since the last call over all ranks, with their clips per second, the fraction of time in
+        which this rank's device waited for data, and what the device is used for. Waits for the device.
 
         Raises:
             DivergedError: the losses of a step are not finite, on all ranks alike.
@@ -77,7 +79,7 @@ class StepMeter:
         seconds = time.perf_counter() - self._began
         figures = dict(zip(self._names, means.tolist())) | {
             "clips_per_second": self._clips * self._ranks.world_size / seconds,
-            "loading_share": self._waited / seconds,
+            "loading_share": self._stall.take() / seconds,
             **self._utilization.figures(self._clips / seconds),
         }
         self._begin()

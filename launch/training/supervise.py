@@ -11,8 +11,8 @@ from launch.training.distributed import Ranks, barrier, errors_on_all_ranks
 from launch.training.engine import check_device, deepspeed_options, start_ranks, stop_ranks
 from launch.training.heartbeat import Heartbeat
 from launch.training.launcher import expected_world_size
-from launch.training.preemption import EXIT_CODE
-from launch.training.run_dir import last_checkpoint, open_run
+from launch.training.preemption import EXIT_CODE, follow_launcher
+from launch.training.run_dir import last_checkpoint, locked, open_run
 from launch.training.run_log import check_wandb, start_logging
 from launch.training.step_meter import DivergedError
 from launch.training.trainer import Trainer
@@ -30,12 +30,14 @@ def train_run(config: Config) -> int:
     deepspeed_options(config, expected_world_size())
     check_phases(config)
     train_set, val_set = load_splits(config)
+    follow_launcher()
     ranks = start_ranks(config.train.timeout_seconds)
-    with errors_on_all_ranks(ranks):
-        run_dir = open_run(config, train_set.manifest.classes, ranks)
-    start_logging(run_dir, ranks.rank)
-    warn_of_short_videos(config, train_set)
-    return run(config, ranks, lambda: train_phases(config, ranks, train_set, val_set))
+    with locked(Path(config.run_dir), ranks):
+        with errors_on_all_ranks(ranks):
+            run_dir = open_run(config, train_set.manifest.classes, ranks)
+        start_logging(run_dir, ranks.rank)
+        warn_of_short_videos(config, train_set)
+        return run(config, ranks, lambda: train_phases(config, ranks, train_set, val_set))
 
 
 def train_phases(config: Config, ranks: Ranks, train_set: PackedDataset, val_set: PackedDataset | None) -> bool:

@@ -1,5 +1,6 @@
 """A run of training, or a phase of it, from top to bottom: epochs, steps, logs, evaluations, checkpoints."""
 
+import gc
 import logging
 from collections.abc import Callable
 from dataclasses import asdict
@@ -23,6 +24,7 @@ from launch.training.engine import (
     set_learning_rate,
 )
 from launch.training.evaluation import evaluate
+from launch.training.garbage import frozen_heap, no_automatic_collection
 from launch.training.losses import training_losses
 from launch.training.lr_schedule import learning_rate_factor
 from launch.training.mfu import Utilization
@@ -89,15 +91,18 @@ class Trainer:
         then all is saved, and it returns False."""
         log.info("%s", describe_run(self.config, self.ranks, self.net, self.loader))
         log.info("%s", describe_length(self.config, self.loader.steps_per_epoch))
-        if self.evaluation_due:
-            self.evaluate()
-        while not enough() and self.loader.epoch < self.config.train.epochs:
-            if not self.train_epoch():
-                return False
-            self.save()
-            if self.stop.asked():
-                return False
-            self.evaluate()
+        with frozen_heap():
+            if self.evaluation_due:
+                self.evaluate()
+            while not enough() and self.loader.epoch < self.config.train.epochs:
+                with no_automatic_collection():
+                    finished = self.train_epoch()
+                if not finished:
+                    return False
+                self.save()
+                if self.stop.asked():
+                    return False
+                self.evaluate()
         log.info("finished %d epochs in %s", self.loader.epoch, self.run_dir)
         if self.val_loader is not None and self.ranks.is_main_process:
             log.info("%s", describe_best(self.run_dir))
@@ -120,19 +125,20 @@ class Trainer:
         """What is left of the loader's epoch; returns False if it left in the middle of it."""
         train = self.config.train
         set_training_mode(self.engine, train)
-        times_seen = torch.zeros(len(self.train_set), dtype=torch.int32, device=self.ranks.device)
+        sample_ids: list[torch.Tensor] = []
         for batch in self.meter.timed(self.loader):
             losses = self.train_step(batch)
             self.meter.add(losses, self.engine.global_steps + (not batch.is_last_micro_batch), len(batch.labels))
-            times_seen[batch.sample_ids] += 1
+            sample_ids.append(batch.sample_ids)  # counted later: on a GPU each step would wait for them
             if not batch.is_last_micro_batch:
                 continue
             self.average.update()
             if self.step % train.log_every_steps == 0 or self.loader.step == 0:
                 self.log_step(self.meter.take())
+                gc.collect()  # here, where all ranks have just waited for each other
             if self.loader.step > 0 and self.save_within_epoch():
                 return False
-        sum_over_ranks(times_seen)
+        times_seen = sum_over_ranks(count_samples(sample_ids, len(self.train_set)))
         figures = {"samples_seen": int((times_seen > 0).sum()), "most_times_seen": int(times_seen.max())}
         figures["excluded"] = len(self.loader.excluded)
         self.log.write("epoch", self.step, epoch=self.loader.epoch, **figures)
@@ -197,3 +203,12 @@ class Trainer:
             train_fingerprint=self.train_set.fingerprint,
         )
         save_run(self.run_dir, self.engine, self.loader, self.average, info, self.config, self.ranks)
+
+
+def count_samples(sample_ids: list[torch.Tensor], num_samples: int) -> torch.Tensor:
+    """Return how often each sample occurs in batches of `sample_ids` (B,): (num_samples,) int64, on the CPU.
+
+    count_samples([tensor([2, 0]), tensor([2])], 4)  ->  tensor([1, 0, 2, 0])
+    """
+    ids = torch.cat(sample_ids).cpu() if sample_ids else torch.empty(0, dtype=torch.int64)
+    return torch.bincount(ids, minlength=num_samples)

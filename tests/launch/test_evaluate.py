@@ -15,6 +15,7 @@ from launch.ensemble import main as ensemble_main
 from launch.evaluate import main as evaluate_main
 from launch.inference.scores import read_scores, write_scores
 from launch.training.checkpoint import find_checkpoint, load_checkpoint
+from launch.training.distributed import free_port
 from launch.training.evaluation import evaluate
 from launch.training.forward import compute_logits
 from model import fuse_batch_norm
@@ -23,7 +24,7 @@ from pipeline.loader import VideoLoader
 from sharding.dataset import load_dataset
 from sharding.errors import UserError
 from tests.conftest import run_command
-from tests.launch.conftest import run_ranks
+from tests.launch.conftest import DEEPSPEED, run_ranks
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -194,3 +195,12 @@ def test_ensemble_refuses_what_cannot_be_written(evaluated, tmp_path):
     files = [str(evaluated / "scores.parquet")] * 2
     with pytest.raises(UserError, match="cannot be written"):
         ensemble_main([*files, f"--out={tmp_path / 'file' / 'mean.parquet'}"])
+
+
+def test_a_mistake_of_two_ranks_is_reported_once(trained, tmp_path):
+    command = [DEEPSPEED, "--num_gpus=2", f"--master_port={free_port()}", "launch/evaluate.py"]
+    done = run_command([*command, f"--checkpoint={trained}", f"--data={tmp_path / 'nowhere'}"])
+    assert done.returncode != 0
+    errors = [line for line in done.stderr.splitlines() if "error:" in line]
+    assert len(errors) == 1 and "nowhere" in errors[0], done.stderr
+    assert "Traceback" not in done.stderr

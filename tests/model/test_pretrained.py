@@ -35,6 +35,14 @@ def test_a_file_enters_and_a_classifier_of_another_size_is_replaced_and_reported
     assert "has none of 48 added tensors" in caplog.text
 
 
+def test_nothing_is_reported_of_weights_that_are_refused(state, tmp_path, caplog):
+    state["unknown.weight"] = torch.zeros(1)
+    torch.save(state, tmp_path / "resnet18.pth")
+    with caplog.at_level(logging.INFO), pytest.raises(ValueError, match=r"unknown keys: unknown\.weight"):
+        build(tmp_path / "resnet18.pth")
+    assert "replaced" not in caplog.text and "added tensors" not in caplog.text
+
+
 def test_a_classifier_of_the_same_size_is_kept(state, tmp_path):
     safetensors.torch.save_file(state, tmp_path / "resnet18.safetensors")
     net = build(tmp_path / "resnet18.safetensors", arch="tsn", num_classes=11)

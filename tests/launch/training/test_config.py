@@ -90,8 +90,43 @@ def test_deepspeed_section_adds_but_does_not_contradict():
     options = deepspeed_options(added, 1)
     assert options["zero_optimization"] == {"stage": 0, "overlap_comm": True}
     assert options["wall_clock_breakdown"] is True
-    with pytest.raises(UserError, match=r"deepspeed\.zero_optimization\.stage=2 contradicts 0"):
-        deepspeed_options(Config(deepspeed={"zero_optimization": {"stage": 2}}), 1)
+    assert deepspeed_options(Config(deepspeed={"gradient_clipping": 20.0}), 1)["gradient_clipping"] == 20.0
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ({"zero_optimization": {"stage": 2}}, "zero_optimization.stage=2: not to be given here; use train.zero_stage"),
+        ({"zero_optimization": {"offload_optimizer": {"device": "cpu"}}}, "use train.zero_stage=1 or 2"),
+        ({"zero_optimization": {"stage3_max_live_parameters": 9}}, "ZeRO 3 and offloading are not supported"),
+        ({"zero_optimization": 2}, "zero_optimization=2: it is a section"),
+        (
+            {"optimizer": {"type": "Adam"}},
+            "not to be given here; use the section optimizer",
+        ),
+        ({"scheduler": {"type": "WarmupLR"}}, "use the section schedule"),
+        ({"bf16": {"enabled": True}}, "use train.precision"),
+        ({"fp16": {"enabled": False}}, "use train.precision"),
+        ({"train_batch_size": 3}, "use train.batch_size"),
+        ({"gradient_clipping": 3.0}, "use optimizer.clip_norm, which says 20.0"),
+        (
+            {"wall_clock_brakdown": True},
+            "knows no such option; did you mean deepspeed.wall_clock_breakdown?",
+        ),
+        ({"zero_optimization": {"overlap_com": True}}, "did you mean deepspeed.zero_optimization.overlap_comm?"),
+        ({"timers": {"throughput": {"enable": True}}}, "did you mean deepspeed.timers.throughput.enabled?"),
+        ({"flops_profiler": {"enabld": True}}, "did you mean deepspeed.flops_profiler.enabled?"),
+        (
+            {"zero_optimization": {"reduce_bucket_size": "much"}},
+            "bucket_size='much': Input should be a valid int",
+        ),
+    ],
+)
+def test_what_the_deepspeed_section_may_not_say(raw, message):
+    with pytest.raises(UserError) as caught:
+        deepspeed_options(Config(deepspeed=raw), 2)
+    assert str(caught.value).startswith("deepspeed") and message in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_ranks_must_share_the_batch():

@@ -1,0 +1,113 @@
+"""Processes that srun or mpirun starts, by the variables that these set."""
+
+import os
+import subprocess
+import sys
+from contextlib import ExitStack
+
+import pytest
+
+from launch.training.rank_environment import describe_rank
+from launch.training.run_log import read_metrics
+from sharding.errors import UserError
+from tests.launch.conftest import started
+
+SRUN = {
+    "SLURM_JOB_ID": "77",
+    "SLURM_STEP_ID": "0",
+    "SLURM_PROCID": "9",
+    "SLURM_LOCALID": "1",
+    "SLURM_NTASKS": "16",
+    "SLURM_STEP_NUM_TASKS": "16",
+    "SLURM_STEP_NUM_NODES": "2",
+    "SLURM_STEP_TASKS_PER_NODE": "8(x2)",
+    "SLURM_STEP_NODELIST": "node[3-4]",
+    "SLURM_LAUNCH_NODE_IPADDR": "10.0.0.3",
+}
+OMPI = {
+    "OMPI_COMM_WORLD_RANK": "1",
+    "OMPI_COMM_WORLD_SIZE": "4",
+    "OMPI_COMM_WORLD_LOCAL_RANK": "1",
+    "OMPI_COMM_WORLD_LOCAL_SIZE": "4",
+}
+HYDRA = {"PMI_RANK": "1", "PMI_SIZE": "4", "MPI_LOCALRANKID": "1", "MPI_LOCALNRANKS": "4"}
+
+
+def without(variables: dict[str, str], *names: str) -> dict[str, str]:
+    return {name: value for name, value in variables.items() if name not in names}
+
+
+def test_srun_on_two_nodes(tmp_path, monkeypatch):
+    (tmp_path / "scontrol").write_text('#!/bin/sh\n[ "$3" = "node[3-4]" ] && echo node3 && echo node4\n')
+    (tmp_path / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    found = describe_rank(SRUN)
+    ranks = {"RANK": "9", "LOCAL_RANK": "1", "WORLD_SIZE": "16", "LOCAL_SIZE": "8", "MASTER_ADDR": "node3"}
+    assert found == ranks | {"MASTER_PORT": found["MASTER_PORT"]}
+    assert 20000 <= int(found["MASTER_PORT"]) < 32000
+    assert describe_rank(SRUN | {"SLURM_PROCID": "0"})["MASTER_PORT"] == found["MASTER_PORT"]
+    assert describe_rank(SRUN | {"SLURM_STEP_ID": "1"})["MASTER_PORT"] != found["MASTER_PORT"]
+    given = {"MASTER_ADDR": "elsewhere", "MASTER_PORT": "1234"}
+    assert describe_rank(SRUN | given) == ranks | given
+
+
+def test_srun_without_scontrol_or_on_one_node(monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert describe_rank(SRUN)["MASTER_ADDR"] == "10.0.0.3"
+    assert describe_rank(SRUN | {"SLURM_STEP_NUM_NODES": "1"})["MASTER_ADDR"] == "127.0.0.1"
+
+
+@pytest.mark.parametrize("variables", [OMPI, HYDRA, SRUN | OMPI])
+def test_mpirun_on_one_machine(variables):
+    found = describe_rank(variables)
+    ranks = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "LOCAL_SIZE": "4", "MASTER_ADDR": "127.0.0.1"}
+    assert found == ranks | {"MASTER_PORT": found["MASTER_PORT"]}
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {},
+        {"SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NTASKS": "1"},
+        {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "8"},  # salloc's shell
+        SRUN | {"SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"},
+        OMPI | {"OMPI_COMM_WORLD_SIZE": "1"},
+    ],
+)
+def test_a_single_process_stays_alone(variables):
+    assert describe_rank(variables) == {}
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        (without(SRUN, "SLURM_LOCALID"), "SLURM_LOCALID is not set"),
+        (without(SRUN, "SLURM_STEP_NUM_TASKS"), "a batch script runs this once; put srun before it"),
+        (without(SRUN, "SLURM_STEP_NODELIST", "SLURM_LAUNCH_NODE_IPADDR"), "scontrol does not name them"),
+        (OMPI | {"OMPI_COMM_WORLD_LOCAL_SIZE": "2"}, "MASTER_ADDR is not set"),
+        (without(OMPI, "OMPI_COMM_WORLD_RANK"), "OMPI_COMM_WORLD_RANK is not set"),
+        (without(HYDRA, "MPI_LOCALRANKID"), "MPI_LOCALRANKID is not set"),
+    ],
+)
+def test_several_processes_of_which_too_little_is_known(variables, message):
+    with pytest.raises(UserError) as caught:
+        describe_rank(variables)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_two_processes_of_srun_train_together(small_config, tmp_path):
+    run_dir = tmp_path / "run"
+    command = [sys.executable, "launch/train.py", f"--config={small_config}", f"--run_dir={run_dir}"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with ExitStack() as stack:
+        ranks = []
+        for rank in ("0", "1"):
+            tasks = {"SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NUM_NODES": "1"}
+            tasks |= {"SLURM_PROCID": rank, "SLURM_LOCALID": rank, "SLURM_JOB_ID": str(os.getpid())}
+            environment = os.environ | tasks
+            ranks.append(stack.enter_context(started([*command, "--train.epochs=1"], env=environment, **pipes)))
+        outputs = [rank.communicate(timeout=200)[0] for rank in ranks]
+        assert [rank.returncode for rank in ranks] == [0, 0], outputs
+    [epoch] = [line for line in read_metrics(run_dir) if line["kind"] == "epoch"]
+    assert (epoch["samples_seen"], epoch["most_times_seen"]) == (20, 1)  # each sample once, over both
+    assert "2 rank(s)" in outputs[0]
