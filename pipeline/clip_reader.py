@@ -15,7 +15,7 @@ from pipeline.reading import jpeg_size, read_media, read_packets
 from sharding.dataset import PackedDataset
 from sharding.errors import MediaError
 from sharding.video.decode import decode_frames
-from sharding.video.packets import PacketDecoder
+from sharding.video.frame_packets import PacketDecoder
 
 Arrays = Mapping[str, np.ndarray]
 

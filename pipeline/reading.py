@@ -8,7 +8,7 @@ import numpy as np
 
 from sharding.dataset import PackedDataset
 from sharding.manifest import KEYFRAME_INTERVALS
-from sharding.video.packets import packets_to_read
+from sharding.video.frame_packets import packets_to_read
 
 
 class SampleError(RuntimeError):

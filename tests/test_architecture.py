@@ -12,7 +12,7 @@ OURS = ("sharding", "pipeline", "model", "launch")
 ALLOWED = {
     "sharding": {"sharding"},
     "pipeline": {"pipeline"}
-    | {f"sharding.{name}" for name in ("errors", "files", "manifest", "dataset", "video.decode", "video.packets")},
+    | {f"sharding.{name}" for name in ("errors", "files", "manifest", "dataset", "video.decode", "video.frame_packets")},
     "model": {"model"},
     "launch": set(OURS),
 }

@@ -16,7 +16,7 @@ from sharding.dataset import load_dataset
 from sharding.errors import UserError
 from sharding.files import file_sha256, write_atomically
 from sharding.manifest import FRAMES, KEYFRAME_INTERVALS, MANIFEST, TABLE
-from sharding.video.packets import index_packets
+from sharding.video.frame_packets import index_packets
 
 
 @dataclass

@@ -13,7 +13,7 @@ from sharding.manifest import KEYFRAME_INTERVALS
 from sharding.records import VideoRecord
 from sharding.video.decode import VideoInfo
 from sharding.video.encode import EncodedVideo, FrameChoice, choose_frames, encode_h264, encode_jpegs, offsets_array
-from sharding.video.packets import index_packets
+from sharding.video.frame_packets import index_packets
 from sharding.video.source import FrameFolder, VideoFile, is_folder, open_jpeg, open_video_file
 
 

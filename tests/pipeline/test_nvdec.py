@@ -13,7 +13,7 @@ from pipeline.nvdec import check_delivered, unsuitable, wanted_stream
 from sharding.dataset import load_dataset
 from sharding.errors import MediaError
 from sharding.video.encode import FrameChoice, encode_h264
-from sharding.video.packets import packets_to_read
+from sharding.video.frame_packets import packets_to_read
 from tests.helpers.videos import write_numbered_video
 
 NUM_FRAMES = 20

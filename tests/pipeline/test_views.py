@@ -14,7 +14,7 @@ from pipeline.plan import plan_clip
 from pipeline.reading import read_media
 from sharding.dataset import PackedDataset, load_dataset
 from sharding.errors import UserError
-from sharding.video import packets
+from sharding.video import frame_packets as packets
 from sharding.video.decode import decode_frames
 from tests.conftest import pack
 from tests.helpers.clips import read_alone, run_alone, thread_config

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sharding.errors import MediaError
 from sharding.video.decode import decode_frames
 from sharding.video.encode import FrameChoice, encode_h264
-from sharding.video.packets import PacketDecoder, index_packets, packets_to_read
+from sharding.video.frame_packets import PacketDecoder, index_packets, packets_to_read
 from tests.helpers.videos import write_numbered_video
 
 
