@@ -24,7 +24,7 @@ from sharding.files import file_sha256
 from sharding.manifest import QUARANTINE, TABLE, Shard, read_json_lines
 from sharding.packing.tar import Component, format_index
 from sharding.video.decode import decode_all, decode_frames, open_video
-from sharding.video.source import open_jpeg
+from sharding.video.frame_folder import open_jpeg
 
 _FRAMES_BY_NUMBER = 8
 
