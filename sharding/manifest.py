@@ -39,6 +39,7 @@ _COLUMNS = {
     "json_bytes": pa.int64(),
     "source": pa.string(),
     "sha256": pa.string(),
+    "notes": pa.string(),
 }
 
 

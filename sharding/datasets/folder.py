@@ -1,12 +1,13 @@
-"""Class folders: every file (or folder of JPEG frames) in `VIDEOS/CLASS/`, or in `VIDEOS/SPLIT/CLASS/`."""
+"""Class folders: every video, or folder of numbered pictures, in `VIDEOS/CLASS/` or in `VIDEOS/SPLIT/CLASS/`."""
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from sharding.datasets.common import is_video_name
 from sharding.datasets.flip_pairs import mirrored_pairs
 from sharding.errors import UserError
-from sharding.records import Annotations, VideoRecord, key_from_path
+from sharding.records import Annotations, VideoRecord, keys_from_paths
 
 
 def read_folder(videos: Path, annotations: Sequence[Path], split: str) -> Annotations:
@@ -14,8 +15,8 @@ def read_folder(videos: Path, annotations: Sequence[Path], split: str) -> Annota
 
     If VIDEOS holds a folder named like the split, the class folders are looked for there, and the classes are those of
     all splits together. Otherwise VIDEOS itself holds the class folders; if another split lacks a class, give --classes
-    to both. Hidden files are passed over; anything else in a class folder is taken for a video. Classes whose names
-    differ by left and right changing places are flip pairs.
+    to both. Files in a class folder that are no videos by their suffix are passed over, hidden ones silently. Classes
+    whose names differ by left and right changing places are flip pairs.
     """
     if annotations:
         raise UserError(f"--annotations {annotations[0]}: the dataset 'folder' has none, its labels are folder names")
@@ -27,13 +28,26 @@ def read_folder(videos: Path, annotations: Sequence[Path], split: str) -> Annota
         classes = set(_folders(videos))
     if not classes:
         raise UserError(f"{videos}: no class folders in it; expected are {videos}/CLASS/VIDEO")
-    records = []
-    for label in _folders(root):
-        for entry in _entries(root / label):
-            source = (root / label / entry.name).relative_to(videos).as_posix()
-            records.append(VideoRecord(key_from_path(f"{label}/{entry.name}"), source, label))
+    found = [(label, entry) for label in _folders(root) for entry in _entries(root / label)]
+    videos_found = [(label, entry) for label, entry in found if _may_be_video(entry)]
+    if found and not videos_found:
+        raise UserError(
+            f"{root}: no videos in its class folders, only files such as {found[0][0]}/{found[0][1].name}; expected "
+            "are files with a suffix of videos (.mp4, .webm, .avi, ...), or folders of numbered JPEG or PNG files"
+        )
+    inside = root.relative_to(videos)
+    keys = keys_from_paths([f"{label}/{entry.name}" for label, entry in videos_found])
+    records = [
+        VideoRecord(key, (inside / label / entry.name).as_posix(), label)
+        for key, (label, entry) in zip(keys, videos_found)
+    ]
+    passed_over = tuple((inside / label / entry.name).as_posix() for label, entry in found if not _may_be_video(entry))
     names = tuple(sorted(classes))
-    return Annotations(records, names, mirrored_pairs(names))
+    return Annotations(records, names, mirrored_pairs(names), passed_over=passed_over)
+
+
+def _may_be_video(entry: os.DirEntry) -> bool:
+    return is_video_name(entry.name) or entry.is_dir()
 
 
 def _entries(folder: Path) -> list[os.DirEntry]:

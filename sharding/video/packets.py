@@ -80,11 +80,10 @@ class _Reader:
         if not self.started and not packet.is_keyframe:
             self.num_before_keyframe += 1
             return
-        if packet.is_discard:
-            self.started = True
-            return
         if not self.started:
             self.started, self.first_key = True, packet.pts
+        if packet.is_discard:
+            return
         if is_hidden(self.info.codec, packet) or (
             packet.pts is not None and self.first_key is not None and packet.pts < self.first_key
         ):
@@ -160,24 +159,25 @@ class _Reader:
 def sound_packets(stream, packets: Iterable[Any]) -> Iterator[Any]:
     """The packets before the end of a stream. Raises MediaError("decode") at the first that is damaged.
 
-    In a transport stream every gap in the numbers of its packets marks the frame before it, and where two recordings
-    were joined there is such a gap although nothing is lacking. It is one if a keyframe follows that is shown right
-    after, or at a time that no loss explains: earlier, or much later.
+    In a transport stream every gap in the numbers of its packets marks a frame next to it, and where two recordings
+    were joined there is such a gap although nothing is lacking. It is one if one of the next two frames is a keyframe,
+    and comes right after what was before, or at a time that no loss explains: earlier, or much later.
     """
     is_transport = format_name(stream.container) == "mpegts"
-    gap = 1.5 / float(stream.average_rate or stream.base_rate or 25)
-    suspect, count = None, 0
+    usual = 1 / float(stream.average_rate or stream.base_rate or 25)
+    suspects, before, count = 0, None, 0  # how many more packets may settle a suspicion
     for packet in _until_error(packets):
         if packet.dts is None and packet.size == 0:
             continue  # the sign that the demuxer is at its end
-        if suspect is not None and not _is_splice(suspect, packet, gap):
+        if suspects and packet.is_keyframe:
+            suspects = 0 if _is_splice(before, packet, usual) else 1
+        if suspects == 1 or (packet.is_corrupt and not is_transport):
+            suspects = 1
             break
-        suspect = packet if packet.is_corrupt else None
-        if suspect is not None and not is_transport:
-            break
+        suspects = 2 if packet.is_corrupt else max(0, suspects - 1)
         yield packet
-        count += 1
-    if suspect is not None:
+        before, count = packet, count + 1
+    if suspects:
         raise MediaError("decode", f"the file is damaged or cut off after packet {count} of its video")
 
 
@@ -188,11 +188,11 @@ def _until_error(packets: Iterable[Any]) -> Iterator[Any]:
         raise MediaError("decode", reason(error)) from error
 
 
-def _is_splice(before, packet, gap: float) -> bool:
-    if not packet.is_keyframe or packet.dts is None or before.dts is None:
+def _is_splice(before, packet, usual: float) -> bool:
+    if packet.dts is None or before.dts is None:
         return False
     elapsed = float((packet.dts - before.dts) * packet.time_base)
-    return elapsed <= gap or elapsed > _SPLICE_SECONDS
+    return elapsed < 1.5 * usual or elapsed > _SPLICE_SECONDS
 
 
 def is_hidden(codec: str, packet) -> bool:

@@ -109,11 +109,13 @@ class VideoFile:
             with self._opened(start, back) as (stream, packets):
                 times, first_key, self._num_unshown = [], None, 0
                 for packet in sound_packets(stream, packets):
-                    if packet.size == 0 or packet.is_discard or (first_key is None and not packet.is_keyframe):
+                    if packet.size == 0 or (first_key is None and not packet.is_keyframe):
                         continue
                     if packet.pts is None:
                         return None
                     first_key = packet.pts if first_key is None else first_key
+                    if packet.is_discard:
+                        continue
                     self._num_unshown += packet.pts < first_key or is_hidden(self.info.codec, packet)
                     times.append(float(packet.pts * stream.time_base) - self._first)
                     decoded = None if packet.dts is None else float(packet.dts * stream.time_base) - self._first
