@@ -109,8 +109,6 @@ class PackConfig:
                 raise UserError(f"--{name.replace('_', '-')} {value}: {low} to {high} is possible")
         if self.frame_template is not None:
             check_template(self.frame_template)
-        if self.out.resolve().is_relative_to(self.videos.resolve()):
-            raise UserError(f"--out {self.out}: inside --videos {self.videos}; give a folder outside of it")
         if self.samples_per_shard and self.shard_bytes:
             raise UserError("--samples-per-shard and --shard-bytes: give only one of them")
         if not self.split or "/" in self.split or self.split.startswith("."):
@@ -142,6 +140,8 @@ def pack(config: PackConfig) -> int:
 
     Raises UserError before anything is written if the input or the output folder is not as it must be.
     """
+    if config.out.resolve().is_relative_to(config.videos.resolve()):
+        raise UserError(f"--out {config.out}: inside --videos {config.videos}; give a folder outside of it")
     annotations = read_annotations(config)
     plan = make_plan(config, annotations)
     num_records = len(annotations.records)

@@ -10,11 +10,10 @@ import numpy as np
 from sharding.dataset import PackedDataset, load_dataset
 from sharding.manifest import FAILURES, kind_of, read_json_lines
 
-
 _NOTES = {
     "interlaced": "interlaced, stored as they are",
     "hdr": "HDR, stored without tone mapping",
-    "repeated_frames": "stored frames that repeat, since the source's times have gaps",
+    "distinct_frames": "frames stored more than once, where the source's times have gaps",
     "begins_before_keyframe": "beginnings without a keyframe, left out",
     "reencoded": "not copied but encoded again",
 }
@@ -133,7 +132,7 @@ def _count_notes(dataset: PackedDataset) -> dict[str, int]:
     if "notes" not in dataset.column_names:
         return {}
     noted = (word for notes in dataset.column("notes") if notes for word in notes.split(","))
-    return dict(Counter(noted).most_common())
+    return dict(Counter(word.partition("=")[0] for word in noted).most_common())
 
 
 def dataset_card(stats: Stats) -> list[tuple[str, str]]:

@@ -52,17 +52,21 @@ class EncodedSample:
     """int32 (num_frames + 1): where in the media each frame begins, if it is a row of JPEGs."""
     details: dict[str, Any] = field(default_factory=dict)
     """Of the source and of what was done, for KEY.json."""
+    num_distinct_frames: int | None = None
+    """Fewer than num_frames where frames repeat, since the source's own times have gaps; None if none does."""
 
     @property
     def notes(self) -> str:
         """What is uncommon about it, for the table: words with commas between, none for most samples."""
-        return ",".join(word for name, word in _NOTES.items() if self.details.get(name))
+        words = [word for name, word in _NOTES.items() if self.details.get(name)]
+        if self.num_distinct_frames is not None:
+            words.append(f"distinct_frames={self.num_distinct_frames}")
+        return ",".join(words)
 
 
 _NOTES = {
     "source_interlaced": "interlaced",
     "source_hdr": "hdr",
-    "num_distinct_frames": "repeated_frames",
     "source_num_packets_before_keyframe": "begins_before_keyframe",
     "reencoded": "reencoded",
 }
@@ -163,7 +167,7 @@ def _join_jpegs(path: Path, choice: FrameChoice, decode_check: bool, target: Pat
                 shutil.copyfileobj(file, output)
             offsets.append(output.tell())
     fps = folder.info.fps * len(chosen) / len(files)
-    video = EncodedVideo(len(chosen), fps, width, height, folder.info, len(files))
+    video = EncodedVideo(len(chosen), fps, width, height, folder.info, len(files), len(chosen))
     return _sample("jpgs", target, video, offsets_array(offsets))
 
 
@@ -173,7 +177,7 @@ def _inspect(source: VideoFile, record: VideoRecord, decode_check: bool) -> tupl
     Without `decode_check` only its first frame is decoded: how frames are to be turned is known no earlier.
     """
     info = source.info
-    num_packets = len(source.times())
+    num_listed, num_packets = len(source.times()), source.num_packets()
     reason = _why_not_copy(info, record)
     num_frames, observed = 0, Observed()
     for time, frame in source.frames():
@@ -187,7 +191,8 @@ def _inspect(source: VideoFile, record: VideoRecord, decode_check: bool) -> tupl
         if time < 0 or (frame.pts or 0) < 0:
             reason = reason or "negative timestamps"
         if not decode_check:
-            return reason, num_packets, observed.notes()
+            num_frames = num_listed
+            break
     if not num_frames:
         raise MediaError("decode", "not one frame in it")
     if num_frames != num_packets:
@@ -220,10 +225,17 @@ def _mp4(video: EncodedVideo, media: Path) -> EncodedSample:
 
 
 def _sample(suffix: str, media: Path, video: EncodedVideo, offsets: np.ndarray | None) -> EncodedSample:
-    details = _details(video.source, video.source_num_frames_decoded, video.notes)
     return EncodedSample(
-        suffix, media, video.num_frames, video.fps, video.width, video.height, offsets, details
-    )  # fmt: skip
+        suffix,
+        media,
+        video.num_frames,
+        video.fps,
+        video.width,
+        video.height,
+        offsets,
+        details=_details(video.source, video.source_num_frames_decoded, video.notes),
+        num_distinct_frames=video.num_distinct_frames if video.num_distinct_frames < video.num_frames else None,
+    )
 
 
 def _details(info: VideoInfo, num_frames_decoded: int, notes: Mapping[str, Any]) -> dict[str, Any]:

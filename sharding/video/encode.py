@@ -55,8 +55,10 @@ class EncodedVideo:
     height: int
     source: VideoInfo
     source_num_frames_decoded: int
+    num_distinct_frames: int
+    """Fewer than num_frames where one frame was on show at several of the times chosen."""
     notes: Mapping[str, Any] = field(default_factory=dict)
-    """What is uncommon about the source or the choice, for KEY.json; empty for most videos."""
+    """What is uncommon about the source, for KEY.json; empty for most videos."""
 
 
 def encode_h264(path: Path, target: Path, choice: FrameChoice, keyframe_every: int = 1, crf: int = 23) -> EncodedVideo:
@@ -150,8 +152,9 @@ def encode_frames(
         attempt = _Attempt(source, choice, pixel_format, times)
         shown = attempt.run(open_writer)
         if len(shown) == len(times):
+            num_distinct = len(np.unique(attempt.chosen))
             return EncodedVideo(
-                len(attempt.chosen), attempt.fps, *attempt.size, source.info, len(times), attempt.notes()
+                len(attempt.chosen), attempt.fps, *attempt.size, source.info, len(times), num_distinct, attempt.notes()
             )
         source.check_number(len(times), len(shown), attempt.observed.interlaced)
         times = shown
@@ -252,13 +255,8 @@ class _Attempt:
             shown.append(time)
 
     def notes(self) -> dict[str, Any]:
-        num_distinct = len(np.unique(self.chosen))
         before = self.source.num_before_keyframe
-        return (
-            self.observed.notes()
-            | ({"num_distinct_frames": num_distinct} if num_distinct < len(self.chosen) else {})
-            | ({"source_num_packets_before_keyframe": before} if before else {})
-        )
+        return self.observed.notes() | ({"source_num_packets_before_keyframe": before} if before else {})
 
     def _convert(self, frame):
         """Scaled, with square pixels, upright, in the colours of the target."""

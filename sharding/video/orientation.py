@@ -23,7 +23,7 @@ class Orientation:
         return self.swaps_sides or self.flips_horizontally or self.flips_vertically
 
     def __str__(self) -> str:
-        return f"to be turned {self.degrees} degrees{' and mirrored' if self.is_mirrored else ''}"
+        return f"to be turned by {self.degrees} degrees{' and mirrored' if self.is_mirrored else ''}"
 
     @property
     def degrees(self) -> int:

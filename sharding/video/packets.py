@@ -31,6 +31,8 @@ class PacketScan:
     """Packets that may give no frame: hidden ones, and those shown before the first keyframe but decoded after it."""
     num_before_keyframe: int
     """Packets before the first keyframe, which are not among `times`."""
+    num_discarded: int
+    """Packets that the file itself says are not to be shown, which are not among `times` either."""
 
 
 def scan_packets(container, stream, info: VideoInfo) -> PacketScan:
@@ -56,7 +58,7 @@ class _Reader:
         self.starts = [0]
         """Where in `shown` the times begin again."""
         self.first_key: int | None = None
-        self.num_read = self.num_before_keyframe = self.num_unshown = 0
+        self.num_read = self.num_before_keyframe = self.num_unshown = self.num_discarded = 0
         self.started = False
         self.end_of_all = self.end_of_video = -np.inf
 
@@ -83,6 +85,7 @@ class _Reader:
         if not self.started:
             self.started, self.first_key = True, packet.pts
         if packet.is_discard:
+            self.num_discarded += 1
             return
         if is_hidden(self.info.codec, packet) or (
             packet.pts is not None and self.first_key is not None and packet.pts < self.first_key
@@ -103,7 +106,13 @@ class _Reader:
         else:
             times = np.arange(len(self.shown)) / fps
         return PacketScan(
-            times, fps, is_timed, is_timed and len(self.starts) > 1, self.num_unshown, self.num_before_keyframe
+            times=times,
+            fps=fps,
+            is_timed=is_timed,
+            is_joined=is_timed and len(self.starts) > 1,
+            num_unshown=self.num_unshown,
+            num_before_keyframe=self.num_before_keyframe,
+            num_discarded=self.num_discarded,
         )
 
     def _joined_times(self) -> np.ndarray:

@@ -97,6 +97,11 @@ class VideoFile:
         """How many packets at the beginning cannot be decoded, for want of a keyframe before them."""
         return self._scanned.num_before_keyframe if self._scanned else 0
 
+    def num_packets(self) -> int:
+        """How many packets the file holds for its video, those among them that are never shown."""
+        scan = self._scan()
+        return len(scan.times) + scan.num_before_keyframe + scan.num_discarded
+
     def _scan(self) -> PacketScan:
         if self._scanned is None:
             with open_video(self.path) as (container, stream):
