@@ -128,24 +128,32 @@ def _matching(path: Path, template: str) -> list[Path]:
 
 def _numbered(path: Path) -> list[Path]:
     """All pictures of the folder. Raises MediaError("open") if they are of several kinds."""
-    kinds: dict[str, list[tuple[int, Path]]] = defaultdict(list)
+    kinds: dict[tuple[str, str, str], list[tuple[int, Path]]] = defaultdict(list)
     for file in path.iterdir():
         if file.suffix.lower() not in _FORMATS or file.name[0] == ".":
             continue
-        match = _NUMBERED.fullmatch(file.stem)
-        name = f"{match[1]}*{match[3]}" if match else "*"
-        number = int(match[2]) if match else -1
-        kinds[f"{name}{file.suffix.lower().replace('jpeg', 'jpg')}"].append((number, file))
+        before, number, after = _NUMBERED.fullmatch(file.stem).groups() if _has_number(file) else ("", "-1", "")
+        kinds[before, after, _FORMATS[file.suffix.lower()]].append((int(number), file))
     if not kinds:
         raise MediaError("open", "a directory without JPEG or PNG files, not a video")
     if len(kinds) > 1:
-        names = sorted(kinds)
-        shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-        raise MediaError(
-            "open",
-            f"a directory of several kinds of pictures: {shown}; choose one with --frame-template NAME_{{:05d}}.jpg",
-        )
+        templates = sorted(_template_of(min(files)[1]) for files in kinds.values())
+        shown = ", ".join(templates[:5]) + (f" and {len(kinds) - 5} more" if len(kinds) > 5 else "")
+        raise MediaError("open", f"a directory of several kinds of pictures: {shown}; choose one with --frame-template")
     return _in_order(next(iter(kinds.values())))
+
+
+def _has_number(file: Path) -> bool:
+    return _NUMBERED.fullmatch(file.stem) is not None
+
+
+def _template_of(file: Path) -> str:
+    """img_00001.jpg -> img_{:05d}.jpg; the name itself if there is no number in it."""
+    match = _NUMBERED.fullmatch(file.stem)
+    if not match:
+        return file.name
+    before, number, after = match.groups()
+    return f"{before}{{:0{len(number)}d}}{after}{file.suffix}"
 
 
 def _in_order(numbered: list[tuple[int, Path]]) -> list[Path]:

@@ -12,6 +12,7 @@ from sharding.video.container import LIBAV_ERRORS, VideoInfo, format_name, has_f
 
 _SPLICE_SECONDS = 10.0  # a longer jump in a transport stream is another recording, not a loss
 _END_TOLERANCE = 0.5  # seconds; headers are rounded, and sound ends a little after or before the pictures
+_GAP_TOLERANCE = 0.25  # seconds
 _MAX_NOT_CODED_BYTES = 19  # of an MPEG-4 picture that stands for "as before"; FFmpeg's MAX_NVOP_SIZE
 
 
@@ -60,6 +61,9 @@ class _Reader:
         self.first_key: int | None = None
         self.num_read = self.num_before_keyframe = self.num_unshown = self.num_discarded = 0
         self.started = False
+        self.is_fragmented = format_name(container) == "mov" and not info.num_frames_from_header
+        self.expected: int | None = None
+        """When the next packet of a fragmented file is to be decoded."""
         self.end_of_all = self.end_of_video = -np.inf
 
     def packets_of_stream(self) -> Iterator[Any]:
@@ -91,12 +95,25 @@ class _Reader:
             packet.pts is not None and self.first_key is not None and packet.pts < self.first_key
         ):
             self.num_unshown += 1
+        self._check_gap(packet)
         known = self.decoded[-1] if self.decoded else None
         if packet.is_keyframe and known is not None and packet.dts is not None and packet.dts < known:
             self.starts.append(len(self.shown))
             self.first_key = packet.pts
         self.shown.append(packet.pts)
         self.decoded.append(packet.dts)
+
+    def _check_gap(self, packet) -> None:
+        """Raise MediaError("decode") where a fragment of an MP4 file begins later than the one before it ends.
+
+        Each packet of MP4 says how long it is shown, so that a fragment in between is lacking.
+        """
+        if packet.dts is None or not self.is_fragmented:
+            return
+        gap = float((packet.dts - self.expected) * packet.time_base) if self.expected is not None else 0.0
+        if gap > max(_GAP_TOLERANCE, 2 / self.info.fps):
+            raise MediaError("decode", f"damaged: {gap:.2f} s are lacking before frame {len(self.shown)}")
+        self.expected = packet.dts + (packet.duration or 0)
 
     def result(self) -> PacketScan:
         is_timed = has_frame_times(self.container) and None not in self.shown
@@ -168,22 +185,27 @@ class _Reader:
 def sound_packets(stream, packets: Iterable[Any]) -> Iterator[Any]:
     """The packets before the end of a stream. Raises MediaError("decode") at the first that is damaged.
 
-    In a transport stream every gap in the numbers of its packets marks a frame next to it, and where two recordings
-    were joined there is such a gap although nothing is lacking. It is one if one of the next two frames is a keyframe,
-    and comes right after what was before, or at a time that no loss explains: earlier, or much later.
+    In a transport stream every gap in the numbers of its packets marks a frame, or the one before it, and where two
+    recordings were joined there is such a gap although nothing is lacking. It is a joint if one of the next two frames
+    is a keyframe, and both come right after what was before, or, the keyframe, at a time that no loss explains.
     """
     is_transport = format_name(stream.container) == "mpegts"
     usual = 1 / float(stream.average_rate or stream.base_rate or 25)
-    suspects, before, count = 0, None, 0  # how many more packets may settle a suspicion
+    suspects, joined, before, count = 0, False, None, 0  # suspects: how many more packets are to be looked at
     for packet in _until_error(packets):
         if packet.dts is None and packet.size == 0:
             continue  # the sign that the demuxer is at its end
-        if suspects and packet.is_keyframe:
-            suspects = 0 if _is_splice(before, packet, usual) else 1
-        if suspects == 1 or (packet.is_corrupt and not is_transport):
+        if suspects:
+            joined = joined or packet.is_keyframe
+            suspects -= 1
+            if not _follows(before, packet, usual) or (not suspects and not joined):
+                suspects = 1
+                break
+        if packet.is_corrupt and not is_transport:
             suspects = 1
             break
-        suspects = 2 if packet.is_corrupt else max(0, suspects - 1)
+        if packet.is_corrupt:
+            suspects, joined = 2, False
         yield packet
         before, count = packet, count + 1
     if suspects:
@@ -197,11 +219,12 @@ def _until_error(packets: Iterable[Any]) -> Iterator[Any]:
         raise MediaError("decode", reason(error)) from error
 
 
-def _is_splice(before, packet, usual: float) -> bool:
+def _follows(before, packet, usual: float) -> bool:
+    """Whether nothing is lacking between two packets by their times; a keyframe may be of another recording."""
     if packet.dts is None or before.dts is None:
         return False
     elapsed = float((packet.dts - before.dts) * packet.time_base)
-    return elapsed < 1.5 * usual or elapsed > _SPLICE_SECONDS
+    return 0 < elapsed < 1.5 * usual or (packet.is_keyframe and not 0 < elapsed < _SPLICE_SECONDS)
 
 
 def is_hidden(codec: str, packet) -> bool:

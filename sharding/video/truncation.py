@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from sharding.video import matroska
+from sharding.video.framing import find_break_in_flv, find_break_in_ogg, find_break_in_transport
 
 # What may be at the top level of an MP4 or MOV file; anything else is not of it, such as a tag that somebody appended.
 _BOXES = {
@@ -19,7 +20,7 @@ _RIFF_TOLERANCE = 8  # bytes; some writers count the header of the file in
 
 
 def find_damage(path: Path, thorough: bool = True) -> str:
-    """Return what an MP4, MOV, AVI, Matroska or WebM file lacks by its own account, in words; "" if nothing.
+    """Return what an MP4, MOV, AVI, Matroska, WebM, FLV, Ogg or MPEG-TS file lacks by its own account; "" if nothing.
 
     Without `thorough`, Matroska's clusters are not looked into.
     """
@@ -31,6 +32,12 @@ def find_damage(path: Path, thorough: bool = True) -> str:
             return _cut_off(declared - size if declared - size > _RIFF_TOLERANCE else 0)
         if head[:4] == matroska.EBML.to_bytes(4, "big"):
             return matroska.find_break(file, size, thorough)
+        if head[:3] == b"FLV":
+            return find_break_in_flv(file, size)
+        if head[:4] == b"OggS":
+            return find_break_in_ogg(file, size)
+        if head[:1] == b"G" or head[4:5] == b"G":
+            return find_break_in_transport(file, size)
         if head[4:8] in _BOXES:
             return _check_boxes(file, size)
     return ""
@@ -42,7 +49,7 @@ def _cut_off(num_bytes: int) -> str:
 
 def _check_boxes(file: BinaryIO, size: int) -> str:
     """Go from box to box of the top level (32-bit size, or 1 and a 64-bit size, or 0 for "to the end")."""
-    position = 0
+    position, before = 0, b""
     while position + 8 <= size:
         file.seek(position)
         header = file.read(16)
@@ -53,12 +60,12 @@ def _check_boxes(file: BinaryIO, size: int) -> str:
             position += length  # a box of somebody's own
             continue
         if kind not in _BOXES or 1 < length < 8:
-            if _holds(file, b"moof", position):
+            if before == b"moof" or _holds(file, b"moof", position):
                 return f"the file is damaged: neither a box of MP4 at byte {position} nor its end"
             return ""
         if length == 0:
             return ""
-        position += length
+        position, before = position + length, kind
     return _cut_off(position - size)
 
 
