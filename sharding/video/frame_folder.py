@@ -128,11 +128,12 @@ def _matching(path: Path, template: str) -> list[Path]:
 
 def _numbered(path: Path) -> list[Path]:
     """All pictures of the folder. Raises MediaError("open") if they are of several kinds."""
-    kinds: dict[tuple[str, str, str], list[tuple[int, Path]]] = defaultdict(list)
+    kinds: dict[tuple[str | None, str, str], list[tuple[int, Path]]] = defaultdict(list)
     for file in path.iterdir():
         if file.suffix.lower() not in _FORMATS or file.name[0] == ".":
             continue
-        before, number, after = _NUMBERED.fullmatch(file.stem).groups() if _has_number(file) else ("", "-1", "")
+        match = _NUMBERED.fullmatch(file.stem)
+        before, number, after = match.groups() if match else (None, "-1", "")
         kinds[before, after, _FORMATS[file.suffix.lower()]].append((int(number), file))
     if not kinds:
         raise MediaError("open", "a directory without JPEG or PNG files, not a video")
@@ -141,10 +142,6 @@ def _numbered(path: Path) -> list[Path]:
         shown = ", ".join(templates[:5]) + (f" and {len(kinds) - 5} more" if len(kinds) > 5 else "")
         raise MediaError("open", f"a directory of several kinds of pictures: {shown}; choose one with --frame-template")
     return _in_order(next(iter(kinds.values())))
-
-
-def _has_number(file: Path) -> bool:
-    return _NUMBERED.fullmatch(file.stem) is not None
 
 
 def _template_of(file: Path) -> str:

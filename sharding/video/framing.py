@@ -19,14 +19,16 @@ def find_break_in_flv(file: BinaryIO, size: int) -> str:
     """Return what is wrong with the order of tags, in words; "" if nothing."""
     file.seek(5)
     position = int.from_bytes(file.read(4), "big") + 4
-    while position + 11 <= size:
+    while position < size:
         file.seek(position)
         header = file.read(11)
         if header[0] & 0x1F not in _FLV_TAGS or header[0] & 0xC0:
             return f"the file is damaged: no tag of FLV at byte {position}"
-        position += 11 + int.from_bytes(header[1:4], "big") + 4
-    lacking = position - 4 - size  # the size that follows the last tag is not missed
-    return f"the file is cut off: it lacks {lacking} bytes of its last tag" if lacking > 0 else ""
+        end = position + 11 + int.from_bytes(header[1:4], "big")
+        if len(header) < 11 or end > size:
+            return f"the file is cut off in the tag at byte {position}"
+        position = end + 4
+    return ""
 
 
 def find_break_in_ogg(file: BinaryIO, size: int) -> str:

@@ -47,7 +47,8 @@ class Orientation:
         if self.swaps_sides:
             names = {(False, False): "cclock_flip", (True, False): "clock", (False, True): "cclock"}
             return [("transpose", names.get((self.flips_horizontally, self.flips_vertically), "clock_flip"))]
-        flips = [("hflip", self.flips_horizontally), ("vflip", self.flips_vertically)]
+        # vflip only begins at the last row, and steps backwards; copy puts the rows into their order.
+        flips = [("hflip", self.flips_horizontally), ("vflip", self.flips_vertically), ("copy", self.flips_vertically)]
         return [(name, None) for name, wanted in flips if wanted]
 
 

@@ -155,12 +155,11 @@ class _Reader:
     def check_end(self) -> None:
         """Raise MediaError("decode") if the file says that more was to come than came."""
         kind = format_name(self.container)
-        if kind in ("mov", "avi") and self.stream.index_entries:
-            listed = len(self.stream.index_entries)
-            if kind == "avi" and self.info.num_frames_from_header:
-                listed = min(listed, self.info.num_frames_from_header)
-            if self.num_read < listed:
-                raise MediaError("decode", f"damaged: its index lists {listed} frames, but {self.num_read} can be read")
+        listed = len(self.stream.index_entries) if kind in ("mov", "avi") else 0
+        if kind == "avi" and self.num_read > listed:  # an index that is damaged itself, or none
+            listed = self.info.num_frames_from_header
+        if self.num_read < listed:
+            raise MediaError("decode", f"damaged: it lists {listed} frames, but only {self.num_read} can be read")
         declared, reached = self._declared_end(kind), self.end_of_all
         usual = 1 / self.info.fps
         gap = float(np.max(np.diff(np.sort([pts for pts in self.shown if pts is not None])), initial=0))
