@@ -20,8 +20,16 @@ VIDEO_SUFFIXES = {
 }  # fmt: skip
 
 
-def is_video_name(name: str) -> bool:
+_TEXTS = {"readme", "license", "licence", "copying", "changelog", "md5sums", "sha256sums", "makefile"}
+
+
+def has_video_suffix(name: str) -> bool:
     return PurePath(name).suffix.lower() in VIDEO_SUFFIXES
+
+
+def may_be_video(name: str) -> bool:
+    """Whether a file of this name is taken for a video: by its suffix, or since it has none, as in some copies."""
+    return has_video_suffix(name) or (not PurePath(name).suffix and name.lower() not in _TEXTS)
 
 
 def choose_file(annotations: Sequence[Path], words: Sequence[str], what: str) -> Path:
@@ -88,7 +96,7 @@ class SourceFinder:
         """Names of what lies in `folder`, and stems of the videos and folders in it -> the name."""
         if folder not in self._names:
             entries = list_folder(self._videos / folder)
-            videos = [entry.name for entry in entries if is_video_name(entry.name) or entry.is_dir()]
+            videos = [entry.name for entry in entries if may_be_video(entry.name) or entry.is_dir()]
             listing = {PurePath(name).stem: name for name in reversed(videos)}
             listing.update({entry.name: entry.name for entry in entries})
             self._names[folder] = listing

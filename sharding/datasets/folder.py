@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from sharding.datasets.common import is_video_name
+from sharding.datasets.common import may_be_video
 from sharding.datasets.flip_pairs import mirrored_pairs
 from sharding.errors import UserError
 from sharding.records import Annotations, VideoRecord, keys_from_paths
@@ -29,7 +29,7 @@ def read_folder(videos: Path, annotations: Sequence[Path], split: str) -> Annota
     if not classes:
         raise UserError(f"{videos}: no class folders in it; expected are {videos}/CLASS/VIDEO")
     found = [(label, entry) for label in _folders(root) for entry in _entries(root / label)]
-    videos_found = [(label, entry) for label, entry in found if _may_be_video(entry)]
+    videos_found = [(label, entry) for label, entry in found if _is_taken(entry)]
     if found and not videos_found:
         raise UserError(
             f"{root}: no videos in its class folders, only files such as {found[0][0]}/{found[0][1].name}; expected "
@@ -41,13 +41,13 @@ def read_folder(videos: Path, annotations: Sequence[Path], split: str) -> Annota
         VideoRecord(key, (inside / label / entry.name).as_posix(), label)
         for key, (label, entry) in zip(keys, videos_found)
     ]
-    passed_over = tuple((inside / label / entry.name).as_posix() for label, entry in found if not _may_be_video(entry))
+    passed_over = tuple((inside / label / entry.name).as_posix() for label, entry in found if not _is_taken(entry))
     names = tuple(sorted(classes))
     return Annotations(records, names, mirrored_pairs(names), passed_over=passed_over)
 
 
-def _may_be_video(entry: os.DirEntry) -> bool:
-    return is_video_name(entry.name) or entry.is_dir()
+def _is_taken(entry: os.DirEntry) -> bool:
+    return may_be_video(entry.name) or entry.is_dir()
 
 
 def _entries(folder: Path) -> list[os.DirEntry]:

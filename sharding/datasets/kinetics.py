@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from sharding.datasets.common import is_video_name, read_csv
+from sharding.datasets.common import may_be_video, read_csv
 from sharding.errors import UserError
 from sharding.records import Annotations, UniqueKeys, VideoRecord
 
@@ -91,7 +91,7 @@ def _find_videos(videos: Path) -> dict[str, list[str]]:
         folders.sort()
         inside = os.path.relpath(folder, videos)
         for name in sorted(names):
-            if is_video_name(name) or "." not in name:
+            if may_be_video(name):
                 path = name if inside == "." else f"{inside}/{name}"
                 found.setdefault(name.rpartition(".")[0] or name, []).append(path)
     return found

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sharding.datasets.common import is_video_name
+from sharding.datasets.common import has_video_suffix
 from sharding.datasets.flip_pairs import mirrored_pairs
 from sharding.errors import UserError
 from sharding.records import Annotations, UniqueKeys, VideoRecord, keys_from_paths, read_lines, sorted_classes
@@ -97,7 +97,7 @@ def _check_one_label(source: str, where: str, line: str, videos: Path) -> None:
     path, *numbers = source.split()
     if not numbers or not all(number.isdecimal() for number in numbers) or (videos / source).exists():
         return
-    if is_video_name(path) or (videos / path).is_file():
+    if has_video_suffix(path) or (videos / path).is_file():
         labels = len(numbers) + 1
         raise UserError(f"{where}: {line.strip()!r}: {labels} labels of {path!r}; expected is one: 'path label'")
 
@@ -120,6 +120,6 @@ def _has_frame_counts(line: str, videos: Path) -> bool:
     path, *numbers = line.split()
     if len(numbers) < 2 or "\t" in line or not all(number.isdecimal() for number in numbers):
         return False
-    if is_video_name(path) or (videos / path).is_file():
+    if has_video_suffix(path) or (videos / path).is_file():
         return False  # a file has no frame count in a list
     return not (videos / " ".join([path, *numbers[:-1]])).exists()

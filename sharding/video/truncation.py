@@ -16,7 +16,6 @@ _BOXES = {
     b"ftyp", b"styp", b"moov", b"moof", b"mfra", b"mdat", b"free", b"skip", b"wide", b"junk", b"pnot", b"PICT", b"sidx",
     b"ssix", b"prft", b"emsg", b"meta", b"meco", b"pdin", b"udta", b"uuid", b"imda", b"bloc",
 }  # fmt: skip
-_RIFF_TOLERANCE = 8  # bytes; some writers count the header of the file in
 
 
 def find_damage(path: Path, thorough: bool = True) -> str:
@@ -28,8 +27,7 @@ def find_damage(path: Path, thorough: bool = True) -> str:
         size = os.fstat(file.fileno()).st_size
         head = file.read(64)
         if head[:4] == b"RIFF":
-            declared = 8 + struct.unpack("<I", head[4:8])[0] if head[4:8] != b"\xff\xff\xff\xff" else 0
-            return _cut_off(declared - size if declared - size > _RIFF_TOLERANCE else 0)
+            return _check_chunks(file, size, struct.unpack("<I", head[4:8])[0])
         if head[:4] == matroska.EBML.to_bytes(4, "big"):
             return matroska.find_break(file, size, thorough)
         if head[:3] == b"FLV":
@@ -45,6 +43,20 @@ def find_damage(path: Path, thorough: bool = True) -> str:
 
 def _cut_off(num_bytes: int) -> str:
     return f"the file is cut off: it lacks {num_bytes} bytes by its own account" if num_bytes > 0 else ""
+
+
+def _check_chunks(file: BinaryIO, size: int, declared: int) -> str:
+    """Go from chunk to chunk of the top level of a RIFF file that is shorter than it says: its size may be wrong."""
+    if declared == 0xFFFFFFFF or declared + 8 <= size:
+        return ""
+    position = 12
+    while position + 8 <= size:
+        file.seek(position + 4)
+        length = struct.unpack("<I", file.read(4))[0]
+        position += 8 + length + length % 2
+    if position < size:  # within the head of a chunk
+        return _cut_off(declared + 8 - size)
+    return _cut_off(position - size) if position != size + 1 else ""  # the last byte of padding is not missed
 
 
 def _check_boxes(file: BinaryIO, size: int) -> str:

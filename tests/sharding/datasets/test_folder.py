@@ -67,7 +67,7 @@ def test_only_videos_are_taken_and_the_rest_is_listed(tmp_path: Path) -> None:
     found = check_records(read_folder(tmp_path, (), "train"))
     assert [record.source for record in found.records] == [*videos[:5], "b/clip"]
     assert set(found.passed_over) == {*others, "a/README", "b/x.m3u8", "b/x.gif"}
-    assert "10 files passed over that are no videos by their suffix" in describe_passed_over(found.passed_over)
+    assert "11 files passed over that are no videos by their suffix" in describe_passed_over(found.passed_over)
 
 
 def test_a_folder_without_any_video(tmp_path: Path) -> None:
