@@ -26,12 +26,13 @@ _SEEK_BACK = (0.0, 2.0, 10.0, 60.0)  # seconds before a part at which a keyframe
 class VideoFile:
     """A video file, opened again for each pass: not every container can be taken back to its beginning."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, container, stream):
+        """With a container just opened, which serves the first pass and must stay open until then."""
         self.path = path
-        with open_video(path) as (container, stream):
-            self.info = read_info(container, stream)
-            timed = has_frame_times(container) and stream.start_time is not None
-            self._first = float(stream.start_time * stream.time_base) if timed else 0.0
+        self.info = read_info(container, stream)
+        timed = has_frame_times(container) and stream.start_time is not None
+        self._first = float(stream.start_time * stream.time_base) if timed else 0.0
+        self._fresh = (container, stream)
         self._reads_parts = timed and self.info.container != "mpegts"
         """Whether a part is read alone. A transport stream is read to its end first: its times may begin again."""
         self._scanned: PacketScan | None = None
@@ -104,7 +105,7 @@ class VideoFile:
 
     def _scan(self) -> PacketScan:
         if self._scanned is None:
-            with open_video(self.path) as (container, stream):
+            with self._open() as (container, stream):
                 self._scanned = scan_packets(container, stream, self.info)
         return self._scanned
 
@@ -131,12 +132,22 @@ class VideoFile:
         return np.empty(0)
 
     @contextmanager
+    def _open(self) -> Iterator[tuple[Any, Any]]:
+        """The container, at its beginning, and the stream."""
+        if self._fresh:
+            fresh, self._fresh = self._fresh, None
+            yield fresh
+            return
+        with open_video(self.path) as opened:
+            yield opened
+
+    @contextmanager
     def _opened(self, start: float | None, back: float | None) -> Iterator[tuple[Any, Any]]:
         """The stream and its packets from a keyframe at or before `start`; none if that is not where seeking leads.
 
         With `back` None, from the beginning.
         """
-        with open_video(self.path) as (container, stream):
+        with self._open() as (container, stream):
             if back is None:
                 yield stream, container.demux(stream)
                 return
@@ -177,7 +188,11 @@ def _ways_back(start: float | None) -> list[float | None]:
 @contextmanager
 def open_source(path: Path, frame_template: str | None = None) -> Iterator[VideoFile | FrameFolder]:
     """Raises MediaError("missing" or "open")."""
-    yield FrameFolder(path, frame_template) if is_folder(path) else VideoFile(path)
+    if is_folder(path):
+        yield FrameFolder(path, frame_template)
+        return
+    with open_video(path) as (container, stream):
+        yield VideoFile(path, container, stream)
 
 
 def is_folder(path: Path) -> bool:
