@@ -10,9 +10,14 @@ from typing import BinaryIO
 import numpy as np
 
 _FLV_TAGS = {8, 9, 18}  # sound, video, data
-_LAST_PAGE = 4
+_FIRST_PAGE, _LAST_PAGE = 2, 4
 _SYNC = 0x47
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+
+def another_begins(position: int) -> str:
+    """The words for two files joined byte by byte in a kind of file of which only the first is played."""
+    return f"another file begins at byte {position}, which players do not play; join files frame by frame instead"
 
 
 def find_break_in_flv(file: BinaryIO, size: int) -> str:
@@ -22,6 +27,8 @@ def find_break_in_flv(file: BinaryIO, size: int) -> str:
     while position < size:
         file.seek(position)
         header = file.read(11)
+        if header[:3] == b"FLV":
+            return another_begins(position)
         if header[0] & 0x1F not in _FLV_TAGS or header[0] & 0xC0:
             return f"the file is damaged: no tag of FLV at byte {position}"
         end = position + 11 + int.from_bytes(header[1:4], "big")
@@ -42,6 +49,8 @@ def find_break_in_ogg(file: BinaryIO, size: int) -> str:
         if len(header) < 27 or header[:4] != b"OggS":
             return f"the file is damaged or cut off: no page of Ogg at byte {position}"
         kind, (serial, number, checksum), num_segments = header[5], struct.unpack("<3I", header[14:26]), header[26]
+        if kind & _FIRST_PAGE and position and not open_streams:
+            return another_begins(position)
         if number != numbers.get(serial, number - 1) + 1:
             return f"the file is damaged: pages of Ogg are lacking before byte {position}"
         numbers[serial] = number

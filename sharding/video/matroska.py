@@ -6,6 +6,8 @@ A demuxer that meets damage looks for the next cluster and says nothing of the f
 import os
 from typing import BinaryIO
 
+from sharding.video.framing import another_begins
+
 EBML = 0x1A45DFA3
 _SEGMENT, _CLUSTER = 0x18538067, 0x1F43B675
 
@@ -24,7 +26,9 @@ def find_break(file: BinaryIO, size: int, thorough: bool) -> str:
     end = size if length is None else file.tell() + length
     if end > size:
         return f"the file is cut off: it lacks {end - size} bytes by its own account"
-    return _walk(file, end, thorough)
+    damage = _walk(file, end, thorough)
+    file.seek(end)
+    return damage or (another_begins(end) if _read_header(file)[0] == EBML else "")
 
 
 def _walk(file: BinaryIO, end: int, thorough: bool) -> str:
@@ -35,7 +39,7 @@ def _walk(file: BinaryIO, end: int, thorough: bool) -> str:
         identity, length = _read_header(file)
         inside = file.tell()
         if identity == EBML:
-            return ""  # a second file after the first, which players do not play
+            return another_begins(position)
         if identity == _CLUSTER and (thorough or length is None):
             cluster_end = end if length is None else inside + length
             if cluster_end > end:

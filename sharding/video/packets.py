@@ -91,9 +91,9 @@ class _Reader:
         if packet.is_discard:
             self.num_discarded += 1
             return
-        if is_hidden(self.info.codec, packet) or (
-            packet.pts is not None and self.first_key is not None and packet.pts < self.first_key
-        ):
+        # Without a time of showing it is one below zero, where only a file that begins later has none.
+        is_early = self.first_key is not None and (packet.pts is None or packet.pts < self.first_key)
+        if is_early or is_hidden(self.info.codec, packet):
             self.num_unshown += 1
         self._check_gap(packet)
         known = self.decoded[-1] if self.decoded else None

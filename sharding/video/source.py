@@ -87,6 +87,8 @@ class VideoFile:
         fields_alone = interlaced and abs(expected - 2 * shown) <= 1 + self._num_unshown
         if expected - shown > self._num_unshown and not fields_alone:
             raise MediaError("decode", f"{expected} packets of its video gave only {shown} frames; it is damaged")
+        if shown > expected and self._scanned and self._scanned.num_discarded:
+            raise MediaError("decode", f"{expected} frames of it are to be shown, but its decoder gave {shown}")
 
     @property
     def fps(self) -> float:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from sharding.video import matroska
-from sharding.video.framing import find_break_in_flv, find_break_in_ogg, find_break_in_transport
+from sharding.video.framing import another_begins, find_break_in_flv, find_break_in_ogg, find_break_in_transport
 
 # What may be at the top level of an MP4 or MOV file; anything else is not of it, such as a tag that somebody appended.
 _BOXES = {
@@ -47,8 +47,12 @@ def _cut_off(num_bytes: int) -> str:
 
 def _check_chunks(file: BinaryIO, size: int, declared: int) -> str:
     """Go from chunk to chunk of the top level of a RIFF file that is shorter than it says: its size may be wrong."""
-    if declared == 0xFFFFFFFF or declared + 8 <= size:
+    if declared == 0xFFFFFFFF:
         return ""
+    if declared + 8 <= size:
+        file.seek(declared + 8 + declared % 2)
+        head = file.read(12)
+        return another_begins(declared + 8) if head[:4] == b"RIFF" and head[8:] == b"AVI " else ""
     position = 12
     while position + 8 <= size:
         file.seek(position + 4)
@@ -62,6 +66,7 @@ def _check_chunks(file: BinaryIO, size: int, declared: int) -> str:
 def _check_boxes(file: BinaryIO, size: int) -> str:
     """Go from box to box of the top level (32-bit size, or 1 and a 64-bit size, or 0 for "to the end")."""
     position, before = 0, b""
+    seen: set[bytes] = set()
     while position + 8 <= size:
         file.seek(position)
         header = file.read(16)
@@ -75,8 +80,11 @@ def _check_boxes(file: BinaryIO, size: int) -> str:
             if before == b"moof" or _holds(file, b"moof", position):
                 return f"the file is damaged: neither a box of MP4 at byte {position} nor its end"
             return ""
+        if kind == b"ftyp" and {b"moov", b"mdat"} <= seen and b"moof" not in seen:
+            return another_begins(position)
         if length == 0:
             return ""
+        seen.add(kind)
         position, before = position + length, kind
     return _cut_off(position - size)
 
