@@ -86,18 +86,21 @@ class _Reader:
         if not self.started and not packet.is_keyframe:
             self.num_before_keyframe += 1
             return
-        if not self.started:
+        is_first = not self.started
+        if is_first:
             self.started, self.first_key = True, packet.pts
         if packet.is_discard:
             self.num_discarded += 1
             return
-        # Without a time of showing it is one below zero, where only a file that begins later has none.
-        is_early = self.first_key is not None and (packet.pts is None or packet.pts < self.first_key)
-        if is_early or is_hidden(self.info.codec, packet):
+        # Times before zero are lacking, or moved to zero, where a container cannot have them.
+        is_early = self.first_key is not None and (packet.pts is None or packet.pts <= self.first_key)
+        if (is_early and not is_first) or is_hidden(self.info.codec, packet):
             self.num_unshown += 1
         self._check_gap(packet)
         known = self.decoded[-1] if self.decoded else None
         if packet.is_keyframe and known is not None and packet.dts is not None and packet.dts < known:
+            if format_name(self.container) == "mov":
+                raise MediaError("decode", f"another file begins after frame {len(self.shown)}: its times begin again")
             self.starts.append(len(self.shown))
             self.first_key = packet.pts
         self.shown.append(packet.pts)

@@ -121,10 +121,11 @@ class VideoFile:
                         continue
                     if packet.pts is None:
                         return None
+                    is_early = first_key is not None and packet.pts <= first_key
                     first_key = packet.pts if first_key is None else first_key
                     if packet.is_discard:
                         continue
-                    self._num_unshown += packet.pts < first_key or is_hidden(self.info.codec, packet)
+                    self._num_unshown += is_early or is_hidden(self.info.codec, packet)
                     times.append(float(packet.pts * stream.time_base) - self._first)
                     decoded = None if packet.dts is None else float(packet.dts * stream.time_base) - self._first
                     if end is not None and decoded is not None and decoded > end:

@@ -55,7 +55,7 @@ VARIANTS = ["whole", "cut", "negative", "offset", "joined", "damaged", "rotated"
 KNOWN_LIMITS = {
     ("hevc", "hevc", "cut"): "a raw stream has no length",
     ("wmv", "wmv2", "damaged"): "packets of ASF that are lacking are not counted",
-    ("mov", "mjpeg", "damaged"): "the decoder of JPEG reports nothing",
+    **{(name, "mjpeg", "damaged"): "the decoder of JPEG reports nothing" for name in ("mp4", "mov", "mkv", "avi")},
     ("mp4", "mjpeg", "segment"): "ffmpeg 5 shows frames before the beginning of the edit list",
     ("mov", "mjpeg", "segment"): "ffmpeg 5 shows frames before the beginning of the edit list",
     ("mp4", "av1", "negative"): "ffmpeg 5 shows frames before the beginning of the edit list",
