@@ -140,9 +140,8 @@ def pack(config: PackConfig) -> int:
 
     Raises UserError before anything is written if the input or the output folder is not as it must be.
     """
-    if config.out.resolve().is_relative_to(config.videos.resolve()):
-        raise UserError(f"--out {config.out}: inside --videos {config.videos}; give a folder outside of it")
     annotations = read_annotations(config)
+    _check_apart(config)
     plan = make_plan(config, annotations)
     num_records = len(annotations.records)
     with claim_folder(config.directory, plan, config.retry_failed) as manifest:
@@ -173,6 +172,13 @@ def pack(config: PackConfig) -> int:
         f"{num_failures} failures; fingerprint {manifest.fingerprint[:16]}"
     )
     return 0
+
+
+def _check_apart(config: PackConfig) -> None:
+    """Raise UserError if what is packed would be among the videos that are read, the next time if not now."""
+    videos, out = config.videos.resolve(), config.out.resolve()
+    if videos != Path(videos.anchor) and out.is_relative_to(videos):  # lists may name files from the root on
+        raise UserError(f"--out {config.out}: inside --videos {config.videos}; give a folder outside of it")
 
 
 def read_annotations(config: PackConfig) -> Annotations:
