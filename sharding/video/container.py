@@ -35,9 +35,11 @@ _OPEN_OPTIONS: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__versi
 # Spares decoding a frame on opening, a tenth of the time to pick eight of 64.
 _HEADER_ONLY = _OPEN_OPTIONS | {"stream_options": [{"skip_frame": "all"}]} if _OPEN_OPTIONS else _OPEN_OPTIONS
 _LIMITS = {"protocol_whitelist": "file", "format_whitelist": ",".join(FORMATS)}
+_NO_VIDEO = "no video file: a picture, a text, a playlist, or sound alone"
 LIBAV_ERRORS = (av.FFmpegError, OSError, ValueError, IndexError, MemoryError)
 
 _Kinds = av.stream.Disposition
+_STILL_BRANDS = {"avif", "heic", "heix", "heim", "heis", "mif1", "jpeg"}  # of pictures in the format of MP4
 _NO_FILM = _Kinds.attached_pic | _Kinds.timed_thumbnails | _Kinds.still_image
 
 
@@ -73,6 +75,8 @@ def open_video(media: Media, size_only: bool = False) -> Iterator[tuple[Any, Any
         container.close()
         container = _open_container(media, _OPEN_OPTIONS)
     with container:
+        if container.metadata.get("major_brand") in _STILL_BRANDS:
+            raise MediaError("open", _NO_VIDEO)
         stream = _choose_stream(media, container)
         if stream.codec_context is None:
             raise MediaError("open", "no decoder for its video codec")
@@ -128,7 +132,7 @@ def _open_container(media: Media, options: dict[str, Any]):
         file = f"file:{media}" if isinstance(media, Path) else io.BytesIO(media)
         return av.open(file, options=_LIMITS, **options)
     except av.ArgumentError as error:  # so the white-list refuses
-        raise MediaError("open", "no video file: a picture, a text, a playlist, or sound alone") from error
+        raise MediaError("open", _NO_VIDEO) from error
     except LIBAV_ERRORS as error:
         raise MediaError("open", reason(error)) from error
 
