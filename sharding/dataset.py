@@ -158,6 +158,11 @@ class PackedDataset:
     def suffix(self, sample_id: int) -> str:
         return self.suffixes[sample_id]
 
+    @property
+    def column_names(self) -> list[str]:
+        """The columns of samples.parquet, which depend on the version that packed it."""
+        return pq.read_schema(self.directory / TABLE).names
+
     def column(self, name: str) -> np.ndarray:
         """Any column of samples.parquet, read anew."""
         return _column(pq.read_table(self.directory / TABLE, columns=[name]), name)

@@ -50,6 +50,7 @@ _COLUMNS = {
     "json_bytes": "int64",
     "source": "string",
     "sha256": "string",
+    "notes": "string",
 }
 
 

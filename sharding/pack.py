@@ -2,11 +2,13 @@
 
 import contextlib
 import errno
+import logging
 import math
 import os
 import statistics
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +26,9 @@ from sharding.packing.sandbox import Limits, Request, Sandbox, close_thread_sand
 from sharding.packing.shard import ShardResult, ShardTask, pack_shard
 from sharding.packing.split_folder import PackPlan, claim_folder, complete, recorded_settings, write_failures
 from sharding.records import Annotations, check_records, read_classes, with_classes
+from sharding.video.frame_folder import check_template
+
+log = logging.getLogger("sharding.pack")
 
 _MEASURED_VIDEOS = 32  # for --shard-bytes
 
@@ -58,6 +63,9 @@ class PackConfig:
     """h264, dense: the constant rate factor of x264, 0 (best) to 51, default 23. jpeg: 1 to 95 (best), default 85."""
     decode_check: bool = True
     """Decode what is stored as it came (copy, and JPEG files under jpeg). Without it, damage is found in training."""
+    frame_template: str | None = None
+    """Name of the frames in folders of pictures, such as img_{:05d}.jpg; files named otherwise are left out. Default:
+    all JPEG or PNG files, which must then be named alike but for their numbers."""
     samples_per_shard: int | None = None
     """Videos in a shard. Default: a 64th of the dataset, at least 16, at most 1,024."""
     shard_bytes: int | None = None
@@ -100,6 +108,8 @@ class PackConfig:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise UserError(f"--{name.replace('_', '-')} {value}: {low} to {high} is possible")
+        if self.frame_template is not None:
+            check_template(self.frame_template)
         if self.samples_per_shard and self.shard_bytes:
             raise UserError("--samples-per-shard and --shard-bytes: give only one of them")
         if not self.split or "/" in self.split or self.split.startswith("."):
@@ -117,7 +127,9 @@ class PackConfig:
     def profile_settings(self) -> ProfileSettings:
         quality = PROFILES[self.profile].quality
         chosen = (quality[2] if quality else 0) if self.quality is None else self.quality
-        return ProfileSettings(self.profile, self.max_frames, self.short_side, chosen, self.decode_check)
+        return ProfileSettings(
+            self.profile, self.max_frames, self.short_side, chosen, self.decode_check, self.frame_template
+        )
 
     @property
     def limits(self) -> Limits:
@@ -158,6 +170,7 @@ def pack(config: PackConfig, annotations: Annotations | None = None) -> PackResu
         UserError: the input or the output folder is not as it must be; nothing was written.
     """
     annotations = read_annotations(config, annotations)
+    _check_apart(config)
     plan = make_plan(config, annotations)
     with claim_folder(config.directory, plan, config.retry_failed) as manifest:
         if manifest:
@@ -200,6 +213,13 @@ def _result(config: PackConfig, manifest: Manifest, already_complete: bool) -> P
     )
 
 
+def _check_apart(config: PackConfig) -> None:
+    """Raise UserError if what is packed would be among the videos that are read, the next time if not now."""
+    videos, out = config.videos.resolve(), config.out.resolve()
+    if videos != Path(videos.anchor) and out.is_relative_to(videos):  # lists may name files from the root on
+        raise UserError(f"--out {config.out}: inside --videos {config.videos}; give a folder outside of it")
+
+
 def read_annotations(config: PackConfig, given: Annotations | None = None) -> Annotations:
     """Return the records and classes of the split, checked: those `given`, else what the reader `config.dataset` lists.
 
@@ -220,12 +240,28 @@ def read_annotations(config: PackConfig, given: Annotations | None = None) -> An
         annotations = with_classes(annotations, read_classes(config.classes))
     if not annotations.records:
         raise UserError(f"--split {config.split}: no videos are listed for it")
+    if annotations.passed_over:
+        log.warning("sharding pack: %s", describe_passed_over(annotations.passed_over))
     return check_records(annotations)
+
+
+def describe_passed_over(paths: Sequence[str]) -> str:
+    """One line about the files that are no videos by their names.
+
+    >>> describe_passed_over(["a/1.nfo", "a/2.nfo", "b/x.png"])
+    '3 files passed over that are no videos by their suffix: .nfo (2), .png (1), such as a/1.nfo'
+    """
+    suffixes = Counter(Path(path).suffix.lower() or "none" for path in paths)
+    kinds = ", ".join(f"{suffix} ({count})" for suffix, count in suffixes.most_common(5))
+    more = ", ..." if len(suffixes) > 5 else ""
+    return f"{len(paths)} files passed over that are no videos by their suffix: {kinds}{more}, such as {paths[0]}"
 
 
 def make_plan(config: PackConfig, annotations: Annotations) -> PackPlan:
     num_records = len(annotations.records)
     settings: dict[str, Any] = asdict(config.profile_settings) | {"seed": config.seed}
+    if config.frame_template is None:
+        del settings["frame_template"]  # so that the fingerprint is that of versions without this option
     if config.shard_bytes:
         settings |= {"shard_bytes": config.shard_bytes}
         settings |= {"samples_per_shard": _samples_for_bytes(config, annotations, settings, config.shard_bytes)}

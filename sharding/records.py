@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from sharding.errors import UserError
 
 MAX_KEY_LENGTH = 90  # with the longest suffix it fits the 100 bytes of a name in a USTAR header
+_SURELY_A_LABEL = 1000  # numbers below it are label ids even where few of them occur
 _KEY = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_KEY_LENGTH}}}")
 
 
@@ -41,6 +43,8 @@ class Annotations:
     """Pairs of label ids that change places when a video is mirrored."""
     levels: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """Further levels of labels: (name of the level, names of its classes)."""
+    passed_over: tuple[str, ...] = ()
+    """Files next to the videos that are none by their names, relative to the folder of videos."""
 
 
 def check_key(key: str, where: str) -> str:
@@ -79,9 +83,24 @@ def key_from_path(path: str) -> str:
     text = f"{folder}/{stem}" if folder else stem
     key = re.sub(r"[^A-Za-z0-9_-]", "_", text.replace("/", "-"))
     if re.search(r"[^A-Za-z0-9_/ -]", text) or len(key) > MAX_KEY_LENGTH:
-        digest = hashlib.sha256(path.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-        key = f"{key[: MAX_KEY_LENGTH - 9]}-{digest}"
+        return _with_digest(key, path)
     return key
+
+
+def keys_from_paths(paths: Sequence[str]) -> list[str]:
+    """Return the key of each path; where different paths would share one, each gets the digits of its hash.
+
+    >>> keys_from_paths(["a.mp4", "x y.mp4", "x_y.mp4"])
+    ['a', 'x_y-827f07fb', 'x_y-bfe8e781']
+    """
+    keys = {path: key_from_path(path) for path in paths}
+    counts = Counter(keys.values())
+    return [_with_digest(keys[path], path) if counts[keys[path]] > 1 else keys[path] for path in paths]
+
+
+def _with_digest(key: str, path: str) -> str:
+    digest = hashlib.sha256(path.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"{key[: MAX_KEY_LENGTH - 9]}-{digest}"
 
 
 def check_records(annotations: Annotations) -> Annotations:
@@ -126,13 +145,18 @@ def read_classes(path: Path) -> tuple[str, ...]:
 def with_classes(annotations: Annotations, classes: tuple[str, ...]) -> Annotations:
     """The same records with the classes in a given order.
 
-    Where the dataset's own labels are numbers (0, 1, 2, ...) and the given names are not, they are places in the list.
+    Where the dataset's own labels are numbers (0, 1, 2, ... or 1, 2, 3, ...) and the given names are not, they are
+    places in the list, from 1 only if there are just as many names.
     """
-    numbered = annotations.classes == tuple(str(number) for number in range(len(annotations.classes)))
+    numbers = [int(name) for name in annotations.classes if re.fullmatch(r"[0-9]+", name)]
+    numbered = numbers in (list(range(len(annotations.classes))), list(range(1, len(annotations.classes) + 1)))
     if numbered and not set(annotations.classes) <= set(classes):
-        if len(annotations.classes) > len(classes):
-            raise UserError(f"labels up to {len(annotations.classes) - 1}, but only {len(classes)} class names given")
-        records = [dataclasses.replace(record, label=classes[int(record.label)]) for record in annotations.records]
+        first = 1 if numbers[0] == 1 and len(classes) == len(numbers) else 0
+        if numbers[-1] - first >= len(classes):
+            raise UserError(f"labels up to {numbers[-1]}, but only {len(classes)} class names given")
+        records = [
+            dataclasses.replace(record, label=classes[int(record.label) - first]) for record in annotations.records
+        ]
         return dataclasses.replace(annotations, records=records, classes=classes)
     if annotations.flip_pairs:
         place = {name: number for number, name in enumerate(classes)}
@@ -143,11 +167,25 @@ def with_classes(annotations: Annotations, classes: tuple[str, ...]) -> Annotati
 
 
 def sorted_classes(labels: Iterable[str]) -> tuple[str, ...]:
-    """Class names in the order of their label ids: numbers 0 to the greatest if all are numbers, else by name."""
+    """Class names in the order of their label ids: by name, or if all are numbers, those from 0 to the greatest.
+
+    Numbers from 1 on of which none is lacking are the classes by themselves.
+
+    Raises:
+        UserError: numbers so great that most of the classes would have no video.
+    """
     names = set(labels)
-    if names and all(re.fullmatch(r"[0-9]{1,9}", name) for name in names):
-        return tuple(str(number) for number in range(max(map(int, names)) + 1))
-    return tuple(sorted(names))
+    if not names or not all(re.fullmatch(r"[0-9]+", name) for name in names):
+        return tuple(sorted(names))
+    numbers = set(map(int, names))
+    greatest = max(numbers)
+    if greatest >= _SURELY_A_LABEL and greatest >= 10 * len(numbers):
+        raise UserError(
+            f"label {greatest}, but only {len(numbers)} different labels: is it a label? Number the classes from 0, or "
+            "write their names"
+        )
+    first = 1 if 0 not in numbers and len(numbers) == greatest else 0
+    return tuple(str(number) for number in range(first, greatest + 1))
 
 
 def read_lines(path: Path) -> list[str]:

@@ -10,6 +10,14 @@ import numpy as np
 from sharding.dataset import PackedDataset, load_dataset
 from sharding.manifest import FAILURES, kind_of, read_json_lines
 
+_NOTES = {
+    "interlaced": "interlaced, stored as they are",
+    "hdr": "HDR, stored without tone mapping",
+    "distinct_frames": "frames stored more than once, where the source's times have gaps",
+    "begins_before_keyframe": "beginnings without a keyframe, left out",
+    "reencoded": "not copied but encoded again",
+}
+
 
 @dataclass(frozen=True)
 class Quantiles:
@@ -65,6 +73,8 @@ class Stats:
     media_bytes: Quantiles
     sizes: dict[str, int]
     """"width x height" -> samples, the most frequent first."""
+    notes: dict[str, int]
+    """What is uncommon about samples -> how many it is true of, the most frequent first."""
     classes: tuple[ClassStats, ...]
     """In the order of the label ids."""
 
@@ -113,12 +123,21 @@ def measure(directory: Path | str) -> tuple[Stats, PackedDataset]:
         fps=Quantiles.of(dataset.fps),
         media_bytes=Quantiles.of(dataset.media_bytes),
         sizes={f"{width} x {height}": count for (width, height), count in sizes.most_common()},
+        notes=_count_notes(dataset),
         classes=tuple(
             ClassStats(label, name, int(counts[label]), missing[name], failed[name])
             for label, name in enumerate(manifest.classes)
         ),
     )
     return stats, dataset
+
+
+def _count_notes(dataset: PackedDataset) -> dict[str, int]:
+    """None in datasets packed before notes were taken."""
+    if "notes" not in dataset.column_names:
+        return {}
+    noted = (word for notes in dataset.column("notes") if notes for word in notes.split(","))
+    return dict(Counter(word.partition("=")[0] for word in noted).most_common())
 
 
 def dataset_card(stats: Stats) -> list[tuple[str, str]]:
@@ -140,6 +159,10 @@ def dataset_card(stats: Stats) -> list[tuple[str, str]]:
         ("classes", f"{len(stats.classes):,}; samples a class: {Quantiles.of(stats.samples_a_class)}"),
         ("fewest", ", ".join(f"{name} ({count})" for count, name in fewest) or "none"),
     ]
+    if stats.notes:
+        lines.append(
+            ("noted", ", ".join(f"{_NOTES.get(word, word)} ({count:,})" for word, count in stats.notes.items()))
+        )
     empty = stats.empty_classes
     if empty:
         names = ", ".join(empty[:20]) + (", ..." if len(empty) > 20 else "")

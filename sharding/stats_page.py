@@ -15,7 +15,7 @@ from sharding.dataset import PackedDataset
 from sharding.errors import MediaError
 from sharding.stats import Stats, dataset_card
 from sharding.video.decode import decode_frames
-from sharding.video.source import open_jpeg
+from sharding.video.frame_folder import open_jpeg
 
 _THUMBNAIL_HEIGHT = 72
 _BLUE = "#3b6ea8"

@@ -24,8 +24,8 @@ from sharding.files import file_sha256, hash_rest, write_atomically
 from sharding.manifest import KEYFRAME_INTERVALS, QUARANTINE, TABLE, Shard, read_json_lines
 from sharding.packing.tar import Component, format_index
 from sharding.video.decode import decode_all, decode_frames, open_video
+from sharding.video.frame_folder import open_jpeg
 from sharding.video.frame_packets import PacketDecoder, packets_to_read
-from sharding.video.source import open_jpeg
 
 _FRAMES_BY_NUMBER = 8
 

@@ -11,8 +11,8 @@ ROOT = Path(__file__).resolve().parents[1]
 OURS = ("sharding", "pipeline", "model", "launch")
 ALLOWED = {
     "sharding": {"sharding"},
-    "pipeline": {"pipeline"}
-    | {f"sharding.{name}" for name in ("errors", "files", "manifest", "dataset", "video.decode", "video.frame_packets")},
+    "pipeline": {"pipeline", "sharding.errors", "sharding.files", "sharding.manifest", "sharding.dataset"}
+    | {"sharding.video.decode", "sharding.video.frame_packets"},
     "model": {"model"},
     "launch": set(OURS),
 }

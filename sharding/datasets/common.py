@@ -10,6 +10,27 @@ from typing import Any
 from sharding.errors import UserError
 from sharding.records import read_lines
 
+# What a file of a video is called. Others next to it (pictures, texts, sound) are not of the dataset.
+VIDEO_SUFFIXES = {
+    ".3g2", ".3gp", ".264", ".265", ".amv", ".asf", ".av1", ".avc", ".avi", ".divx", ".dv", ".f4v", ".flv",
+    ".h264", ".h265", ".hevc", ".ivf", ".m1v", ".m2t", ".m2ts", ".m2v", ".m4v", ".mjpeg", ".mjpg", ".mkv",
+    ".mod", ".mov", ".mp4", ".mp4v", ".mpe", ".mpeg", ".mpg", ".mpv", ".mts", ".mxf", ".nut", ".obu", ".ogm",
+    ".ogv", ".ogx", ".qt", ".rm", ".rmvb", ".tod", ".trp", ".ts", ".vob", ".webm", ".wmv", ".wtv", ".xvid",
+    ".y4m",
+}  # fmt: skip
+
+
+_TEXTS = {"readme", "license", "licence", "copying", "changelog", "md5sums", "sha256sums", "makefile"}
+
+
+def has_video_suffix(name: str) -> bool:
+    return PurePath(name).suffix.lower() in VIDEO_SUFFIXES
+
+
+def may_be_video(name: str) -> bool:
+    """Whether a file of this name is taken for a video: by its suffix, or since it has none, as in some copies."""
+    return has_video_suffix(name) or (not PurePath(name).suffix and name.lower() not in _TEXTS)
+
 
 def choose_file(annotations: Sequence[Path], words: Sequence[str], what: str) -> Path:
     """The one annotation file with one of `words` in its name, case aside.
@@ -55,7 +76,7 @@ class SourceFinder:
         self._names: dict[str, dict[str, str]] = {}
 
     def find(self, path: str) -> str | None:
-        """The relative path that is there: `path` itself, or the first other file or folder of its stem; else None.
+        """The relative path that is there: `path` itself, or the first video or folder of its stem; else None.
 
         >>> SourceFinder(Path("copies")).find("Archery/v_Archery_g01_c01.avi")  # doctest: +SKIP
         'Archery/v_Archery_g01_c01.mp4'
@@ -72,14 +93,20 @@ class SourceFinder:
         return self.find(path) or path
 
     def _listing(self, folder: str) -> dict[str, str]:
-        """Stems and names of what lies in `folder` -> its name."""
+        """Names of what lies in `folder`, and stems of the videos and folders in it -> the name."""
         if folder not in self._names:
-            try:
-                with os.scandir(self._videos / folder) as entries:
-                    names = sorted((entry.name for entry in entries), reverse=True)
-            except OSError:
-                names = []
-            listing = {PurePath(name).stem: name for name in names}
-            listing.update({name: name for name in names})
+            entries = list_folder(self._videos / folder)
+            videos = [entry.name for entry in entries if may_be_video(entry.name) or entry.is_dir()]
+            listing = {PurePath(name).stem: name for name in reversed(videos)}
+            listing.update({entry.name: entry.name for entry in entries})
             self._names[folder] = listing
         return self._names[folder]
+
+
+def list_folder(folder: Path) -> list[os.DirEntry]:
+    """What lies in a folder, by name; nothing if it cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError:
+        return []

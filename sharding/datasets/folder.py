@@ -1,12 +1,13 @@
-"""Class folders: every file (or folder of JPEG frames) in `VIDEOS/CLASS/`, or in `VIDEOS/SPLIT/CLASS/`."""
+"""Class folders: every video, or folder of numbered pictures, in `VIDEOS/CLASS/` or in `VIDEOS/SPLIT/CLASS/`."""
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from sharding.datasets.common import may_be_video
 from sharding.datasets.flip_pairs import mirrored_pairs
 from sharding.errors import UserError
-from sharding.records import Annotations, VideoRecord, key_from_path
+from sharding.records import Annotations, VideoRecord, keys_from_paths
 
 
 def read_folder(videos: Path, annotations: Sequence[Path], split: str) -> Annotations:
@@ -14,8 +15,8 @@ def read_folder(videos: Path, annotations: Sequence[Path], split: str) -> Annota
 
     If VIDEOS holds a folder named like the split, the class folders are looked for there, and the classes are those of
     all splits together. Otherwise VIDEOS itself holds the class folders; if another split lacks a class, give --classes
-    to both. Hidden files, and files next to the class folders, are passed over; anything else in a class folder is
-    taken for a video. Classes whose names differ by left and right changing places are flip pairs.
+    to both. Files in a class folder that are no videos by their suffix are passed over, hidden ones silently. Classes
+    whose names differ by left and right changing places are flip pairs.
     """
     if annotations:
         raise UserError(f"--annotations {annotations[0]}: the dataset 'folder' has none, its labels are folder names")
@@ -25,24 +26,32 @@ def read_folder(videos: Path, annotations: Sequence[Path], split: str) -> Annota
     _check_layout(root, videos)
     parts = [videos / name for name in _folders(videos)] if root != videos else [videos]
     classes = {name for part in parts for name in _folders(part)}
-    records = []
-    for label in _folders(root):
-        for entry in _entries(root / label):
-            source = (root / label / entry.name).relative_to(videos).as_posix()
-            records.append(VideoRecord(key_from_path(f"{label}/{entry.name}"), source, label))
+    found = [(label, entry) for label in _folders(root) for entry in _entries(root / label)]
+    videos_found = [(label, entry) for label, entry in found if _is_taken(entry)]
+    if found and not videos_found:
+        raise UserError(
+            f"{root}: no videos in its class folders, only files such as {found[0][0]}/{found[0][1].name}; expected "
+            "are files with a suffix of videos (.mp4, .webm, .avi, ...), or folders of numbered JPEG or PNG files"
+        )
+    inside = root.relative_to(videos)
+    keys = keys_from_paths([f"{label}/{entry.name}" for label, entry in videos_found])
+    records = [
+        VideoRecord(key, (inside / label / entry.name).as_posix(), label)
+        for key, (label, entry) in zip(keys, videos_found)
+    ]
+    passed_over = tuple((inside / label / entry.name).as_posix() for label, entry in found if not _is_taken(entry))
     names = tuple(sorted(classes))
-    return Annotations(records, names, mirrored_pairs(names))
+    return Annotations(records, names, mirrored_pairs(names), passed_over=passed_over)
 
 
 _LAYOUT = "VIDEOS/CLASS/FILE, or VIDEOS/SPLIT/CLASS/FILE"
-_VIDEO_SUFFIXES = (".avi", ".mkv", ".mov", ".mp4", ".mpg", ".webm", ".wmv")
 
 
 def _check_layout(folder: Path, videos: Path) -> None:
     """Raise UserError if `folder`, which is to hold class folders, is one level too high or too low."""
     names = _folders(folder)
     files = [entry.name for entry in _entries(folder) if not entry.is_dir()]
-    if not names and any(name.lower().endswith(_VIDEO_SUFFIXES) for name in files):
+    if not names and any(map(may_be_video, files)):
         hint = f"did you mean --videos {videos.parent}?" if folder == videos else "put them into class folders"
         raise UserError(f"{folder}: holds files and no class folders; expected is {_LAYOUT}; {hint}")
     if not names:
@@ -58,9 +67,11 @@ def _holds_class_folders(folder: Path) -> bool:
     """Whether there are videos one level below `folder`, and none in it; JPEG frames are not looked at."""
     if any(not entry.is_dir() for entry in _entries(folder)):
         return False
-    return any(
-        entry.name.lower().endswith(_VIDEO_SUFFIXES) for name in _folders(folder) for entry in _entries(folder / name)
-    )
+    return any(may_be_video(entry.name) for name in _folders(folder) for entry in _entries(folder / name))
+
+
+def _is_taken(entry: os.DirEntry) -> bool:
+    return may_be_video(entry.name) or entry.is_dir()
 
 
 def _entries(folder: Path) -> list[os.DirEntry]:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from sharding.datasets.common import read_csv
+from sharding.datasets.common import may_be_video, read_csv
 from sharding.errors import UserError
 from sharding.records import Annotations, UniqueKeys, VideoRecord
 
@@ -79,12 +79,19 @@ def _spelling(name: str) -> str:
 
 
 def _find_videos(videos: Path) -> dict[str, list[str]]:
-    """Name without suffix -> paths relative to `videos`, of the files in it and in its folders."""
+    """Name without suffix -> paths relative to `videos`, of the videos in it and in its folders, linked ones too."""
     found: dict[str, list[str]] = {}
-    for folder, folders, names in os.walk(videos):
+    visited: set[tuple[int, int]] = set()
+    for folder, folders, names in os.walk(videos, followlinks=True):
+        status = Path(folder).stat()
+        if (status.st_dev, status.st_ino) in visited:  # a link to a folder above it, or to one that was read
+            folders.clear()
+            continue
+        visited.add((status.st_dev, status.st_ino))
         folders.sort()
         inside = os.path.relpath(folder, videos)
         for name in sorted(names):
-            path = name if inside == "." else f"{inside}/{name}"
-            found.setdefault(name.rpartition(".")[0] or name, []).append(path)
+            if may_be_video(name):
+                path = name if inside == "." else f"{inside}/{name}"
+                found.setdefault(name.rpartition(".")[0] or name, []).append(path)
     return found

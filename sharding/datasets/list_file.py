@@ -3,19 +3,25 @@
 Lists of folders of frames, as mmaction2 writes them, have the number of frames between: `path num_frames label`.
 """
 
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sharding.datasets.common import has_video_suffix
 from sharding.datasets.flip_pairs import mirrored_pairs
 from sharding.errors import UserError
-from sharding.records import Annotations, UniqueKeys, VideoRecord, key_from_path, read_lines, sorted_classes
+from sharding.records import Annotations, UniqueKeys, VideoRecord, keys_from_paths, read_lines, sorted_classes
+
+_NUMBER = re.compile(r"[0-9]+(\.0+)?")
 
 
 def read_list(videos: Path, annotations: Sequence[Path], split: str) -> Annotations:
     """A label is a class name or a number; with a tab between path and label, both may hold blanks.
 
-    A file whose first line is a path and two numbers has frame counts, unless a video bears the name of the first two
-    fields. They are not used: frames are counted when packing.
+    A file whose first line is a path and two numbers has frame counts, unless the path is that of a file, or a video
+    bears the name of the first two fields. They are not used: frames are counted when packing. Lines that begin with #
+    are comments.
 
     Of several files, the one with the split in its name (`train.txt`) lists the videos; the others are read for their
     classes only, so that every split numbers them alike. Classes are in the order of their names or numbers.
@@ -26,19 +32,74 @@ def read_list(videos: Path, annotations: Sequence[Path], split: str) -> Annotati
     if not chosen:
         names = ", ".join(path.name for path in annotations)
         raise UserError(f"--annotations {names}: no file has the split {split!r} in its name")
-    labels: set[str] = set()
-    keys = UniqueKeys()
-    records: list[VideoRecord] = []
-    for path in annotations:
-        lines = [(f"{path}, line {number}", line) for number, line in enumerate(read_lines(path), 1) if line.strip()]
-        counted = bool(lines) and _has_frame_counts(lines[0][1], videos)
-        for where, line in lines:
-            source, label = _split_counted(line, where) if counted else _split(line, where)
-            labels.add(label)
-            if path in chosen:
-                records.append(VideoRecord(keys.add(_key(source, where), where), source, label))
-    classes = sorted_classes(labels)
+    lines = [line for path in annotations for line in _read(path, videos)]
+    lines = _with_numbers(lines)
+    places = {line.label: line.where for line in lines}
+    try:
+        classes = sorted_classes(places)
+    except UserError as error:
+        raise UserError(f"{places[max(places, key=int)]}: {error}") from None
+    listed = [line for line in lines if line.path in chosen]
+    unique = UniqueKeys()
+    records = [
+        VideoRecord(unique.add(key, line.where), line.source, line.label)
+        for key, line in zip(keys_from_paths([line.source for line in listed]), listed)
+    ]
     return Annotations(records, classes, mirrored_pairs(classes))
+
+
+@dataclass(frozen=True)
+class _Line:
+    path: Path
+    where: str
+    source: str
+    label: str
+
+
+def _read(path: Path, videos: Path) -> list[_Line]:
+    """The lines of a list that are neither empty nor comments."""
+    numbered = [(f"{path}, line {number}", line) for number, line in enumerate(read_lines(path), 1)]
+    lines = [(where, line) for where, line in numbered if line.strip() and not _is_comment(line, videos)]
+    counted = bool(lines) and _has_frame_counts(lines[0][1], videos)
+    found = []
+    for where, line in lines:
+        source, label = _split_counted(line, where) if counted else _split(line, where)
+        if source.startswith("/") or ".." in Path(source).parts:
+            raise UserError(f"{where}: {source!r}: a path inside the folder of videos is expected")
+        if not counted and "\t" not in line:
+            _check_one_label(source, where, line, videos)
+        found.append(_Line(path, where, source, label))
+    return found
+
+
+def _with_numbers(lines: list[_Line]) -> list[_Line]:
+    """The lines with labels such as 3.0 and 03 as 3, if all labels are numbers.
+
+    Raises UserError for a line whose label is none where most are, such as a heading.
+    """
+    words = [line for line in lines if not _NUMBER.fullmatch(line.label)]
+    if not words:
+        return [replace(line, label=str(int(line.label.partition(".")[0]))) for line in lines]
+    if len(words) < len(lines) - len(words):
+        raise UserError(
+            f"{words[0].where}: label {words[0].label!r} is no number, but the labels of most lines are; correct it, "
+            "or remove the line if it is a heading"
+        )
+    return lines
+
+
+def _is_comment(line: str, videos: Path) -> bool:
+    return line.lstrip().startswith("#") and not (videos / line.split()[0]).exists()
+
+
+def _check_one_label(source: str, where: str, line: str, videos: Path) -> None:
+    """Raise UserError if what was taken for the end of a path is another label, since without it there is a video."""
+    path, *numbers = source.split()
+    if not numbers or not all(number.isdecimal() for number in numbers) or (videos / source).exists():
+        return
+    if has_video_suffix(path) or (videos / path).is_file():
+        labels = len(numbers) + 1
+        raise UserError(f"{where}: {line.strip()!r}: {labels} labels of {path!r}; expected is one: 'path label'")
 
 
 def _split(line: str, where: str) -> tuple[str, str]:
@@ -59,10 +120,6 @@ def _has_frame_counts(line: str, videos: Path) -> bool:
     path, *numbers = line.split()
     if len(numbers) < 2 or "\t" in line or not all(number.isdecimal() for number in numbers):
         return False
+    if has_video_suffix(path) or (videos / path).is_file():
+        return False  # a file has no frame count in a list
     return not (videos / " ".join([path, *numbers[:-1]])).exists()
-
-
-def _key(source: str, where: str) -> str:
-    if source.startswith("/") or ".." in Path(source).parts:
-        raise UserError(f"{where}: {source!r}: a path inside the folder of videos is expected")
-    return key_from_path(source)

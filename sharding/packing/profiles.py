@@ -1,7 +1,7 @@
 """Profiles: in what form the frames of a video are stored. A profile is a function; PROFILES names them all."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,20 @@ import numpy as np
 from sharding.errors import MediaError
 from sharding.manifest import KEYFRAME_INTERVALS
 from sharding.records import VideoRecord
-from sharding.video.decode import VideoInfo
-from sharding.video.encode import EncodedVideo, FrameChoice, choose_frames, encode_h264, encode_jpegs, offsets_array
+from sharding.video.container import VideoInfo
+from sharding.video.encode import (
+    EncodedVideo,
+    FrameChoice,
+    Observed,
+    choose_frames,
+    encode_h264,
+    encode_jpegs,
+    offsets_array,
+)
+from sharding.video.frame_folder import FrameFolder, open_jpeg
 from sharding.video.frame_packets import index_packets
-from sharding.video.source import FrameFolder, VideoFile, is_folder, open_jpeg, open_video_file
+from sharding.video.orientation import orientation_of
+from sharding.video.source import VideoFile, is_folder, open_source
 
 
 @dataclass(frozen=True)
@@ -26,6 +36,7 @@ class ProfileSettings:
     short_side: int = 256
     quality: int = 23
     decode_check: bool = True
+    frame_template: str | None = None
 
 
 @dataclass(frozen=True)
@@ -45,6 +56,24 @@ class EncodedSample:
     """Of the source and of what was done, for KEY.json."""
     codec_parameters: str = ""
     """Parameter sets of the codec in hexadecimal, if the frames are packets of a video."""
+    num_distinct_frames: int | None = None
+    """Fewer than num_frames where frames repeat, since the source's own times have gaps; None if none does."""
+
+    @property
+    def notes(self) -> str:
+        """What is uncommon about it, for the table: words with commas between, none for most samples."""
+        words = [word for name, word in _NOTES.items() if self.details.get(name)]
+        if self.num_distinct_frames is not None:
+            words.append(f"distinct_frames={self.num_distinct_frames}")
+        return ",".join(words)
+
+
+_NOTES = {
+    "source_interlaced": "interlaced",
+    "source_hdr": "hdr",
+    "source_num_packets_before_keyframe": "begins_before_keyframe",
+    "reencoded": "reencoded",
+}
 
 
 def encode_sample(videos: Path, record: VideoRecord, settings: ProfileSettings, target: Path) -> EncodedSample:
@@ -54,19 +83,19 @@ def encode_sample(videos: Path, record: VideoRecord, settings: ProfileSettings, 
 
 def encode_h264_sample(path: Path, record: VideoRecord, settings: ProfileSettings, target: Path) -> EncodedSample:
     """At most max_frames evenly spaced frames, short side at most short_side, every frame a keyframe."""
-    choice = _choice(record, settings.max_frames, settings.short_side)
+    choice = _choice(record, settings, settings.max_frames, settings.short_side)
     return _indexed_mp4(path, target, choice, settings)
 
 
 def encode_dense_sample(path: Path, record: VideoRecord, settings: ProfileSettings, target: Path) -> EncodedSample:
     """Every frame, short side at most short_side, a keyframe every 8 frames."""
-    choice = _choice(record, None, settings.short_side)
+    choice = _choice(record, settings, None, settings.short_side)
     return _indexed_mp4(path, target, choice, settings)
 
 
 def encode_jpeg_sample(path: Path, record: VideoRecord, settings: ProfileSettings, target: Path) -> EncodedSample:
     """The frames of h264 as a row of JPEGs. JPEG files small enough go in as they are."""
-    choice = _choice(record, settings.max_frames, settings.short_side)
+    choice = _choice(record, settings, settings.max_frames, settings.short_side)
     if is_folder(path):
         sample = _join_jpegs(path, choice, settings.decode_check, target)
         if sample is not None:
@@ -81,17 +110,16 @@ def copy_sample(path: Path, record: VideoRecord, settings: ProfileSettings, targ
     The reason is then given as `reencoded` in KEY.json. JPEG files are joined to a row.
     """
     if is_folder(path):
-        sample = _join_jpegs(path, _choice(record, None, None), settings.decode_check, target)
+        sample = _join_jpegs(path, _choice(record, settings, None, None), settings.decode_check, target)
         reason = "frames of several sizes or kinds" if sample is None else ""
     else:
-        with open_video_file(path) as source:
-            reason, num_frames, size = _inspect(source, record, settings.decode_check)
-            info = source.info
-        sample = EncodedSample(
-            _copy_suffix(info), path, num_frames, info.fps, *size, details=_details(info, num_frames)
-        )  # fmt: skip
+        with open_source(path) as source:
+            reason, num_frames, notes = _inspect(source, record, settings.decode_check)
+            info, fps = source.info, source.fps
+        details = _details(info, num_frames, notes)
+        sample = EncodedSample(_copy_suffix(info), path, num_frames, fps, info.width, info.height, details=details)
     if reason or sample is None:
-        video = encode_h264(path, target, _choice(record, None, None), keyframe_every=8, crf=18)
+        video = encode_h264(path, target, _choice(record, settings, None, None), keyframe_every=8, crf=18)
         sample = _mp4(video, target)
         sample.details["reencoded"] = reason
     return sample
@@ -117,19 +145,21 @@ _COPIED_CODECS = {"h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mpeg2video", "m
 _COPIED_CONTAINERS = ("mov", "matroska", "avi")
 
 
-def _choice(record: VideoRecord, max_frames: int | None, short_side: int | None) -> FrameChoice:
-    return FrameChoice(max_frames, short_side, record.start_seconds, record.end_seconds)
+def _choice(
+    record: VideoRecord, settings: ProfileSettings, max_frames: int | None, short_side: int | None
+) -> FrameChoice:
+    return FrameChoice(max_frames, short_side, record.start_seconds, record.end_seconds, settings.frame_template)
 
 
 def _join_jpegs(path: Path, choice: FrameChoice, decode_check: bool, target: Path) -> EncodedSample | None:
     """A row of JPEG files as they are; None if they must be decoded and encoded to fit the profile or each other."""
-    folder = FrameFolder(path)
+    folder = FrameFolder(path, choice.frame_template)
     files = folder.chosen_files(choice.start_seconds, choice.end_seconds)
     if not files:
         raise MediaError("decode", "not one frame in it, or none between start and end")
     chosen = choose_frames(np.arange(len(files), dtype=float), choice.max_frames)
     width, height = folder.info.width, folder.info.height
-    if choice.short_side and min(width, height) > choice.short_side:
+    if folder.info.codec != "mjpeg" or (choice.short_side and min(width, height) > choice.short_side):
         return None
     offsets = [0]
     with target.open("wb") as output:
@@ -141,33 +171,37 @@ def _join_jpegs(path: Path, choice: FrameChoice, decode_check: bool, target: Pat
                 shutil.copyfileobj(file, output)
             offsets.append(output.tell())
     fps = folder.info.fps * len(chosen) / len(files)
-    video = EncodedVideo(len(chosen), fps, width, height, folder.info, len(files))
+    video = EncodedVideo(len(chosen), fps, width, height, folder.info, len(files), len(chosen))
     return _sample("jpgs", target, video, offsets_array(offsets))
 
 
-def _inspect(source: VideoFile, record: VideoRecord, decode_check: bool) -> tuple[str, int, tuple[int, int]]:
-    """Why a file cannot be copied ("" if it can), its number of frames, and their (width, height)."""
+def _inspect(source: VideoFile, record: VideoRecord, decode_check: bool) -> tuple[str, int, dict[str, Any]]:
+    """Why a file cannot be copied ("" if it can), its number of frames, and what is uncommon about it.
+
+    Without `decode_check` only its first frame is decoded: how frames are to be turned is known no earlier.
+    """
     info = source.info
-    source.check_whole()
-    num_packets = source.num_packets()
+    num_listed, num_packets = len(source.times()), source.num_packets()
     reason = _why_not_copy(info, record)
-    size = (info.width, info.height)
-    if not decode_check:
-        return reason, num_packets, size
-    num_frames = 0
+    num_frames, observed = 0, Observed()
     for time, frame in source.frames():
         num_frames += 1
-        if frame.rotation:
-            reason = reason or f"to be turned by {-frame.rotation % 360} degrees"
-        if (frame.width, frame.height) != size:
+        observed.note(frame)
+        orientation = orientation_of(frame)
+        if orientation:
+            reason = reason or str(orientation)
+        if (frame.width, frame.height) != (info.width, info.height):
             reason = reason or "its frames change their size"
         if time < 0 or (frame.pts or 0) < 0:
             reason = reason or "negative timestamps"
+        if not decode_check:
+            num_frames = num_listed
+            break
     if not num_frames:
         raise MediaError("decode", "not one frame in it")
     if num_frames != num_packets:
         reason = reason or f"{num_packets} packets gave {num_frames} frames"
-    return reason, num_frames, size
+    return reason, num_frames, observed.notes()
 
 
 def _why_not_copy(info: VideoInfo, record: VideoRecord) -> str:
@@ -177,6 +211,8 @@ def _why_not_copy(info: VideoInfo, record: VideoRecord) -> str:
         return f"container {info.container}"
     if info.codec not in _COPIED_CODECS:
         return f"codec {info.codec}"
+    if info.pixel_aspect != 1:
+        return f"pixels that are not square but {info.pixel_aspect}"
     if info.pixel_format not in ("yuv420p", "yuvj420p"):
         return f"pixel format {info.pixel_format}"
     return ""
@@ -200,13 +236,20 @@ def _mp4(video: EncodedVideo, media: Path) -> EncodedSample:
 
 
 def _sample(suffix: str, media: Path, video: EncodedVideo, offsets: np.ndarray | None) -> EncodedSample:
-    details = _details(video.source, video.source_num_frames_decoded)
     return EncodedSample(
-        suffix, media, video.num_frames, video.fps, video.width, video.height, offsets, details
-    )  # fmt: skip
+        suffix,
+        media,
+        video.num_frames,
+        video.fps,
+        video.width,
+        video.height,
+        offsets,
+        details=_details(video.source, video.source_num_frames_decoded, video.notes),
+        num_distinct_frames=video.num_distinct_frames if video.num_distinct_frames < video.num_frames else None,
+    )
 
 
-def _details(info: VideoInfo, num_frames_decoded: int) -> dict[str, Any]:
+def _details(info: VideoInfo, num_frames_decoded: int, notes: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "source_container": info.container,
         "source_codec": info.codec,
@@ -217,4 +260,5 @@ def _details(info: VideoInfo, num_frames_decoded: int) -> dict[str, Any]:
         "source_fps": info.fps,
         "source_num_frames_decoded": num_frames_decoded,
         "source_duration_seconds": round(info.duration_seconds, 6),
+        **notes,
     }

@@ -188,6 +188,7 @@ def _add_sample(
     description = tar.add(f"{record.key}.json", json.dumps(about, sort_keys=True).encode())
     return shared | {
         "suffix": sample.suffix,
+        "notes": sample.notes,
         "shard": shard,
         **_range("media", media),
         **_range("index", index),

@@ -4,22 +4,27 @@ Frames are streamed: one is in memory at a time. One thread a video, so the byte
 alone, not on the machine's cores.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
-from av.filter import Graph
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation, VideoReformatter
 from PIL import Image
 
 from sharding.errors import MediaError
-from sharding.video.decode import LIBAV_ERRORS, VideoInfo, decode_all, open_video, reason, rgb_picture, rgb_settings
-from sharding.video.source import FrameFolder, VideoFile, open_source
+from sharding.video.container import LIBAV_ERRORS, VideoInfo, open_video, reason
+from sharding.video.decode import decode_all, rgb_picture, rgb_settings
+from sharding.video.frame_folder import FrameFolder
+from sharding.video.orientation import Orientation, orientation_of
+from sharding.video.source import VideoFile, open_source
+
+_HDR_TRANSFERS = {16: "PQ", 18: "HLG"}  # SMPTE ST 2084, ARIB STD-B67
+_LONGEST_STILL = 10.0  # seconds
 
 Write = Callable[[Any, int], None]
 OpenWriter = Callable[[tuple[int, int], Fraction], AbstractContextManager[Write]]
@@ -36,6 +41,8 @@ class FrameChoice:
     start_seconds: float | None = None
     """Only frames shown in [start, end) are kept."""
     end_seconds: float | None = None
+    frame_template: str | None = None
+    """Names of a folder's pictures that are the frames, such as img_{:05d}.jpg; None takes all, if of one kind."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,10 @@ class EncodedVideo:
     height: int
     source: VideoInfo
     source_num_frames_decoded: int
+    num_distinct_frames: int
+    """Fewer than num_frames where one frame was on show at several of the times chosen."""
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    """What is uncommon about the source, for KEY.json; empty for most videos."""
 
 
 def encode_h264(path: Path, target: Path, choice: FrameChoice, keyframe_every: int = 1, crf: int = 23) -> EncodedVideo:
@@ -86,7 +97,7 @@ def encode_h264(path: Path, target: Path, choice: FrameChoice, keyframe_every: i
             yield write
             output.mux(stream.encode(None))
 
-    with open_source(path) as source:
+    with open_source(path, choice.frame_template) as source:
         video = encode_frames(source, choice, "yuv420p", open_writer)
     with open_video(target) as (container, stream):
         num_decoded = sum(1 for _ in decode_all(container, stream))
@@ -114,7 +125,7 @@ def encode_jpegs(path: Path, target: Path, choice: FrameChoice, quality: int = 8
 
             yield write
 
-    with open_source(path) as source:
+    with open_source(path, choice.frame_template) as source:
         video = encode_frames(source, choice, "rgb24", open_writer)
     return video, offsets_array(offsets)
 
@@ -132,14 +143,20 @@ def encode_frames(
     """Decodes `source` once, in order, and hands the chosen frames to a writer, one at a time.
 
     `open_writer((width, height), fps)` yields `write(frame, place)`; it is opened when the first frame told the size.
-    Where packets and frames turn out not to match one to one, it is all done a second time, knowing what comes out.
+    Where packets and frames rightly do not match one to one, it is all done a second time, knowing what comes out.
+
+    Raises MediaError("decode") if frames are lacking that nothing but damage explains.
     """
     times = source.times(choice.start_seconds, choice.end_seconds)
     for _ in range(2):
         attempt = _Attempt(source, choice, pixel_format, times)
         shown = attempt.run(open_writer)
         if len(shown) == len(times):
-            return EncodedVideo(len(attempt.chosen), attempt.fps, *attempt.size, source.info, len(times))
+            num_distinct = len(np.unique(attempt.chosen))
+            return EncodedVideo(
+                len(attempt.chosen), attempt.fps, *attempt.size, source.info, len(times), num_distinct, attempt.notes()
+            )
+        source.check_number(len(times), len(shown), attempt.observed.interlaced)
         times = shown
     raise MediaError("decode", "decoding it twice gave different numbers of frames")
 
@@ -148,7 +165,8 @@ def choose_frames(times: np.ndarray, max_frames: int | None) -> np.ndarray:
     """Which of the frames at `times` (seconds, sorted) to keep: numbers, sorted.
 
     All, if there are no more than `max_frames` = M. Else, at a steady rate, frame floor((i + 1/2) * N / M) for each i,
-    the middle of M equal parts; at a varying rate the frame on show in the middle of M equal parts of the time.
+    the middle of M equal parts; at a varying rate the frame on show in the middle of M equal parts of the time, as
+    `believed_times` has it.
 
     >>> choose_frames(np.arange(10) / 25, 4)
     array([1, 3, 6, 8])
@@ -156,6 +174,7 @@ def choose_frames(times: np.ndarray, max_frames: int | None) -> np.ndarray:
     num_frames = len(times)
     if max_frames is None or num_frames <= max_frames:
         return np.arange(num_frames)
+    times = believed_times(times)
     gaps = np.diff(times)
     usual = float(np.median(gaps))
     if np.all(np.abs(gaps - usual) <= usual / 2):
@@ -163,6 +182,23 @@ def choose_frames(times: np.ndarray, max_frames: int | None) -> np.ndarray:
     end = times[-1] + usual
     moments = times[0] + (np.arange(max_frames) + 0.5) / max_frames * (end - times[0])
     return np.searchsorted(times, moments, side="right") - 1
+
+
+def believed_times(times: np.ndarray) -> np.ndarray:
+    """Sorted times (seconds) without the gaps that are rather errors of a clock than stills.
+
+    A gap of more than 10 s that is also a hundred times the usual one counts as a usual one: else a single frame with a
+    wrong time would be chosen for most of the clip.
+
+    >>> believed_times(np.array([0.0, 0.5, 1.0, 600.0]))
+    array([0. , 0.5, 1. , 1.5])
+    """
+    gaps = np.diff(times)
+    if not len(gaps) or gaps.max() <= _LONGEST_STILL:
+        return times
+    usual = float(np.median(gaps))
+    gaps = np.where(gaps > max(_LONGEST_STILL, 100 * usual), usual, gaps)
+    return times[0] + np.concatenate([[0.0], np.cumsum(gaps)])
 
 
 def output_size(width: int, height: int, pixel_aspect: Fraction, short_side: int | None) -> tuple[int, int]:
@@ -173,8 +209,7 @@ def output_size(width: int, height: int, pixel_aspect: Fraction, short_side: int
     """
     shown_width, shown_height = width * float(pixel_aspect), float(height)
     scale = min(1.0, short_side / min(shown_width, shown_height)) if short_side else 1.0
-    width, height = (max(2, round(side * scale / 2 - 1e-6) * 2) for side in (shown_width, shown_height))
-    return width, height
+    return tuple(max(2, round(side * scale / 2 - 1e-6) * 2) for side in (shown_width, shown_height))
 
 
 class _Attempt:
@@ -185,13 +220,13 @@ class _Attempt:
             raise MediaError("decode", "not one frame in it, or none between start and end")
         self.source, self.choice, self.pixel_format = source, choice, pixel_format
         self.chosen = choose_frames(times, choice.max_frames)
-        fps = _fps(times, source.info.fps) * len(self.chosen) / len(times)
+        fps = _fps(believed_times(times), source.fps) * len(self.chosen) / len(times)
         self.rate = Fraction(min(max(fps, 1e-3), 1e5)).limit_denominator(10_000)
         self.fps = float(self.rate)
-        self.size: tuple[int, int] = (0, 0)
-        self.stored_size: tuple[int, int] = (0, 0)
+        self.size = self.stored_size = (0, 0)
         self.reformatter = VideoReformatter()
         self.turner: _Turner | None = None
+        self.observed = Observed()
 
     def run(self, open_writer: OpenWriter) -> np.ndarray:
         """Writes the chosen frames; returns the times of all frames that came out in [start, end)."""
@@ -213,20 +248,25 @@ class _Attempt:
     def _pictures(self, frames: Iterator[tuple[float, Any]], shown: list[float]) -> Iterator[Any]:
         place = 0
         for time, frame in frames:
+            self.observed.note(frame)
             while place < len(self.chosen) and self.chosen[place] == len(shown):
                 yield self._convert(frame)
                 place += 1
             shown.append(time)
+
+    def notes(self) -> dict[str, Any]:
+        before = self.source.num_before_keyframe
+        return self.observed.notes() | ({"source_num_packets_before_keyframe": before} if before else {})
 
     def _convert(self, frame):
         """Scaled, with square pixels, upright, in the colours of the target."""
         if not self.size[0]:
             size = output_size(frame.width, frame.height, self.source.info.pixel_aspect, self.choice.short_side)
             self.stored_size = size
-            if frame.rotation:
-                self.turner = _Turner(size, self.pixel_format, -frame.rotation % 360)
-            width, height = size
-            self.size = (height, width) if frame.rotation % 180 else size
+            orientation = orientation_of(frame)
+            if orientation:
+                self.turner = _Turner(size, self.pixel_format, orientation)
+            self.size = size[::-1] if orientation.swaps_sides else size
         full_range = self.pixel_format == "rgb24"
         converted = self.reformatter.reformat(
             frame,
@@ -241,19 +281,33 @@ class _Attempt:
         return self.turner(converted) if self.turner else converted
 
 
-class _Turner:
-    """Turns frames clockwise by 90, 180 or 270 degrees."""
+class Observed:
+    """What decoded frames say of a video beyond its header."""
 
-    def __init__(self, size: tuple[int, int], pixel_format: str, degrees: int):
-        steps = {90: [("transpose", "clock")], 180: [("hflip", None), ("vflip", None)], 270: [("transpose", "cclock")]}
-        if degrees not in steps:
-            raise MediaError("decode", f"to be turned by {degrees} degrees; only multiples of 90 are possible")
-        self.graph = Graph()
+    def __init__(self):
+        self.interlaced = False
+        self.transfer = ""
+
+    def note(self, frame) -> None:
+        self.interlaced = self.interlaced or frame.interlaced_frame
+        self.transfer = self.transfer or _HDR_TRANSFERS.get(frame.color_trc, "")
+
+    def notes(self) -> dict[str, Any]:
+        """For KEY.json: interlaced frames are stored as they are, and HDR is not mapped to the range of SDR."""
+        interlaced = {"source_interlaced": True} if self.interlaced else {}
+        return interlaced | ({"source_hdr": self.transfer} if self.transfer else {})
+
+
+class _Turner:
+    """Turns and mirrors frames."""
+
+    def __init__(self, size: tuple[int, int], pixel_format: str, orientation: Orientation):
+        self.graph = av.filter.Graph()
         self.graph.threads = 1
         buffer = self.graph.add_buffer(
             width=size[0], height=size[1], format=av.VideoFormat(pixel_format), time_base=Fraction(1, 1000)
         )
-        filters = [self.graph.add(name, option) for name, option in steps[degrees]]
+        filters = [self.graph.add(name, option) for name, option in orientation.filters()]
         self.graph.link_nodes(buffer, *filters, self.graph.add("buffersink")).configure()
 
     def __call__(self, frame):

@@ -14,7 +14,8 @@ import numpy as np
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from sharding.errors import MediaError
-from sharding.video.decode import LIBAV_ERRORS, open_video, reason, rgb_picture, rgb_settings
+from sharding.video.container import LIBAV_ERRORS, open_video, reason
+from sharding.video.decode import rgb_picture, rgb_settings
 
 _MAX_CONTEXTS = 32
 """Decoders kept open, one for each parameter set: that is, for each size of frames."""

@@ -1,133 +1,198 @@
-"""What is to be packed, as a stream of frames with times: a video file, or a folder of numbered JPEG files.
+"""What is to be packed, as a stream of frames with times: a video file, or a folder of numbered pictures.
 
 with open_source(path) as source:
     source.info, source.times(), source.frames()
 """
 
+import itertools
 from collections.abc import Iterator
-from contextlib import contextmanager
-from fractions import Fraction
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import av
 import numpy as np
-from PIL import Image
 
 from sharding.errors import MediaError
-from sharding.video.decode import LIBAV_ERRORS, VideoInfo, decode_all, has_frame_times, open_video, reason
-from sharding.video.decode import video_info as read_info
-from sharding.video.truncation import missing_bytes
+from sharding.video.container import LIBAV_ERRORS, has_frame_times, open_video, reason
+from sharding.video.container import video_info as read_info
+from sharding.video.decode import decode_packets
+from sharding.video.frame_folder import EPSILON, FrameFolder, between
+from sharding.video.packets import PacketScan, is_hidden, scan_packets, sound_packets
+from sharding.video.truncation import find_damage
 
-FOLDER_FPS = 12.0  # a folder of frames has no rate; it is that of Something-Something v1
-_EPSILON = 1e-6  # seconds; times in files are rounded
+_SEEK_BACK = (0.0, 2.0, 10.0, 60.0)  # seconds before a part at which a keyframe is looked for, before the beginning
 
 
 class VideoFile:
-    """An open video file."""
+    """A video file, opened again for each pass: not every container can be taken back to its beginning."""
 
-    def __init__(self, container, stream, path: Path):
-        self.info = read_info(container, stream)
+    def __init__(self, path: Path, container, stream):
+        """With a container just opened, which serves the first pass and must stay open until then."""
         self.path = path
-        self._container, self._stream = container, stream
-        self._timed = has_frame_times(container)
-        self._first = float((stream.start_time or 0) * stream.time_base) if stream.time_base else 0.0
+        self.info = read_info(container, stream)
+        timed = has_frame_times(container) and stream.start_time is not None
+        self._first = float(stream.start_time * stream.time_base) if timed else 0.0
+        self._fresh = (container, stream)
+        self._reads_parts = timed and self.info.container != "mpegts"
+        """Whether a part is read alone. A transport stream is read to its end first: its times may begin again."""
+        self._scanned: PacketScan | None = None
+        self._num_unshown = 0
 
     def times(self, start: float | None = None, end: float | None = None) -> np.ndarray:
         """Seconds from the beginning at which the frames of [start, end) are shown, sorted; from the packets alone.
 
-        Raises MediaError("decode") if the file is cut off.
+        Raises MediaError("decode") if the file is damaged or cut off.
         """
-        self.check_whole()
-        times: list[float] = []
-        time_base = self._stream.time_base
-        try:
-            if self._timed and start:
-                self._container.seek(int((self._first + start) / time_base), stream=self._stream, backward=True)
-            for packet in self._container.demux(self._stream):
-                if packet.size == 0 or packet.is_discard:
-                    continue
-                if not self._timed or packet.pts is None:
-                    times.append(len(times) / self.info.fps)
-                    continue
-                times.append(float(packet.pts * time_base) - self._first)
-                if end is not None and packet.dts is not None and packet.dts * time_base - self._first > end:
-                    break
-        except LIBAV_ERRORS as error:
-            raise MediaError("decode", reason(error)) from error
-        return _between(np.sort(np.array(times, np.float64)), start, end)
-
-    def check_whole(self) -> None:
-        """Raises MediaError("decode") if the file is cut off."""
-        lacking = missing_bytes(self.path)
-        if lacking:
-            raise MediaError("decode", f"the file is cut off: it lacks {lacking} bytes by its own account")
-
-    def num_packets(self) -> int:
-        """How many packets of the stream the file holds: as its index says, if it has a whole one; else counted."""
-        indexed = len(self._stream.index_entries)
-        return indexed if indexed and indexed == self.info.num_frames_from_header else len(self.times())
+        is_part = bool(start) or end is not None
+        damage = find_damage(self.path, thorough=not is_part)
+        if damage:
+            raise MediaError("decode", damage)
+        if is_part and self._reads_parts:
+            times = self._times_of_part(start, end)
+            if times is not None:
+                return between(times, start, end)
+            self._reads_parts = False
+        self._num_unshown = self._scan().num_unshown
+        return between(self._scan().times, start, end)
 
     def frames(self, start: float | None = None, end: float | None = None) -> Iterator[tuple[float, Any]]:
         """(seconds, frame) of every frame of [start, end), decoded from the keyframe before it, in order."""
-        time_base = self._stream.time_base
-        time = -1 / self.info.fps
-        for frame in decode_all(self._container, self._stream, start if self._timed else None):
-            if self._timed and frame.pts is not None:
-                time = float(frame.pts * time_base) - self._first
+        is_part = bool(start) or end is not None
+        scan = None if is_part and self._reads_parts else self._scan()
+        may_seek = bool(start) and (scan is None or (scan.is_timed and not scan.is_joined))
+        for back in _ways_back(start if may_seek else None):
+            with self._opened(start, back) as (stream, packets):
+                decoded = self._with_times(decode_packets(stream, packets), stream.time_base, scan)
+                try:
+                    first = next(decoded, None)
+                except MediaError:
+                    if back is None:
+                        raise
+                    continue
+                if first is None or (back is not None and first[0] > start + EPSILON):
+                    continue
+                for time, frame in itertools.chain([first], decoded):
+                    if end is not None and time >= end - EPSILON:
+                        return
+                    if start is None or time >= start - EPSILON:
+                        yield time, frame
+                return
+
+    def check_number(self, expected: int, shown: int, interlaced: bool) -> None:
+        """Raise MediaError("decode") if `expected` packets cannot be the reason for only `shown` frames.
+
+        Fewer frames are right where packets are hidden, or are shown before the first keyframe but decoded after it, or
+        hold a field each, half an interlaced frame.
+        """
+        fields_alone = interlaced and abs(expected - 2 * shown) <= 1 + self._num_unshown
+        if expected - shown > self._num_unshown and not fields_alone:
+            raise MediaError("decode", f"{expected} packets of its video gave only {shown} frames; it is damaged")
+        if shown > expected and self._scanned and self._scanned.num_discarded:
+            raise MediaError("decode", f"{expected} frames of it are to be shown, but its decoder gave {shown}")
+
+    @property
+    def fps(self) -> float:
+        """Frames per second, by the packets where the header speaks of something else."""
+        return self._scanned.fps if self._scanned else self.info.fps
+
+    @property
+    def num_before_keyframe(self) -> int:
+        """How many packets at the beginning cannot be decoded, for want of a keyframe before them."""
+        return self._scanned.num_before_keyframe if self._scanned else 0
+
+    def num_packets(self) -> int:
+        """How many packets the file holds for its video, those among them that are never shown."""
+        scan = self._scan()
+        return len(scan.times) + scan.num_before_keyframe + scan.num_discarded
+
+    def _scan(self) -> PacketScan:
+        if self._scanned is None:
+            with self._open() as (container, stream):
+                self._scanned = scan_packets(container, stream, self.info)
+        return self._scanned
+
+    def _times_of_part(self, start: float | None, end: float | None) -> np.ndarray | None:
+        """The times of all packets from a keyframe at or before `start` to one after `end`; None if some have none."""
+        for back in _ways_back(start):
+            with self._opened(start, back) as (stream, packets):
+                times, first_key, self._num_unshown = [], None, 0
+                for packet in sound_packets(stream, packets):
+                    if packet.size == 0 or (first_key is None and not packet.is_keyframe):
+                        continue
+                    if packet.pts is None:
+                        return None
+                    is_early = first_key is not None and packet.pts <= first_key
+                    first_key = packet.pts if first_key is None else first_key
+                    if packet.is_discard:
+                        continue
+                    self._num_unshown += is_early or is_hidden(self.info.codec, packet)
+                    times.append(float(packet.pts * stream.time_base) - self._first)
+                    decoded = None if packet.dts is None else float(packet.dts * stream.time_base) - self._first
+                    if end is not None and decoded is not None and decoded > end:
+                        break
+                if times:
+                    return np.sort(np.array(times, np.float64))
+        return np.empty(0)
+
+    @contextmanager
+    def _open(self) -> Iterator[tuple[Any, Any]]:
+        """The container, at its beginning, and the stream."""
+        if self._fresh:
+            fresh, self._fresh = self._fresh, None
+            yield fresh
+            return
+        with open_video(self.path) as opened:
+            yield opened
+
+    @contextmanager
+    def _opened(self, start: float | None, back: float | None) -> Iterator[tuple[Any, Any]]:
+        """The stream and its packets from a keyframe at or before `start`; none if that is not where seeking leads.
+
+        With `back` None, from the beginning.
+        """
+        with self._open() as (container, stream):
+            if back is None:
+                yield stream, container.demux(stream)
+                return
+            base = stream.time_base
+            first = None
+            with suppress(*LIBAV_ERRORS):
+                container.seek(int((self._first + start - back) / base), stream=stream, backward=True)
+                packets = container.demux(stream)
+                first = next((packet for packet in packets if packet.is_keyframe and packet.size), None)
+            if first is None or first.pts is None or float(first.pts * base) - self._first > start + EPSILON:
+                yield stream, iter(())
             else:
-                time += 1 / self.info.fps
-            if end is not None and time >= end - _EPSILON:
-                break
-            if start is None or time >= start - _EPSILON:
-                yield time, frame
+                yield stream, itertools.chain([first], packets)
+
+    def _with_times(self, frames: Iterator[Any], base: Any, scan: PacketScan | None) -> Iterator[tuple[float, Any]]:
+        """(seconds, frame): by the file's times, those of a joined recording after those before; else by counting."""
+        if scan is not None and not scan.is_timed:
+            yield from ((number / scan.fps, frame) for number, frame in enumerate(frames))
+            return
+        shift, last = 0.0, -np.inf
+        for frame in frames:
+            if frame.pts is None:
+                time = last + 1 / self.info.fps if np.isfinite(last) else 0.0
+            else:
+                time = float(frame.pts * base) - self._first + shift
+                if scan is not None and scan.is_joined and time < last:
+                    shift += last + 1 / self.info.fps - time
+                    time = last + 1 / self.info.fps
+            last = time
+            yield time, frame
 
 
-class FrameFolder:
-    """A folder of JPEG files, one a frame, in the order of their numbers."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        self.files = sorted(
-            (file for file in path.iterdir() if file.suffix.lower() in (".jpg", ".jpeg") and file.name[0] != "."),
-            key=lambda file: (int(file.stem) if file.stem.isdecimal() else -1, file.name),
-        )
-        if not self.files:
-            raise MediaError("open", "a directory without JPEG files, not a video")
-        with open_jpeg(self.files[0], self.files[0].name, decode=False) as image:
-            width, height = image.size
-        self.info = VideoInfo(
-            container="folder",
-            codec="mjpeg",
-            pixel_format="",
-            width=width,
-            height=height,
-            pixel_aspect=Fraction(1),
-            fps=FOLDER_FPS,
-            num_frames_from_header=len(self.files),
-            duration_seconds=len(self.files) / FOLDER_FPS,
-        )
-
-    def times(self, start: float | None = None, end: float | None = None) -> np.ndarray:
-        return _between(np.arange(len(self.files)) / FOLDER_FPS, start, end)
-
-    def chosen_files(self, start: float | None = None, end: float | None = None) -> list[Path]:
-        """The files of [start, end)."""
-        times = np.arange(len(self.files)) / FOLDER_FPS
-        kept = np.isin(times, _between(times, start, end))
-        return [file for file, keep in zip(self.files, kept) if keep]
-
-    def frames(self, start: float | None = None, end: float | None = None) -> Iterator[tuple[float, Any]]:
-        for time, file in zip(self.times(start, end), self.chosen_files(start, end)):
-            with open_jpeg(file, file.name) as image:
-                yield float(time), av.VideoFrame.from_ndarray(np.asarray(image.convert("RGB")), format="rgb24")
+def _ways_back(start: float | None) -> list[float | None]:
+    """How many seconds before `start` to seek to, one after the other; None: decode from the beginning."""
+    return [back for back in _SEEK_BACK if start and back < start] + [None]
 
 
 @contextmanager
-def open_source(path: Path) -> Iterator[VideoFile | FrameFolder]:
+def open_source(path: Path, frame_template: str | None = None) -> Iterator[VideoFile | FrameFolder]:
     """Raises MediaError("missing" or "open")."""
     if is_folder(path):
-        yield FrameFolder(path)
+        yield FrameFolder(path, frame_template)
         return
     with open_video_file(path) as source:
         yield source
@@ -137,7 +202,7 @@ def open_source(path: Path) -> Iterator[VideoFile | FrameFolder]:
 def open_video_file(path: Path) -> Iterator[VideoFile]:
     """Raises MediaError("missing" or "open")."""
     with open_video(path) as (container, stream):
-        yield VideoFile(container, stream, path)
+        yield VideoFile(path, container, stream)
 
 
 def is_folder(path: Path) -> bool:
@@ -146,21 +211,3 @@ def is_folder(path: Path) -> bool:
         return path.is_dir()
     except OSError as error:
         raise MediaError("open", reason(error)) from error
-
-
-@contextmanager
-def open_jpeg(file: Path | BinaryIO, name: str, decode: bool = True) -> Iterator[Image.Image]:
-    """A JPEG, decoded whole if asked. Raises MediaError("decode"), with its name, if it is damaged or no JPEG."""
-    try:
-        with Image.open(file, formats=("JPEG",)) as image:
-            if decode:
-                image.load()
-            yield image
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise MediaError("decode", f"{name}: {reason(error)}") from error
-
-
-def _between(times: np.ndarray, start: float | None, end: float | None) -> np.ndarray:
-    low = -np.inf if start is None else start - _EPSILON
-    high = np.inf if end is None else end - _EPSILON
-    return times[(times >= low) & (times < high)]

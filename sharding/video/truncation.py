@@ -1,64 +1,105 @@
-"""Tells a file that was cut off: the sizes its own container declares against the bytes that are there.
+"""Finds out that a file was cut off or has a hole: what its own container declares against the bytes that are there.
 
-Decoders play what is left of a cut file and say nothing, so a packer has to look for itself.
+Decoders play what is left of such a file and say nothing, so a packer has to look for itself.
 """
 
 import os
 import struct
 from pathlib import Path
+from typing import BinaryIO
 
-_EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
+from sharding.video import matroska
+from sharding.video.framing import another_begins, find_break_in_flv, find_break_in_ogg, find_break_in_transport
+
+# What may be at the top level of an MP4 or MOV file; anything else is not of it, such as a tag that somebody appended.
+_BOXES = {
+    b"ftyp", b"styp", b"moov", b"moof", b"mfra", b"mdat", b"free", b"skip", b"wide", b"junk", b"pnot", b"PICT", b"sidx",
+    b"ssix", b"prft", b"emsg", b"meta", b"meco", b"pdin", b"udta", b"uuid", b"imda", b"bloc",
+}  # fmt: skip
 
 
-def missing_bytes(path: Path) -> int:
-    """How many bytes an MP4, MOV, AVI, Matroska or WebM file lacks by its own account; 0 for other files."""
+def find_damage(path: Path, thorough: bool = True) -> str:
+    """Return what an MP4, MOV, AVI, Matroska, WebM, FLV, Ogg or MPEG-TS file lacks by its own account; "" if nothing.
+
+    Without `thorough`, Matroska's clusters are not looked into.
+    """
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         head = file.read(64)
         if head[:4] == b"RIFF":
-            declared = 8 + struct.unpack("<I", head[4:8])[0] if head[4:8] != b"\xff\xff\xff\xff" else 0
-        elif head[:4] == _EBML:
-            declared = _end_of_segment(file)
-        elif head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
-            declared = _end_of_boxes(file, size)
-        else:
-            declared = 0
-    return max(0, declared - size)
+            return _check_chunks(file, size, struct.unpack("<I", head[4:8])[0])
+        if head[:4] == matroska.EBML.to_bytes(4, "big"):
+            return matroska.find_break(file, size, thorough)
+        if head[:3] == b"FLV":
+            return find_break_in_flv(file, size)
+        if head[:4] == b"OggS":
+            return find_break_in_ogg(file, size)
+        if head[:1] == b"G" or head[4:5] == b"G":
+            return find_break_in_transport(file, size)
+        if head[4:8] in _BOXES:
+            return _check_boxes(file, size)
+    return ""
 
 
-def _end_of_boxes(file, size: int) -> int:
-    """Where the last top-level box (32-bit size, or 1 and a 64-bit size, or 0 for "to the end") ends."""
-    position = 0
+def _cut_off(num_bytes: int) -> str:
+    return f"the file is cut off: it lacks {num_bytes} bytes by its own account" if num_bytes > 0 else ""
+
+
+def _check_chunks(file: BinaryIO, size: int, declared: int) -> str:
+    """Go from chunk to chunk of the top level of a RIFF file that is shorter than it says: its size may be wrong."""
+    if declared == 0xFFFFFFFF:
+        return ""
+    if declared + 8 <= size:
+        file.seek(declared + 8 + declared % 2)
+        head = file.read(12)
+        return another_begins(declared + 8) if head[:4] == b"RIFF" and head[8:] == b"AVI " else ""
+    position = 12
+    while position + 8 <= size:
+        file.seek(position + 4)
+        length = struct.unpack("<I", file.read(4))[0]
+        position += 8 + length + length % 2
+    if position < size:  # within the head of a chunk
+        return _cut_off(declared + 8 - size)
+    return _cut_off(position - size) if position != size + 1 else ""  # the last byte of padding is not missed
+
+
+def _check_boxes(file: BinaryIO, size: int) -> str:
+    """Go from box to box of the top level (32-bit size, or 1 and a 64-bit size, or 0 for "to the end")."""
+    position, before = 0, b""
+    seen: set[bytes] = set()
     while position + 8 <= size:
         file.seek(position)
         header = file.read(16)
-        length = struct.unpack(">I", header[:4])[0]
+        length, kind = struct.unpack(">I", header[:4])[0], header[4:8]
         if length == 1 and len(header) == 16:
             length = struct.unpack(">Q", header[8:])[0]
-        if length == 0 or length < 8:
-            return position
-        position += length
-    return position
+        if kind not in _BOXES and 8 <= length < size - position and _read(file, position + length + 4) in _BOXES:
+            position += length  # a box of somebody's own
+            continue
+        if kind not in _BOXES or 1 < length < 8:
+            if before == b"moof" or _holds(file, b"moof", position):
+                return f"the file is damaged: neither a box of MP4 at byte {position} nor its end"
+            return ""
+        if kind == b"ftyp" and {b"moov", b"mdat"} <= seen and b"moof" not in seen:
+            return another_begins(position)
+        if length == 0:
+            return ""
+        seen.add(kind)
+        position, before = position + length, kind
+    return _cut_off(position - size)
 
 
-def _end_of_segment(file) -> int:
-    """Where the segment that follows the EBML header ends; 0 if its size is unknown, as in live recordings."""
-    file.seek(4)
-    header_size = _read_size(file)
-    if header_size is None:
-        return 0
-    file.seek(header_size, os.SEEK_CUR)
-    if file.read(4) != _SEGMENT:
-        return 0
-    segment_size = _read_size(file)
-    return file.tell() + segment_size if segment_size is not None else 0
+def _read(file: BinaryIO, position: int) -> bytes:
+    file.seek(position)
+    return file.read(4)
 
 
-def _read_size(file) -> int | None:
-    """An EBML number: the leading zero bits of the first byte say how many bytes follow; all ones: unknown."""
-    first = file.read(1)
-    if not first or not first[0]:
-        return None
-    length = 9 - first[0].bit_length()
-    value = int.from_bytes(bytes([first[0] & (0xFF >> length)]) + file.read(length - 1), "big")
-    return None if value == (1 << 7 * length) - 1 else value
+def _holds(file: BinaryIO, word: bytes, position: int) -> bool:
+    """Whether `word` comes at or after `position`."""
+    file.seek(position)
+    before = b""
+    while chunk := file.read(1 << 20):
+        if word in before + chunk:
+            return True
+        before = chunk[-len(word) :]
+    return False

@@ -58,12 +58,15 @@ def write_numbered_video(
     audio: bool = False,
     first_number: int = 0,
     options: dict[str, str] | None = None,
+    noise: int = 0,
 ) -> Path:
     """Writes a video of `num_frames` frames of `size` = (width, height); the suffix of `path` chooses the container.
 
     `gop` is the distance of keyframes (1: all-intra); `pts`, in units of 1/1000 s, makes the frame rate variable;
-    `audio` adds a track of silence. Returns `path`.
+    `audio` adds a track of silence; `noise` is added to the pixels, up to this value, so that the file gets as large as
+    one of a camera. Returns `path`.
     """
+    dice = np.random.default_rng(0)
     path.parent.mkdir(parents=True, exist_ok=True)
     defaults = {"libx264": {"preset": "veryfast", "crf": "18", "x264-params": "scenecut=0:open-gop=0"}}
     with av.open(str(path), "w") as container:
@@ -83,6 +86,8 @@ def write_numbered_video(
         sound = container.add_stream("aac", rate=16000) if audio else None
         for index in range(num_frames):
             picture = draw_number(first_number + index, size)
+            if noise:
+                picture = picture + dice.integers(0, noise, picture.shape, np.uint8)
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format=pix_fmt)
             frame.pts = index if pts is None else pts[index]
             frame.time_base = 1 / Fraction(fps) if pts is None else Fraction(1, 1000)

@@ -23,6 +23,16 @@ def test_sources_are_found_by_stem(tmp_path: Path) -> None:
     assert finder.locate("b/two.mp4") == "b/two.mp4"
 
 
+@pytest.mark.parametrize("companion", ["gif", "jpg", "json", "m3u8", "mp3", "m4a", "avif", "info.json", "part", "a"])
+def test_companions_of_a_video_do_not_win(tmp_path: Path, companion: str) -> None:
+    for name in (f"key.{companion}", "key.webm"):
+        (tmp_path / name).write_bytes(b"x")
+    finder = SourceFinder(tmp_path)
+    assert finder.find("key.mp4") == "key.webm"
+    (tmp_path / "key.webm").unlink()
+    assert SourceFinder(tmp_path).find("key.mp4") is None
+
+
 def test_choose_file_ignores_case_and_wants_one() -> None:
     paths = [Path("X/LABELS.json"), Path("labels/train.json")]
     assert choose_file(paths, ["labels"], "names") == paths[0]

@@ -6,6 +6,7 @@ import pytest
 
 from sharding.datasets.folder import read_folder
 from sharding.errors import UserError
+from sharding.pack import describe_passed_over
 from sharding.records import VideoRecord, check_records
 
 
@@ -39,12 +40,47 @@ def test_a_folder_of_frames_is_a_video(tmp_path: Path) -> None:
     assert [record.source for record in read_folder(tmp_path, (), "train").records] == ["a/clip"]
 
 
-def test_names_that_make_one_key_differ_or_are_refused(tmp_path: Path) -> None:
+def test_names_that_would_make_one_key(tmp_path: Path) -> None:
     put(tmp_path, "a/é.mp4", "a/è.mp4")
     assert len({record.key for record in check_records(read_folder(tmp_path, (), "train")).records}) == 2
-    put(tmp_path, "a/film.mp4", "a/film.avi")
-    with pytest.raises(UserError, match=r"key 'a-film'.*film\.mp4"):
-        check_records(read_folder(tmp_path, (), "train"))
+    put(tmp_path, "a/film.mp4", "a/film.avi", "a/clip.MOV", "a/clip.mp4", "a/x y.mp4", "a/x_y.mp4", "a/plain.mp4")
+    records = check_records(read_folder(tmp_path, (), "train")).records
+    assert len({record.key for record in records}) == 9
+    keys = {record.source: record.key for record in records}
+    assert keys["a/plain.mp4"] == "a-plain"
+    assert all(keys[f"a/{name}"].startswith("a-clip-") for name in ("clip.MOV", "clip.mp4"))
+
+
+def test_only_videos_are_taken_and_the_rest_is_listed(tmp_path: Path) -> None:
+    videos = ["a/1.mp4", "a/2.WEBM", "a/3.Mov", "a/4.m2ts", "a/5.h264", "b/clip/00001.jpg"]
+    others = [
+        "a/cover.png",
+        "a/poster.webp",
+        "a/x.nfo",
+        "a/join.ffconcat",
+        "a/1.srt",
+        "a/1.json",
+        "b/1.m3u8",
+        "b/1.mp3",
+    ]
+    put(tmp_path, *videos, *others, "a/README", "b/x.m3u8", "b/x.gif")
+    found = check_records(read_folder(tmp_path, (), "train"))
+    assert [record.source for record in found.records] == [*videos[:5], "b/clip"]
+    assert set(found.passed_over) == {*others, "a/README", "b/x.m3u8", "b/x.gif"}
+    assert "11 files passed over that are no videos by their suffix" in describe_passed_over(found.passed_over)
+
+
+def test_a_folder_without_any_video(tmp_path: Path) -> None:
+    put(tmp_path, "a/1.png", "b/2.png")
+    with pytest.raises(UserError, match=r"no videos in its class folders, only files such as a/1\.png"):
+        read_folder(tmp_path, (), "train")
+
+
+def test_linked_class_folders(tmp_path: Path) -> None:
+    put(tmp_path / "elsewhere", "1.mp4")
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "a").symlink_to(tmp_path / "elsewhere")
+    assert [record.source for record in read_folder(tmp_path / "videos", (), "train").records] == ["a/1.mp4"]
 
 
 def test_mistakes(tmp_path: Path) -> None:

@@ -123,3 +123,31 @@ def test_csv_that_is_no_csv_is_named(tmp_path: Path) -> None:
         read_kinetics(tmp_path, [path], "train")
     with pytest.raises(UserError, match="needs its CSV files"):
         read_kinetics(tmp_path, [], "train")
+
+
+def test_linked_folders_are_read_and_loops_end(tmp_path: Path) -> None:
+    key = "abcdefghij1_000001_000011"
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / f"{key}.mp4").write_bytes(b"x")
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    (videos / "arm_wrestling").symlink_to(tmp_path / "elsewhere")
+    (videos / "loop").symlink_to(videos)
+    (tmp_path / "elsewhere" / "back").symlink_to(videos)
+    listed = tmp_path / "train.csv"
+    listed.write_text("label,youtube_id,time_start,time_end,split\narm wrestling,abcdefghij1,1,11,train\n")
+    records = read_kinetics(videos, [listed], "train").records
+    assert [record.source for record in records] == [f"arm_wrestling/{key}.mp4"]
+
+
+@pytest.mark.parametrize("companion", ["gif", "mp3", "m4a", "json", "jpg", "en.vtt", "avif"])
+def test_companions_do_not_win(tmp_path: Path, companion: str) -> None:
+    key = "abcdefghij1_000001_000011"
+    folder = tmp_path / "videos" / "archery"
+    folder.mkdir(parents=True)
+    for name in (f"{key}.{companion}", f"{key}.mp4"):
+        (folder / name).write_bytes(b"x")
+    listed = tmp_path / "train.csv"
+    listed.write_text("label,youtube_id,time_start,time_end,split\narchery,abcdefghij1,1,11,train\n")
+    records = read_kinetics(tmp_path / "videos", [listed], "train").records
+    assert [record.source for record in records] == [f"archery/{key}.mp4"]

@@ -6,7 +6,7 @@ import pytest
 
 from sharding.datasets.list_file import read_list
 from sharding.errors import UserError
-from sharding.records import Annotations, check_records
+from sharding.records import Annotations, check_records, with_classes
 
 
 def read(folder: Path, text: str, name: str = "train.txt") -> Annotations:
@@ -54,6 +54,60 @@ def test_other_files_are_read_for_their_classes(tmp_path: Path) -> None:
         assert ([record.source for record in found.records], found.classes) == ([source], ("x", "y"))
     with pytest.raises(UserError, match="no file has the split 'test' in its name"):
         read_list(tmp_path, paths, "test")
+
+
+@pytest.mark.parametrize(
+    ("text", "classes", "labels"),
+    [
+        ("# made by me\na.mp4 0\n  # 12 of them\nb.mp4 1\n", ("0", "1"), ["0", "1"]),
+        ("a.mp4 0.0\nb.mp4 10.0\nc.mp4 2.00\n", tuple(map(str, range(11))), ["0", "10", "2"]),
+        ("a.mp4 01\nb.mp4 00\n", ("0", "1"), ["1", "0"]),
+        ("a.mp4 1\nb.mp4 3\nc.mp4 2\n", ("1", "2", "3"), ["1", "3", "2"]),
+        ("a.mp4 1\nb.mp4 3\n", ("0", "1", "2", "3"), ["1", "3"]),
+        ("a.mp4\t7\nb.mp4\trun\nc.mp4\twalk\n", ("7", "run", "walk"), ["7", "run", "walk"]),
+    ],
+)
+def test_what_labels_mean(tmp_path: Path, text: str, classes: tuple[str, ...], labels: list[str]) -> None:
+    found = read(tmp_path, text)
+    assert (found.classes, [record.label for record in found.records]) == (classes, labels)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a.mp4 999999999\nb.mp4 1\n", r"line 1: label 999999999, but only 2 different labels"),
+        ("a.mp4 1\nb.mp4 12345678901\n", r"line 2: label 12345678901, but only 2"),
+        ("a.mp4 0\nb.mp4 5000\n", r"line 2: label 5000, but only 2"),
+        ("path label\na.mp4 0\nb.mp4 1\n", r"line 1: label 'label' is no number, but the labels of most lines are"),
+        ("a.mp4 0\nb.mp4 -1\nc.mp4 1\n", r"line 2: label '-1' is no number"),
+        ("a.mp4 0\nb.mp4 1,5\nc.mp4 1\n", r"line 2: label '1,5' is no number"),
+        ("a.mp4 0 1\nb.mp4 1 2\n", r"line 1: 'a\.mp4 0 1': 2 labels of 'a\.mp4'; expected is one"),
+        ("a.mp4 0\nb.mp4 1 2 7\n", r"line 2: 'b\.mp4 1 2 7': 3 labels of 'b\.mp4'; expected is one"),
+    ],
+)
+def test_what_is_no_list_of_labels(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read(tmp_path, text)
+
+
+def test_several_labels_of_a_file_without_a_suffix(tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "clip").write_text("x")
+    with pytest.raises(UserError, match=r"line 1: 'clip 3 5': 2 labels of 'clip'"):
+        read(tmp_path, "clip 3 5\n")
+
+
+def test_names_for_numbers_from_one(tmp_path: Path) -> None:
+    found = with_classes(read(tmp_path, "a.mp4 2\nb.mp4 1\n"), ("run", "walk"))
+    assert [record.label for record in found.records] == ["walk", "run"]
+    found = with_classes(read(tmp_path, "a.mp4 2\nb.mp4 1\n"), ("run", "walk", "sit"))
+    assert [record.label for record in found.records] == ["sit", "walk"]
+
+
+def test_paths_that_would_make_one_key(tmp_path: Path) -> None:
+    records = read(tmp_path, "x y.mp4 0\nx_y.mp4 1\nx-y.mp4 1\n").records
+    assert len({record.key for record in records}) == 3
+    assert records[2].key == "x-y"
 
 
 @pytest.mark.parametrize(
