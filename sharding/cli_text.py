@@ -206,6 +206,10 @@ def suggest_name(unknown: str, known: list[str], synonyms: Mapping[str, str]) ->
     """
     dashes = "--" if unknown.startswith("--") else ""
     key = unknown.removeprefix("--").replace("-", "_")
+    parent = key.rpartition(".")[0]
+    siblings = [name for name in known if "." in parent and name.startswith(f"{dashes}{parent}.")]
+    if near := difflib.get_close_matches(f"{dashes}{key}", siblings, n=1):
+        return f"did you mean {near[0]}?"
     meant = synonyms.get(key) or synonyms.get(key.rpartition(".")[2])
     if meant and meant in known:
         return f"did you mean {dashes}{meant}?"

@@ -214,10 +214,10 @@ def load_table(directory: Path | str, check_hashes: bool = True) -> PackedDatase
         frame_starts=_starts(columns["num_frames"]) if manifest.frames_sha256 else None,
     )
     _check_table(dataset)
-    _check_frames(dataset, check_hashes)
     recorded = manifest.table_sha256
     if check_hashes and recorded and file_sha256(directory / TABLE) != recorded:
         raise UserError(f"{directory / TABLE}: changed since it was packed; copy it here again, or pack again")
+    _check_frames(dataset, check_hashes)
     return dataset
 
 

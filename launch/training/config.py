@@ -297,6 +297,8 @@ def parse_config(
     parser.link_arguments(("data.num_segments", "data.frames_per_segment"), "model.num_segments", operator.mul)
     parser.link_arguments("data.train", "model.num_classes", compute_fn=_count_classes)
     parser.link_arguments("data.train", "model.levels", compute_fn=_read_levels)
+    for link in parser._links_group._group_actions:
+        link.metavar = ""  # for lines of 80 columns
     return _instantiate(parser, parser.parse_args(arguments), kind)
 
 

@@ -80,7 +80,7 @@ def test_files_folders_and_patterns_mean_videos(clips, monkeypatch):
         (["*.webm"], "*.webm: no file matches"),
         (["empty"], "empty: no videos in it; looked for .avi"),
         (["notes.txt"], "notes.txt: not a video: "),
-        (["left/a.mp4", "--top=0"], "--top=0: use 1 or more"),
+        (["left/a.mp4", "--top=0"], "--top 0: use 1 or more"),
         (["left/a.mp4", "--overlay=/proc/out.mp4"], "/proc/out.mp4: cannot be written: "),
         (["left/a.mp4", "--overlay=notes.txt/out.mp4"], "notes.txt/out.mp4: cannot be written: "),
         (["left", "right", "--overlay=out.mp4"], "--overlay out.mp4: one file cannot hold 2 videos"),

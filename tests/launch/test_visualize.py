@@ -154,7 +154,7 @@ def test_bad_input_is_refused_before_the_work(trained, motion, tmp_path):
         (["gradcam", trained, video, "--out=x.gif"], "ends in .png"),
         (["synthesizers", trained, "--out=/proc/x.png"], "/proc/x.png: cannot be written: "),
         (["synthesizers", tmp_path], "no checkpoint there"),
-        (["frames", motion / "train", "--epochs=0"], "--epochs=0: use 1 or more"),
+        (["frames", motion / "train", "--epochs=0"], "--epochs 0: use 1 or more"),
         (["frames", motion], "holds the splits"),
         (["confusion", text], "not an evaluation.json"),
         (["curves", tmp_path], "no figures in metrics.jsonl"),

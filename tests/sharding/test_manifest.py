@@ -89,7 +89,7 @@ def change_table(split: Path) -> None:
         (lambda s: (s / "manifest.json").unlink(), "manifest.json: not there, so this split is not completely packed"),
         (lambda s: (s / "manifest.json").write_text("{"), "not a manifest .*pack this split again"),
         (lambda s: (s / "manifest.json").write_text("[]"), "not a manifest"),
-        (lambda s: change_manifest(s, format_version=99), "format 99, but this version reads up to 1; update"),
+        (lambda s: change_manifest(s, format_version=99), "format 99, but this version reads up to 2; update"),
         (lambda s: change_manifest(s, classes=["only"]), "label outside the 1 classes"),
         (lambda s: change_manifest(s, samples=14), "13 rows, but 14 in the manifest"),
         (cut_table, "12 rows, but 13 in the manifest"),

@@ -158,7 +158,7 @@ def test_other_stages_are_another_run(phased_config, phased):
 
 def test_a_loss_that_is_multiplied_by_four_is_other_rates_decay_and_clipping():
     """Weights after steps of the authors' recipe for Kinetics and of ours, with gradients above and below the clip."""
-    ours = parse_config("train", [f"--config={ROOT}/launch/configs/planned_kinetics400.yaml"])
+    ours = parse_config("train", [f"--config={ROOT}/launch/configs/kinetics/planned_kinetics400.yaml"])
     rate, optimizer = ours.phases[0].learning_rate, ours.optimizer
 
     def train(weight: float, rate: float, decay: float, clip_norm: float) -> torch.Tensor:

@@ -99,7 +99,9 @@ def test_a_rank_whose_launcher_is_killed_saves_and_leaves(small_config, tmp_path
     command = alone_command(small_config, run_dir, "--train.epochs=500")
     place = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
     environment = os.environ | place | {"MASTER_PORT": str(free_port())}
-    with started([sys.executable, "-c", PARENT, *command], env=environment, stdout=subprocess.PIPE) as launcher:
+    with started(
+        [sys.executable, "-c", PARENT, *command], fresh=True, env=environment, stdout=subprocess.PIPE
+    ) as launcher:
         rank = psutil.Process(int(launcher.stdout.readline()))
         wait_for_step(run_dir, 2, launcher)
         launcher.kill()
