@@ -124,6 +124,11 @@ class ClipStream:
         flying = [(of.epoch, int(sample_id)) for of in self._in_flight for sample_id in of.sample_ids]
         return [error for epoch, sample_id in flying if (error := self._try_alone(epoch, sample_id))]
 
+    @property
+    def process_ids(self) -> list[int]:
+        """The worker processes that have been started."""
+        return self._reader.process_ids if self._reader is not None else []
+
     def close(self) -> None:
         """Stop the workers."""
         self._idle_graph = None

@@ -158,6 +158,11 @@ class VideoLoader:
         self._stream.close()
 
     @property
+    def worker_process_ids(self) -> list[int]:
+        """The worker processes that have been started; none with data.worker_type=thread."""
+        return self._stream.process_ids
+
+    @property
     def _micro_batches_per_step(self) -> int:
         return self.batch_size // (self.world_size * self.micro_batch_size) if self.training else 1
 

@@ -145,6 +145,10 @@ class ProcessReader(BatchReader):
         for file in (self._memory_file, self._status_file, self._table_file, self._wake, self._woken):
             os.close(file)
 
+    @property
+    def process_ids(self) -> list[int]:
+        return [worker.process.pid for worker in self._workers]
+
     def _run(self) -> None:
         """Hand out tasks and take replies, in a thread, until closed."""
         try:

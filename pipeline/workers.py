@@ -88,6 +88,11 @@ class BatchReader(ABC):
     def close(self) -> None:
         """Stop reading, and end what reads."""
 
+    @property
+    def process_ids(self) -> list[int]:
+        """The processes that read; none where threads of this one do."""
+        return []
+
 
 class ThreadReader(BatchReader):
     """Reads in threads of this process, which share its interpreter lock."""

@@ -8,6 +8,12 @@ from pathlib import Path
 
 import torch
 
+from launch.benchmarks.loader_cost import (
+    LoaderCost,
+    extrapolate,
+    measure_cost,
+    measure_scaling,
+)
 from launch.benchmarks.loader_stages import Stage, measure_loader, measure_stages
 from launch.benchmarks.options import LoaderOptions
 from launch.benchmarks.other_loaders import measure_other_loader, prepare, stored_bytes
@@ -73,6 +79,9 @@ def loader(options: LoaderOptions) -> None:
     for decoder in decoders:
         chosen = replace(config, decoder=decoder)
         speeds[decoder] = _examine(dataset, chosen, batch_size, options.seconds, device, network)
+        if options.scaling:
+            rates = measure_scaling(dataset, chosen, decoder, batch_size, options.seconds, options.rounds)
+            print(describe_scaling(rates))
     if len(speeds) > 1:
         fastest = max(speeds, key=speeds.__getitem__)
         print(f"data.decoder=auto takes {fastest} from now on: {_record(dataset, device, speeds)}")
@@ -106,7 +115,31 @@ def _examine(
     print(f"\ndecode node {config.decoder}, {batch_size} x {config.frames_per_clip} x {side} x {side}")
     print(table(("stage", "clips/s", "MB/s"), rows))
     print(diagnosis(stages, speed.clips_per_second, network))
+    print(describe_cost(measure_cost(dataset, config, batch_size, seconds, device)))
     return speed.clips_per_second
+
+
+def describe_cost(cost: LoaderCost) -> str:
+    """Return what a clip costs, in lines."""
+    lock = "unknown: install py-spy" if cost.lock is None else f"{cost.lock:.3f} ms"
+    rows = [
+        ("processor time, all of it", f"{cost.cpu:.2f} ms"),
+        ("processor time of the workers", f"{cost.cpu_workers:.2f} ms"),
+        ("the training thread, taking batches", f"{cost.training_thread:.3f} ms"),
+        ("this process's threads that run Python", f"{cost.python_threads:.3f} ms"),
+        ("interpreter lock held in this process", lock),
+        ("bytes read", f"{cost.bytes_read / 1e3:.1f} kB"),
+    ]
+    memory = f"memory of the workers: {cost.workers_bytes / 1e6:.0f} MB" if cost.workers_bytes else ""
+    return f"\n{table(('a clip costs', f'at {cost.clips_per_second:.0f} clips/s'), rows)}\n{memory}".rstrip()
+
+
+def describe_scaling(rates: dict[int, float]) -> str:
+    """Return the workers' rates, and what they mean for the cores of a GPU machine."""
+    first = next(iter(rates.values()))
+    rows = [(number, f"{rate:.1f}", f"{rate / first:.2f}") for number, rate in rates.items()]
+    further = ", ".join(f"{rate:,.0f} with {cores}" for cores, rate in extrapolate(rates).items())
+    return f"\n{table(('workers', 'clips/s', '/ 1 worker'), rows)}\nextrapolated to more cores for a GPU: {further}"
 
 
 def diagnosis(stages: Sequence[Stage], together: float, network: float) -> str:
@@ -177,9 +210,9 @@ def _watch_memory(dataset: PackedDataset, config: DataConfig, batch_size: int, e
 
 
 def memory_by_epoch(dataset: PackedDataset, config: DataConfig, batch_size: int) -> Iterator[int]:
-    """Bytes of memory that this process holds, after each further epoch of one loader."""
+    """Yield the bytes of memory that this process and its workers hold, after each further epoch of one loader."""
     loader = VideoLoader(dataset, config, training=True, micro_batch_size=min(batch_size, len(dataset)))
     while True:
         for _ in loader:
             pass
-        yield used_memory("VmRSS")
+        yield used_memory("VmRSS") + sum(map(proportional_memory, loader.worker_process_ids))

@@ -87,7 +87,7 @@ class LoaderOptions(Options):
     seconds: float = 5.0
     """How long to measure each stage."""
     threads: int = 0
-    """Reading threads; 0 takes one per core, or what --config says."""
+    """Workers, and threads of the other loaders; 0 takes one per core, or what --config says."""
     clips_per_second: float | None = None
     """Clips that the network takes in training; by default that of --config, else VPSN-50, is measured here."""
     compare_with: tuple[str, ...] = ()
@@ -96,7 +96,9 @@ class LoaderOptions(Options):
     videos: Path | None = None
     """Folder of the original files, as when packing; for --compare-with."""
     rounds: int = 3
-    """How often to measure ours and the others."""
+    """How often to measure ours and the others, and each number of workers."""
+    scaling: bool = False
+    """Also measure the workers alone, from one to as many as there are cores, each on a core."""
     epochs: int = 0
     """Load so many epochs more, and report by how much memory grew from the second to the last."""
 
