@@ -13,6 +13,7 @@ from launch.benchmarks.loader_cost import (
     extrapolate,
     measure_cost,
     measure_scaling,
+    proportional_memory,
 )
 from launch.benchmarks.loader_stages import Stage, measure_loader, measure_stages
 from launch.benchmarks.options import LoaderOptions
