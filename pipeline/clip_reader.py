@@ -136,7 +136,9 @@ def media_bound(dataset: PackedDataset, config: DataConfig, decoder: str, num_fr
     if decoder != "pyav":
         return int(dataset.media_bytes.max(initial=1))
     sizes = np.unique(np.stack([dataset.heights, dataset.widths], 1), axis=0).tolist()
-    return num_frames * 3 * max((_largest_window(*size, config, training) for size in sizes), default=1)
+    return (
+        num_frames * 3 * max((_largest_window(height, width, config, training) for height, width in sizes), default=1)
+    )
 
 
 def _largest_window(height: int, width: int, config: DataConfig, training: bool) -> int:

@@ -4,7 +4,7 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -250,11 +250,11 @@ class VideoLoader:
         steps = self._steps_of_epoch(self.epoch)
         if self.dataset.shard_source:
             rest = np.concatenate([np.empty(0, np.int64), *map(np.ravel, steps[self.step :])])
-            self.dataset.prefetch(rest, self._steps_of_epoch(self.epoch + 1).ravel() if self.training else None)
+            self.dataset.prefetch(rest, np.ravel(self._steps_of_epoch(self.epoch + 1)) if self.training else None)
         self._stream.start(batches_of(self.epoch, steps[self.step :]))
         return len(steps)
 
-    def _steps_of_epoch(self, epoch: int) -> Sequence[np.ndarray]:
+    def _steps_of_epoch(self, epoch: int) -> np.ndarray | list[np.ndarray]:
         """For each step of this rank its micro-batches: (micro-batches, B) sample ids."""
         if not self.training:
             return [batch[None] for batch in self._evaluation_batches()]

@@ -320,6 +320,7 @@ class ProcessReader(BatchReader):
         command = [sys.executable, "-m", "pipeline.worker"]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=tuple(files.values()), env=environment)
         theirs.close()
+        assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError), process.stdin as pipe:  # its end is noticed by its socket
             pipe.write(json.dumps(setup).encode() + b"\n")
         self._poll.register(ours, select.POLLIN)

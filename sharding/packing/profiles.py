@@ -24,7 +24,7 @@ from sharding.video.encode import (
 from sharding.video.frame_folder import FrameFolder, open_jpeg
 from sharding.video.frame_packets import index_packets
 from sharding.video.orientation import orientation_of
-from sharding.video.source import VideoFile, is_folder, open_source
+from sharding.video.source import VideoFile, is_folder, open_video_file
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def copy_sample(path: Path, record: VideoRecord, settings: ProfileSettings, targ
         sample = _join_jpegs(path, _choice(record, settings, None, None), settings.decode_check, target)
         reason = "frames of several sizes or kinds" if sample is None else ""
     else:
-        with open_source(path) as source:
+        with open_video_file(path) as source:
             reason, num_frames, notes = _inspect(source, record, settings.decode_check)
             info, fps = source.info, source.fps
         details = _details(info, num_frames, notes)

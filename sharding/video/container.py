@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import av
+from av.error import ArgumentError, FFmpegError
+from av.stream import Disposition
 
 from sharding.errors import MediaError
 
@@ -36,11 +38,10 @@ _OPEN_OPTIONS: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__versi
 _HEADER_ONLY = _OPEN_OPTIONS | {"stream_options": [{"skip_frame": "all"}]} if _OPEN_OPTIONS else _OPEN_OPTIONS
 _LIMITS = {"protocol_whitelist": "file", "format_whitelist": ",".join(FORMATS)}
 _NO_VIDEO = "no video file: a picture, a text, a playlist, or sound alone"
-LIBAV_ERRORS = (av.FFmpegError, OSError, ValueError, IndexError, MemoryError)
+LIBAV_ERRORS = (FFmpegError, OSError, ValueError, IndexError, MemoryError)
 
-_Kinds = av.stream.Disposition
 _STILL_BRANDS = {"avif", "heic", "heix", "heim", "heis", "mif1", "jpeg"}  # of pictures in the format of MP4
-_NO_FILM = _Kinds.attached_pic | _Kinds.timed_thumbnails | _Kinds.still_image
+_NO_FILM = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def _open_container(media: Media, options: dict[str, Any]):
         # With the protocol before it, no file name can mean another protocol.
         file = f"file:{media}" if isinstance(media, Path) else io.BytesIO(media)
         return av.open(file, options=_LIMITS, **options)
-    except av.ArgumentError as error:  # so the white-list refuses
+    except ArgumentError as error:  # so the white-list refuses
         raise MediaError("open", _NO_VIDEO) from error
     except LIBAV_ERRORS as error:
         raise MediaError("open", reason(error)) from error
@@ -145,7 +146,7 @@ def _choose_stream(media: Media, container):
     films = _with_several_frames(media, streams) if len(streams) > 1 else set()
     return max(
         streams,
-        key=lambda s: (s.index in films, bool(s.disposition & _Kinds.default), _num_pixels(s), -s.index),
+        key=lambda s: (s.index in films, bool(s.disposition & Disposition.default), _num_pixels(s), -s.index),
     )
 
 

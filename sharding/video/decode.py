@@ -49,11 +49,12 @@ def decode_frames(media: Media, indices: np.ndarray, window: np.ndarray | None =
         picker = _Picker(stream, wanted, window)
         packets = _hold_packets(container, stream)
         positions = _packet_of_frame(container, stream, packets) if packets is not None else None
-        if positions is not None and len(positions) > picker.numbers[-1]:
+        if packets is not None and positions is not None and len(positions) > picker.numbers[-1]:
             _decode_runs(stream, packets, positions, picker)
     if not picker.complete:
         with open_video(media) as (container, stream):  # not every container can be taken back to its beginning
             _decode_in_order(container, stream, picker)
+    assert picker.frames is not None
     return picker.frames
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.filter import Graph
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation, VideoReformatter
 from PIL import Image
 
@@ -152,9 +153,16 @@ def encode_frames(
         attempt = _Attempt(source, choice, pixel_format, times)
         shown = attempt.run(open_writer)
         if len(shown) == len(times):
-            num_distinct = len(np.unique(attempt.chosen))
+            width, height = attempt.size
             return EncodedVideo(
-                len(attempt.chosen), attempt.fps, *attempt.size, source.info, len(times), num_distinct, attempt.notes()
+                num_frames=len(attempt.chosen),
+                fps=attempt.fps,
+                width=width,
+                height=height,
+                source=source.info,
+                source_num_frames_decoded=len(times),
+                num_distinct_frames=len(np.unique(attempt.chosen)),
+                notes=attempt.notes(),
             )
         source.check_number(len(times), len(shown), attempt.observed.interlaced)
         times = shown
@@ -209,7 +217,11 @@ def output_size(width: int, height: int, pixel_aspect: Fraction, short_side: int
     """
     shown_width, shown_height = width * float(pixel_aspect), float(height)
     scale = min(1.0, short_side / min(shown_width, shown_height)) if short_side else 1.0
-    return tuple(max(2, round(side * scale / 2 - 1e-6) * 2) for side in (shown_width, shown_height))
+
+    def stored(side: float) -> int:
+        return max(2, round(side * scale / 2 - 1e-6) * 2)
+
+    return stored(shown_width), stored(shown_height)
 
 
 class _Attempt:
@@ -266,7 +278,7 @@ class _Attempt:
             orientation = orientation_of(frame)
             if orientation:
                 self.turner = _Turner(size, self.pixel_format, orientation)
-            self.size = size[::-1] if orientation.swaps_sides else size
+            self.size = (size[1], size[0]) if orientation.swaps_sides else size
         full_range = self.pixel_format == "rgb24"
         converted = self.reformatter.reformat(
             frame,
@@ -302,7 +314,7 @@ class _Turner:
     """Turns and mirrors frames."""
 
     def __init__(self, size: tuple[int, int], pixel_format: str, orientation: Orientation):
-        self.graph = av.filter.Graph()
+        self.graph = Graph()
         self.graph.threads = 1
         buffer = self.graph.add_buffer(
             width=size[0], height=size[1], format=av.VideoFormat(pixel_format), time_base=Fraction(1, 1000)

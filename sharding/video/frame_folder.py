@@ -32,6 +32,7 @@ class FrameFolder:
         with open_picture(self.files[0], self.files[0].name, decode=False) as image:
             width, height = ImageOps.exif_transpose(image).size if _is_turned(image) else image.size
             kind = image.format
+        assert kind is not None, "a picture that was read from a file has a format"
         self.info = VideoInfo(
             container="folder",
             codec={"JPEG": "mjpeg", "PNG": "png"}[kind],

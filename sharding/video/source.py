@@ -69,7 +69,7 @@ class VideoFile:
                     if back is None:
                         raise
                     continue
-                if first is None or (back is not None and first[0] > start + EPSILON):
+                if first is None or (back is not None and first[0] > (start or 0.0) + EPSILON):
                     continue
                 for time, frame in itertools.chain([first], decoded):
                     if end is not None and time >= end - EPSILON:
@@ -154,6 +154,7 @@ class VideoFile:
             if back is None:
                 yield stream, container.demux(stream)
                 return
+            assert start is not None, "there is a way back from a beginning alone"
             base = stream.time_base
             first = None
             with suppress(*LIBAV_ERRORS):
