@@ -128,7 +128,7 @@ class ClipReader:
 
 
 def media_bound(dataset: PackedDataset, config: DataConfig, decoder: str, num_frames: int, training: bool) -> int:
-    """Return the most bytes that a sample's media take in a batch.
+    """Return the maximum number of bytes that a sample's media take in a batch.
 
     Windows are bounded by the largest that any planned crop may need, so that pixels of batches whose windows are all
     of one size follow each other without gaps.
@@ -142,8 +142,8 @@ def media_bound(dataset: PackedDataset, config: DataConfig, decoder: str, num_fr
 
 
 def _largest_window(height: int, width: int, config: DataConfig, training: bool) -> int:
-    """Pixels of the largest window of any crop of such frames."""
+    """Return the pixels of the largest window of any crop of such frames."""
     one_box = config.crop in ("random", "center") if training else config.test_crops == 1
     if one_box and config.short_side == min(height, width):
-        return config.crop_size**2  # nothing is scaled: the box lies on whole pixels
+        return config.crop_size**2  # nothing is scaled: the box has integer corners
     return height * width

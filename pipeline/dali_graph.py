@@ -34,11 +34,11 @@ Inputs = dict[str, list[np.ndarray] | np.ndarray]
 
 
 def input_types(decoder: str, num_crops: int, changes_color: bool) -> dict[str, tuple[DALIDataType, int]]:
-    """What a graph is fed, with type and number of dimensions of one item.
+    """Return what a graph is fed: of each input the type and the number of dimensions of one item.
 
     media: the frames (F, H, W, 3), cut to the window; the bytes of a video; or those of one JPEG. scaled: whether the
     crops are scaled. color: as in ClipPlan. start_c, end_c: [top, left] and [bottom, right) of crop c in pixels of what
-    is decoded. place_c: where an unscaled crop lies, (top, left) as a share of the room there is. flip_c: whether it is
+    is decoded. place_c: where an unscaled crop is, (top, left) as a fraction of the free space. flip_c: whether it is
     mirrored. frames: (U,) the frames to decode; order: (F,) which of them to take. window_start, window_shape: [top,
     left] and [height, width] of the part that is decoded of a JPEG, and kept of the frames of a video.
     """
@@ -173,7 +173,7 @@ def _decode(inputs: dict[str, Any], decoder: str, on_gpu: bool) -> Any:
         window |= {"start": inputs["window_start"], "shape": inputs["window_shape"]}
     if decoder == "nvdec":
         frames = fn.decoders.video(inputs["media"], device="mixed", affine=False, frames=inputs["frames"])
-        # A frame is as large as it is coded: what lies beyond its right and bottom edge is not of the picture.
+        # A frame is as large as it is coded: what is beyond its right and bottom edge is not of the picture.
         return fn.sequence_rearrange(fn.slice(frames, **window), new_order=inputs["order"])
     pixels = inputs["media"]
     if decoder in JPEG_DECODERS:

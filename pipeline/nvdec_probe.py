@@ -173,7 +173,7 @@ def _failed(reason: str) -> NvdecProbe:
 
 
 def _core_of(error: Exception) -> str:
-    """DALI's message without the path through the graph, in one line."""
+    """Return DALI's message without the path through the graph, in one line."""
     words = " ".join(str(error).split()) or type(error).__name__
     words = words.rpartition("encountered: ")[2]
     return words.partition(" C++ context:")[0].partition(" Current pipeline object")[0]

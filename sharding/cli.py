@@ -144,7 +144,7 @@ class _Items(ActionTypeHint):
 
     @contextmanager
     def _as_one(self) -> Iterator[None]:
-        """The type is that of all items together, not of each."""
+        """Make the type that of all items together, not of each."""
         self.nargs = None
         try:
             yield

@@ -110,17 +110,17 @@ def video_info(container, stream) -> VideoInfo:
 
 
 def format_name(container) -> str:
-    """The first of FFmpeg's names for the kind of container: mov for MP4, matroska for WebM."""
+    """Return the first of FFmpeg's names for the kind of container: mov for MP4, matroska for WebM."""
     return container.format.name.split(",")[0]
 
 
 def has_frame_times(container) -> bool:
-    """Whether the packets of this kind of container say when their frames are shown."""
+    """Return whether the packets of this kind of container say when their frames are shown."""
     return format_name(container) in _TIMED_CONTAINERS
 
 
 def reason(error: BaseException) -> str:
-    """libav's words for what went wrong, without the address of the buffer it read from."""
+    """Return libav's words for what went wrong, without the address of the buffer it read from."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(str(text).split())
 
@@ -151,7 +151,7 @@ def _choose_stream(media: Media, container):
 
 
 def _with_several_frames(media: Media, streams: list) -> set[int]:
-    """The numbers of those streams that have more than one packet; a cover picture that is not marked has one."""
+    """Return the numbers of the streams that have more than one packet; a cover picture that is not marked has one."""
     counts = dict.fromkeys((stream.index for stream in streams), 0)
     with _open_container(media, _OPEN_OPTIONS) as container:
         try:

@@ -63,7 +63,7 @@ class EncodedVideo:
 
 
 def encode_h264(path: Path, target: Path, choice: FrameChoice, keyframe_every: int = 1, crf: int = 23) -> EncodedVideo:
-    """Writes frames of `path` to `target` as H.264 in MP4: 4:2:0, 8 bit, limited range BT.601, no audio.
+    """Write frames of `path` to `target` as H.264 in MP4: 4:2:0, 8 bit, limited range BT.601, no audio.
 
     The result is decoded once to count its frames. Raises MediaError, with kind missing, open, decode or encode.
     """
@@ -108,9 +108,9 @@ def encode_h264(path: Path, target: Path, choice: FrameChoice, keyframe_every: i
 
 
 def encode_jpegs(path: Path, target: Path, choice: FrameChoice, quality: int = 85) -> tuple[EncodedVideo, np.ndarray]:
-    """Writes frames of `path` to `target` as JPEGs (4:2:0), one after the other.
+    """Write frames of `path` to `target` as JPEGs (4:2:0), one after the other.
 
-    Also returns their offsets, int32 (num_frames + 1): frame i is the bytes [offsets[i], offsets[i + 1]).
+    Return also their offsets, int32 (num_frames + 1): frame i is the bytes [offsets[i], offsets[i + 1]).
     Raises MediaError, with kind missing, open, decode or encode.
     """
     offsets: list[int] = []
@@ -132,7 +132,7 @@ def encode_jpegs(path: Path, target: Path, choice: FrameChoice, quality: int = 8
 
 
 def offsets_array(offsets: list[int]) -> np.ndarray:
-    """Raises MediaError("encode") if they do not fit into 32 bits."""
+    """Return the offsets as int32. Raises MediaError("encode") if they do not fit into 32 bits."""
     if offsets[-1] >= 1 << 31:
         raise MediaError("encode", f"{offsets[-1]:,} bytes of JPEGs; fewer than 2**31 are possible: keep fewer frames")
     return np.array(offsets, np.int32)
@@ -141,9 +141,9 @@ def offsets_array(offsets: list[int]) -> np.ndarray:
 def encode_frames(
     source: VideoFile | FrameFolder, choice: FrameChoice, pixel_format: str, open_writer: OpenWriter
 ) -> EncodedVideo:
-    """Decodes `source` once, in order, and hands the chosen frames to a writer, one at a time.
+    """Decode `source` once, in order, and hand the chosen frames to a writer, one at a time.
 
-    `open_writer((width, height), fps)` yields `write(frame, place)`; it is opened when the first frame told the size.
+    `open_writer((width, height), fps)` yields `write(frame, place)`; it is opened when the first frame gave the size.
     Where packets and frames rightly do not match one to one, it is all done a second time, knowing what comes out.
 
     Raises MediaError("decode") if frames are lacking that nothing but damage explains.
@@ -170,7 +170,7 @@ def encode_frames(
 
 
 def choose_frames(times: np.ndarray, max_frames: int | None) -> np.ndarray:
-    """Which of the frames at `times` (seconds, sorted) to keep: numbers, sorted.
+    """Return which of the frames at `times` (seconds, sorted) to keep: numbers, sorted.
 
     All, if there are no more than `max_frames` = M. Else, at a steady rate, frame floor((i + 1/2) * N / M) for each i,
     the middle of M equal parts; at a varying rate the frame on show in the middle of M equal parts of the time, as
@@ -193,7 +193,7 @@ def choose_frames(times: np.ndarray, max_frames: int | None) -> np.ndarray:
 
 
 def believed_times(times: np.ndarray) -> np.ndarray:
-    """Sorted times (seconds) without the gaps that are rather errors of a clock than stills.
+    """Return sorted times (seconds) without the gaps that are rather errors of a clock than stills.
 
     A gap of more than 10 s that is also a hundred times the usual one counts as a usual one: else a single frame with a
     wrong time would be chosen for most of the clip.
@@ -210,7 +210,7 @@ def believed_times(times: np.ndarray) -> np.ndarray:
 
 
 def output_size(width: int, height: int, pixel_aspect: Fraction, short_side: int | None) -> tuple[int, int]:
-    """Size with square pixels, the short side at most `short_side`, both sides even and at least 2.
+    """Return the size with square pixels, the short side at most `short_side`, both sides even and at least 2.
 
     >>> output_size(340, 256, Fraction(64, 51), 256)
     (426, 256)
@@ -241,7 +241,7 @@ class _Attempt:
         self.observed = Observed()
 
     def run(self, open_writer: OpenWriter) -> np.ndarray:
-        """Writes the chosen frames; returns the times of all frames that came out in [start, end)."""
+        """Write the chosen frames; return the times of all frames that came out in [start, end)."""
         frames = self.source.frames(self.choice.start_seconds, self.choice.end_seconds)
         shown: list[float] = []
         pictures = self._pictures(frames, shown)
@@ -271,7 +271,7 @@ class _Attempt:
         return self.observed.notes() | ({"source_num_packets_before_keyframe": before} if before else {})
 
     def _convert(self, frame):
-        """Scaled, with square pixels, upright, in the colours of the target."""
+        """Return a frame scaled, with square pixels, upright, in the colours of the target."""
         if not self.size[0]:
             size = output_size(frame.width, frame.height, self.source.info.pixel_aspect, self.choice.short_side)
             self.stored_size = size
@@ -305,7 +305,7 @@ class Observed:
         self.transfer = self.transfer or _HDR_TRANSFERS.get(frame.color_trc, "")
 
     def notes(self) -> dict[str, Any]:
-        """For KEY.json: interlaced frames are stored as they are, and HDR is not mapped to the range of SDR."""
+        """Return notes for KEY.json: interlaced frames are stored as they are, and HDR is not mapped to SDR."""
         interlaced = {"source_interlaced": True} if self.interlaced else {}
         return interlaced | ({"source_hdr": self.transfer} if self.transfer else {})
 
@@ -328,7 +328,7 @@ class _Turner:
 
 
 def _fps(times: np.ndarray, fps_from_header: float) -> float:
-    """Frames per second of frames at `times`; the header's where they agree to a thousandth."""
+    """Return the frames per second of frames at `times`; the header's where they agree to a thousandth."""
     if len(times) < 2 or times[-1] <= times[0]:
         return fps_from_header
     measured = (len(times) - 1) / float(times[-1] - times[0])
