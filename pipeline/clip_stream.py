@@ -94,7 +94,7 @@ class ClipStream:
             UserError: such as a server that gives no shards.
             Exception: a sample is bad, see `bad_samples`, or something else failed.
         """
-        assert self._thread is not None, "start comes before"
+        assert self._thread is not None, "call start first"
         of, crops = self._thread.next()
         tensors = [torch.from_dlpack(crop) for crop in crops]
         clips = join_crops(tensors, of.order, of.num_items, self.decoder, self.config.frames_per_clip)
@@ -102,7 +102,7 @@ class ClipStream:
 
     def finish(self) -> None:
         """Keep the graph for the next batches; to be called when all were taken."""
-        assert self._thread is not None and self._graph is not None, "start comes before"
+        assert self._thread is not None and self._graph is not None, "call start first"
         try:
             self._thread.next()
         except StopIteration:

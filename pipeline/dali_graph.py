@@ -6,7 +6,7 @@
     nvjpeg  (libjpeg-turbo on the CPU, nvJPEG on a GPU; only the window is decoded)
 
 All after the decode node is the same operators in the same order. A window is the part of a frame in which all crops
-lie, so frames are decoded once however many crops there are. Under jpeg and nvjpeg the graph sees single frames where
+are, so frames are decoded once however many crops there are. Under jpeg and nvjpeg the graph sees single frames where
 it otherwise sees clips of them. The GPU paths need a CUDA driver even to be built.
 """
 

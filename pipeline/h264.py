@@ -179,7 +179,7 @@ def without_cropping(unit: bytes) -> bytes:
     All else stays, bit for bit: what comes after the rectangle only moves forward.
 
     Raises:
-        ValueError: it is none, or cuts at the left or the top, where a crop of what is shown would lie elsewhere.
+        ValueError: it is none, or cuts at the left or the top, where a crop of what is shown would be elsewhere.
     """
     parameters = parse_sequence_parameters(unit)
     if any(parameters.crop[:2]):

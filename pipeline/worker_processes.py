@@ -333,9 +333,8 @@ class ProcessReader(BatchReader):
         worker.process.wait()
 
     def _drop_tasks(self) -> None:
-        for task in self._tasks:
-            self._forget(task)
-        self._tasks.clear()
+        while self._tasks:
+            self._forget(self._tasks.popleft())
 
     def _forget(self, task: _Task) -> None:
         """Close the files of a task that were opened for it."""

@@ -144,7 +144,7 @@ class _Items(ActionTypeHint):
 
     @contextmanager
     def _as_one(self) -> Iterator[None]:
-        """Make the type that of all items together, not of each."""
+        """Let the type be that of all items together, not of each."""
         self.nargs = None
         try:
             yield
@@ -167,7 +167,7 @@ class _Renamed(argparse.Action):
     """An option under the name it had before."""
 
     def __init__(self, action: argparse.Action, old: str, new: str):
-        kind: Any = action.type  # which may be a name of a type, but a parser's actions have none such
+        kind: Any = action.type  # the stubs allow a type's name too, which no action here has
         super().__init__([old], action.dest, nargs=action.nargs, const=action.const, type=kind, choices=action.choices)
         self._action, self._new = action, new
 

@@ -71,7 +71,7 @@ class PackConfig:
     shard_bytes: int | None = None
     """Instead: about this many bytes in a shard, estimated from the first 32 videos of the order."""
     seed: int = 0
-    """Seed of the order in which videos lie in the shards."""
+    """Seed of the order in which videos are in the shards."""
     max_failures: float = 0.05
     """Fraction of the videos that may fail, rounded up to a full video; with more, the split is not complete."""
     retry_failed: bool = False

@@ -11,7 +11,7 @@ _LISTS = {"train": "trainlist", "test": "testlist", "val": "testlist"}
 
 
 def read_ucf101(videos: Path, annotations: Sequence[Path], split: str) -> Annotations:
-    """Read a list of a split; label ids are those of classInd.txt less one. No list is for validation: val is test.
+    """Read the list of a split; label ids are those of classInd.txt less one. val, which has none, is the test list.
 
     Give the lists of one of the three published splits. The key of a video is its name without its folder.
     """

@@ -110,7 +110,7 @@ class MotionConfig:
 
     @property
     def folder(self) -> Path:
-        """Where the class folders lie."""
+        """Where the class folders are."""
         return self.out / self.split if self.split else self.out
 
     @property

@@ -207,7 +207,7 @@ def open_video_file(path: Path) -> Iterator[VideoFile]:
 
 
 def is_folder(path: Path) -> bool:
-    """Return whether frames are files of a folder. Raises MediaError("open") if that cannot be found out."""
+    """Return whether a video is a folder of frames. Raises MediaError("open") if that cannot be found out."""
     try:
         return path.is_dir()
     except OSError as error:
