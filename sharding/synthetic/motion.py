@@ -98,9 +98,9 @@ class MotionConfig:
         for name, greatest in (("radius", _LARGEST_RADIUS), ("travel", 4), ("growth", 16), ("turn_degrees", 1440)):
             low, high = getattr(self, name)
             if not 0 < low <= high <= greatest:
-                raise UserError(f"{name}={low},{high}: needs 0 < least <= greatest <= {greatest}")
+                raise UserError(f"{name}={low},{high}: needs 0 < minimum <= maximum <= {greatest}")
         if self.growth[0] <= 1:
-            raise UserError(f"growth={self.growth[0]},{self.growth[1]}: the least factor must be above 1")
+            raise UserError(f"growth={self.growth[0]},{self.growth[1]}: the minimum factor must be above 1")
         spanned = (self.radius[1] / self.radius[0]) ** (1 / self.num_sizes)
         if spanned < self.growth[1]:
             raise UserError(
