@@ -128,7 +128,7 @@ class ClipReader:
 
 
 def media_bound(dataset: PackedDataset, config: DataConfig, decoder: str, num_frames: int, training: bool) -> int:
-    """Return the most bytes that a sample's media take in a batch.
+    """Return the maximum number of bytes that a sample's media take in a batch.
 
     Windows are bounded by the largest that any planned crop may need, so that pixels of batches whose windows are all
     of one size follow each other without gaps.
@@ -136,12 +136,14 @@ def media_bound(dataset: PackedDataset, config: DataConfig, decoder: str, num_fr
     if decoder != "pyav":
         return int(dataset.media_bytes.max(initial=1))
     sizes = np.unique(np.stack([dataset.heights, dataset.widths], 1), axis=0).tolist()
-    return num_frames * 3 * max((_largest_window(*size, config, training) for size in sizes), default=1)
+    return (
+        num_frames * 3 * max((_largest_window(height, width, config, training) for height, width in sizes), default=1)
+    )
 
 
 def _largest_window(height: int, width: int, config: DataConfig, training: bool) -> int:
-    """Pixels of the largest window of any crop of such frames."""
+    """Return the pixels of the largest window of any crop of such frames."""
     one_box = config.crop in ("random", "center") if training else config.test_crops == 1
     if one_box and config.short_side == min(height, width):
-        return config.crop_size**2  # nothing is scaled: the box lies on whole pixels
+        return config.crop_size**2  # nothing is scaled: the box has integer corners
     return height * width

@@ -1,7 +1,7 @@
 """Batches of sample ids in, clips out: workers read and decode, the graph makes pixels, a batch ahead in a thread."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,13 +77,13 @@ class ClipStream:
 
     def start(self, batches: Batches) -> None:
         """Begin with these batches, in order; what is left of those before is dropped."""
-        self.open_reader()
+        reader = self.open_reader()
         self._stop_thread()
         self._graph, self._idle_graph = self._idle_graph or self.build_graph(self._next_inputs), None
         self._held.clear()
         self._in_flight.clear()
         self._unread = []
-        self._reader.start(batches)
+        reader.start(batches)
         self._thread = GraphThread(self._run_graph)
 
     def next(self) -> tuple[np.ndarray, np.ndarray, torch.Tensor]:
@@ -94,13 +94,15 @@ class ClipStream:
             UserError: such as a server that gives no shards.
             Exception: a sample is bad, see `bad_samples`, or something else failed.
         """
+        assert self._thread is not None, "call start first"
         of, crops = self._thread.next()
         tensors = [torch.from_dlpack(crop) for crop in crops]
         clips = join_crops(tensors, of.order, of.num_items, self.decoder, self.config.frames_per_clip)
         return of.sample_ids, of.labels, clips
 
     def finish(self) -> None:
-        """To be called when all batches were taken: keeps the graph for the next ones."""
+        """Keep the graph for the next batches; to be called when all were taken."""
+        assert self._thread is not None and self._graph is not None, "call start first"
         try:
             self._thread.next()
         except StopIteration:
@@ -180,13 +182,15 @@ class ClipStream:
         return BatchLayout(batch_size, self._num_frames, self._num_crops, bound)
 
     def _run_graph(self) -> tuple[_InFlight, list]:
-        """In the thread: the next batch of crops."""
+        """Return the next batch of crops, and what is known of it; in the thread."""
+        assert self._graph is not None
         crops = self._graph.run()
         self._release()
         return self._in_flight.popleft(), crops
 
     def _next_inputs(self) -> Inputs:
-        """The graph's source: the next batch that the workers have read."""
+        """Return the next batch that the workers have read; the graph's source."""
+        assert self._reader is not None
         self._release()  # the graph has copied what it was given
         batch = self._reader.next()
         if batch.errors:
@@ -200,6 +204,7 @@ class ClipStream:
         return self.inputs_of(arrays, size)
 
     def _release(self) -> None:
+        assert self._reader is not None
         while self._held:
             self._reader.release(self._held.pop())
 
@@ -221,6 +226,6 @@ class ClipStream:
         return None
 
 
-def batches_of(epoch: int, steps: Iterator[np.ndarray]) -> Batches:
+def batches_of(epoch: int, steps: Iterable[np.ndarray]) -> Batches:
     """Return the micro-batches (B,) of steps (micro-batches, B), with their epoch."""
     return ((epoch, batch) for step in steps for batch in step)

@@ -10,7 +10,7 @@ Decoder = Literal["auto", "pyav", "nvdec", "jpeg", "nvjpeg"]
 JPEG_DECODERS = ("jpeg", "nvjpeg")
 """Decode nodes that are fed single frames; the others are fed clips."""
 
-# May differ between a run and its continuation: where the data lies and how fast it comes, not what the clips are.
+# May differ between a run and its continuation: where the data is and how fast it comes, not what the clips are.
 MUTABLE_ON_RESUME = {
     *(
         "train",
@@ -65,7 +65,7 @@ class DataConfig:
     hue_jitter: float = 0.0
     """In training turn the hue of a clip by up to this many degrees."""
     grayscale: float = 0.0
-    """In training the share of clips that lose their colour."""
+    """In training the fraction of clips that lose their colour."""
     test_clips: int = 1
     """Clips of each video in evaluation, evenly shifted in time."""
     test_crops: Literal[1, 3, 10] = 1
@@ -77,7 +77,7 @@ class DataConfig:
     shuffle_block_shards: int = 4
     """Shards in a block."""
     shuffle_streams: int = 8
-    """Blocks that a batch is mixed from; each rank reads its share of them. Fewer if the batch size asks for it."""
+    """Blocks that a batch is mixed from; each rank reads its part of them. Fewer if the batch size asks for it."""
     on_bad_sample: Literal["raise", "quarantine"] = "raise"
     """A sample that cannot be read or decoded in training. raise: end with its shard and key; quarantine: all ranks
     leave it out from there on."""
@@ -148,7 +148,7 @@ class DataConfig:
         return bool(self.color_jitter or self.hue_jitter or self.grayscale)
 
     def sampling_settings(self) -> dict[str, object]:
-        """The settings that shape training clips: what two runs must share for their batches to be the same."""
+        """Return the settings that shape training clips: two runs whose batches are to be the same must share them."""
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in MUTABLE_ON_RESUME}
 
 

@@ -13,29 +13,29 @@ MULTI_SCALES = (1.0, 0.875, 0.75, 0.66)
 _SMALLEST_AREA, _WIDEST = 0.08, 4 / 3
 
 # Sides of TSN's crops: pairs of scales at most one step apart. Its places: corners, centre, middles of the edges and of
-# the quarters, in quarters of the room there is.
+# the quarters, in quarters of the space there is.
 _SCALE_PAIRS = [(h, w) for i, h in enumerate(MULTI_SCALES) for j, w in enumerate(MULTI_SCALES) if abs(i - j) <= 1]
 _PLACES = [(0, 0), (0, 4), (4, 0), (4, 4), (2, 2), (2, 0), (2, 4), (4, 2), (0, 2), (1, 1), (1, 3), (3, 1), (3, 3)]
 
-# Of test crops, in halves of the room there is; the first is the only one of one crop.
+# Of test crops, in halves of the space there is; the first is the only one of one crop.
 _TEN_PLACES = [(1, 1), (0, 0), (0, 2), (2, 0), (2, 2)]
 
 
 def crop_box(height: int, width: int, config: DataConfig, vertical: float, horizontal: float) -> np.ndarray:
-    """The square of the stored frame that becomes the crop once the short side is scaled to config.short_side.
+    """Return the square of the stored frame that is the crop once the short side is scaled to config.short_side.
 
-    `vertical` and `horizontal` in [0, 1) choose among the whole-pixel positions of the crop in the scaled frame, so
+    `vertical` and `horizontal` in [0, 1) choose among the integer positions of the crop in the scaled frame, so
     frames stored at that very size are cropped without resampling. One half means the centre.
 
     >>> crop_box(256, 340, DataConfig(short_side=256, crop_size=224), 0.5, 0.5)
     array([ 16.,  58., 240., 282.], dtype=float32)
     """
-    room_down, room_right = _room(height, width, config)
-    return _square(height, width, config, int(vertical * (room_down + 1)), int(horizontal * (room_right + 1)))
+    space_down, space_right = _space(height, width, config)
+    return _square(height, width, config, int(vertical * (space_down + 1)), int(horizontal * (space_right + 1)))
 
 
 def multi_scale_box(height: int, width: int, draws: np.ndarray) -> np.ndarray:
-    """A crop as TSN trains with, from `draws` (2,) in [0, 1).
+    """Return a crop as TSN trains with, from `draws` (2,) in [0, 1).
 
     >>> multi_scale_box(256, 340, np.array([0.2, 0.0]))  # 224 tall, 256 wide, in the upper left corner
     array([  0.,   0., 224., 256.], dtype=float32)
@@ -48,7 +48,7 @@ def multi_scale_box(height: int, width: int, draws: np.ndarray) -> np.ndarray:
 
 
 def random_resized_box(height: int, width: int, draws: np.ndarray) -> np.ndarray:
-    """Part of the area in a random shape, from `draws` (4,) in [0, 1): area, shape, place; cut to fit the frame."""
+    """Return a random part of the frame, from `draws` (4,) in [0, 1): area, shape, place; cut to fit the frame."""
     area = height * width * (_SMALLEST_AREA + draws[0] * (1 - _SMALLEST_AREA))
     shape = _WIDEST ** (2 * draws[1] - 1)
     tall = min(height, max(1, round(math.sqrt(area / shape))))
@@ -58,12 +58,12 @@ def random_resized_box(height: int, width: int, draws: np.ndarray) -> np.ndarray
 
 
 def view_boxes(height: int, width: int, config: DataConfig) -> tuple[np.ndarray, np.ndarray]:
-    """The boxes (C, 4) of config.test_crops crops, and which of them are mirrored (C,) bool.
+    """Return the boxes (C, 4) of config.test_crops crops, and which of them are mirrored (C,) bool.
 
     >>> view_boxes(256, 340, DataConfig(crop_size=256, test_crops=3))[0][:, 1]
     array([ 0., 42., 84.], dtype=float32)
     """
-    down, right = _room(height, width, config)
+    down, right = _space(height, width, config)
     if config.test_crops == 1:
         places = [(1, 1)]
     elif config.test_crops == 3:
@@ -75,13 +75,13 @@ def view_boxes(height: int, width: int, config: DataConfig) -> tuple[np.ndarray,
 
 
 def is_scaled(boxes: np.ndarray, crop_size: int) -> bool:
-    """Whether one of the boxes (C, 4) is other than crop_size whole pixels high and wide."""
+    """Return whether one of the boxes (C, 4) is other than crop_size integer pixels high and wide."""
     sides = boxes[:, 2:] - boxes[:, :2]
     return not (np.all(sides == crop_size) and np.array_equal(boxes, np.floor(boxes)))
 
 
 def crop_window(boxes: np.ndarray, height: int, width: int, crop_size: int) -> np.ndarray:
-    """The whole pixels (4,) int32 [top, left, bottom, right) that scaling `boxes` (C, 4) to the crop looks at.
+    """Return the pixels (4,) int32 [top, left, bottom, right) that scaling `boxes` (C, 4) to the crop looks at.
 
     Scaling reaches over the edge of a box by the width of its filter: nothing when nothing is scaled.
 
@@ -97,13 +97,13 @@ def crop_window(boxes: np.ndarray, height: int, width: int, crop_size: int) -> n
     return np.concatenate([start, end]).astype(np.int32)
 
 
-def _room(height: int, width: int, config: DataConfig) -> tuple[int, int]:
-    """By how many pixels the crop can move down and to the right in the scaled frame."""
+def _space(height: int, width: int, config: DataConfig) -> tuple[int, int]:
+    """Return by how many pixels the crop can move down and to the right in the scaled frame."""
     short = min(height, width)
     return height * config.short_side // short - config.crop_size, width * config.short_side // short - config.crop_size
 
 
 def _square(height: int, width: int, config: DataConfig, top: int, left: int) -> np.ndarray:
-    """The box of the crop at a place in the scaled frame."""
+    """Return the box of the crop at a place in the scaled frame."""
     box = np.array([top, left, top + config.crop_size, left + config.crop_size])
     return (box * min(height, width) / config.short_side).astype(np.float32)

@@ -6,19 +6,23 @@
     nvjpeg  (libjpeg-turbo on the CPU, nvJPEG on a GPU; only the window is decoded)
 
 All after the decode node is the same operators in the same order. A window is the part of a frame in which all crops
-lie, so frames are decoded once however many crops there are. Under jpeg and nvjpeg the graph sees single frames where
+are, so frames are decoded once however many crops there are. Under jpeg and nvjpeg the graph sees single frames where
 it otherwise sees clips of them. The GPU paths need a CUDA driver even to be built.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 from nvidia import dali
-from nvidia.dali import fn, pipeline_def, types
-from nvidia.dali.data_node import DataNode
+from nvidia.dali.types import DALIDataType
 
 from pipeline.config import JPEG_DECODERS
+
+# DALI's stubs know neither what `pipeline_def` makes of a function, nor conditions on nodes, nor nodes given as **.
+fn: Any = dali.fn
+pipeline_def: Any = dali.pipeline_def
 
 DALI_VERSION = dali.__version__
 # ImageNet statistics in units of 8-bit pixels, as the pretrained ResNets expect.
@@ -29,25 +33,25 @@ Inputs = dict[str, list[np.ndarray] | np.ndarray]
 """What the graph is fed for N items, clips or under jpeg frames: an entry of length N for each of `input_types`."""
 
 
-def input_types(decoder: str, num_crops: int, changes_color: bool) -> dict[str, tuple[types.DALIDataType, int]]:
-    """What a graph is fed, with type and number of dimensions of one item.
+def input_types(decoder: str, num_crops: int, changes_color: bool) -> dict[str, tuple[DALIDataType, int]]:
+    """Return what a graph is fed: of each input the type and the number of dimensions of one item.
 
     media: the frames (F, H, W, 3), cut to the window; the bytes of a video; or those of one JPEG. scaled: whether the
     crops are scaled. color: as in ClipPlan. start_c, end_c: [top, left] and [bottom, right) of crop c in pixels of what
-    is decoded. place_c: where an unscaled crop lies, (top, left) as a share of the room there is. flip_c: whether it is
+    is decoded. place_c: where an unscaled crop is, (top, left) as a fraction of the free space. flip_c: whether it is
     mirrored. frames: (U,) the frames to decode; order: (F,) which of them to take. window_start, window_shape: [top,
     left] and [height, width] of the part that is decoded of a JPEG, and kept of the frames of a video.
     """
-    inputs = {"media": (types.UINT8, 4 if decoder == "pyav" else 1), "scaled": (types.BOOL, 0)}
+    inputs = {"media": (DALIDataType.UINT8, 4 if decoder == "pyav" else 1), "scaled": (DALIDataType.BOOL, 0)}
     if changes_color:
-        inputs |= {"color": (types.FLOAT, 1)}
+        inputs |= {"color": (DALIDataType.FLOAT, 1)}
     for crop in range(num_crops):
-        inputs |= {f"start_{crop}": (types.FLOAT, 1), f"end_{crop}": (types.FLOAT, 1)}
-        inputs |= {f"place_{crop}": (types.FLOAT, 1), f"flip_{crop}": (types.INT32, 0)}
+        inputs |= {f"start_{crop}": (DALIDataType.FLOAT, 1), f"end_{crop}": (DALIDataType.FLOAT, 1)}
+        inputs |= {f"place_{crop}": (DALIDataType.FLOAT, 1), f"flip_{crop}": (DALIDataType.INT32, 0)}
     if decoder == "nvdec":
-        inputs |= {"frames": (types.INT32, 1), "order": (types.INT32, 1)}
+        inputs |= {"frames": (DALIDataType.INT32, 1), "order": (DALIDataType.INT32, 1)}
     if decoder != "pyav":
-        inputs |= {"window_start": (types.INT32, 1), "window_shape": (types.INT32, 1)}
+        inputs |= {"window_start": (DALIDataType.INT32, 1), "window_shape": (DALIDataType.INT32, 1)}
     return inputs
 
 
@@ -142,14 +146,15 @@ def _build_graph(give, named, decoder, on_gpu, crop_size, num_crops):
                 mirror=inputs[f"flip_{c}"],
                 mean=PIXEL_MEAN,
                 std=PIXEL_STD,
-                dtype=types.FLOAT,
+                dtype=DALIDataType.FLOAT,
                 output_layout="HWC" if decoder in JPEG_DECODERS else "FHWC",
             )
         )
     return tuple(crops)
 
 
-def _inputs(give: Callable[[], tuple], named: dict, decoder: str) -> dict[str, DataNode]:
+def _inputs(give: Callable[[], tuple], named: dict, decoder: str) -> dict[str, Any]:
+    """Return the node of each input."""
     kinds, dimensions = zip(*named.values())
     nodes = fn.external_source(
         give,
@@ -161,14 +166,14 @@ def _inputs(give: Callable[[], tuple], named: dict, decoder: str) -> dict[str, D
     return dict(zip(named, nodes))
 
 
-def _decode(inputs: dict[str, DataNode], decoder: str, on_gpu: bool) -> DataNode:
-    """uint8 windows of frames: FHWC, or under jpeg and nvjpeg HWC."""
-    window = {"axis_names": "HW"}
+def _decode(inputs: dict[str, Any], decoder: str, on_gpu: bool) -> Any:
+    """Return the node of the uint8 windows of frames: FHWC, or under jpeg and nvjpeg HWC."""
+    window: dict[str, Any] = {"axis_names": "HW"}
     if decoder != "pyav":
         window |= {"start": inputs["window_start"], "shape": inputs["window_shape"]}
     if decoder == "nvdec":
         frames = fn.decoders.video(inputs["media"], device="mixed", affine=False, frames=inputs["frames"])
-        # A frame is as large as it is coded: what lies beyond its right and bottom edge is not of the picture.
+        # A frame is as large as it is coded: what is beyond its right and bottom edge is not of the picture.
         return fn.sequence_rearrange(fn.slice(frames, **window), new_order=inputs["order"])
     pixels = inputs["media"]
     if decoder in JPEG_DECODERS:
@@ -182,7 +187,7 @@ def decode_by_nvdec(media: bytes, device_id: int) -> np.ndarray:
 
     @pipeline_def(batch_size=1, num_threads=1, device_id=device_id, exec_dynamic=True)
     def graph():
-        video = fn.external_source(lambda: [np.frombuffer(media, np.uint8)], dtype=types.UINT8, ndim=1)
+        video = fn.external_source(lambda: [np.frombuffer(media, np.uint8)], dtype=DALIDataType.UINT8, ndim=1)
         return fn.decoders.video(video, device="mixed", affine=False)
 
     (frames,) = graph().run()

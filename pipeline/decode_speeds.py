@@ -66,7 +66,7 @@ def driver_version() -> str:
 
 
 def _records(dataset: PackedDataset) -> tuple[Path, Path]:
-    """Where speeds are recorded: with the shards (of a remote dataset, its folder in the cache), else in the cache."""
+    """Return the files of speeds: with the shards (if remote, in their folder in the cache), else in the cache."""
     in_cache = default_cache_dir() / "decode_speeds" / f"{dataset.fingerprint}.json"
     return dataset.directory / SPEEDS, in_cache
 

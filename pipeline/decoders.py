@@ -82,7 +82,7 @@ def fitting_decoders(dataset: PackedDataset, device: torch.device) -> list[str]:
     stores_jpegs = {suffix == "jpgs" for suffix in dataset.suffixes}
     if len(stores_jpegs) > 1:
         raise UserError(f"{dataset.directory}: stores both videos and JPEGs; pack them as two datasets")
-    nodes = list(JPEG_DECODERS) if stores_jpegs == {True} else ["pyav", "nvdec"]
+    nodes: list[str] = [*JPEG_DECODERS] if stores_jpegs == {True} else ["pyav", "nvdec"]
     return nodes if device.type == "cuda" else nodes[:1]
 
 
@@ -159,6 +159,7 @@ def _choose(
 
 def _measure_nodes(nodes: list[str], trial: Trial) -> tuple[Speeds, Reasons]:
     """Return the speed of each node on the slowest rank, and of those that failed on any what was raised there."""
+    assert trial.measure is not None
     speeds, failed = {}, {}
     for node in nodes:
         speed, problem = 0.0, ""
@@ -176,7 +177,7 @@ def _measure_nodes(nodes: list[str], trial: Trial) -> tuple[Speeds, Reasons]:
 
 
 def _fastest(speeds: Speeds) -> str:
-    return max(speeds, key=speeds.get)
+    return max(speeds, key=lambda node: speeds[node])
 
 
 def _record(dataset: PackedDataset, device: torch.device, speeds: Speeds) -> None:

@@ -179,7 +179,7 @@ def without_cropping(unit: bytes) -> bytes:
     All else stays, bit for bit: what comes after the rectangle only moves forward.
 
     Raises:
-        ValueError: it is none, or cuts at the left or the top, where a crop of what is shown would lie elsewhere.
+        ValueError: it is none, or cuts at the left or the top, where a crop of what is shown would be elsewhere.
     """
     parameters = parse_sequence_parameters(unit)
     if any(parameters.crop[:2]):
@@ -238,7 +238,7 @@ def _chroma(bits: _BitReader, profile: int) -> tuple[int, bool, int]:
 
 
 def _skip_scaling_list(bits: _BitReader, size: int) -> None:
-    """7.3.2.1.1.1: once a scale is 0, the last one holds for the rest."""
+    """Skip a list (7.3.2.1.1.1): once a scale is 0, the last one holds for the rest."""
     last = 8
     for _ in range(size):
         following = (last + bits.read_se()) % 256
@@ -292,7 +292,7 @@ def _video_usability(bits: _BitReader) -> tuple[int, bool, bool | None]:
 
 
 def _skip_hrd(bits: _BitReader) -> bool:
-    """E.1.2."""
+    """Skip the parameters of a reference decoder (E.1.2)."""
     count = bits.read_ue() + 1
     bits.skip(8)
     for _ in range(count):

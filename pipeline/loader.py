@@ -4,7 +4,7 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -55,8 +55,8 @@ class VideoLoader:
         device: where the clips are wanted.
         gather: with more than one rank: what each of them gives, by rank, on all of them; called by all together, for
             the choice of the decode node.
-        agree: with more than one rank and data.on_bad_sample=quarantine: how they tell each other of bad samples. It is
-            called once a step.
+        agree: with more than one rank and data.on_bad_sample=quarantine: how they inform each other of bad samples. It
+            is called once a step.
 
     Raises:
         UserError: fewer samples than one global batch, a batch size that the ranks cannot share, a video with too few
@@ -105,15 +105,15 @@ class VideoLoader:
         self.close()
 
     def __len__(self) -> int:
-        """Batches that this rank yields in one epoch."""
+        """Return the number of batches that this rank yields in one epoch."""
         return self.steps_per_epoch * self._micro_batches_per_step
 
     def state_dict(self) -> dict:
-        """Where the loader stands, and what it must be set up with for that to mean anything."""
+        """Return the position of the loader, and what it must be set up with for that to mean anything."""
         return {"epoch": self.epoch, "step": self.step, "excluded": list(self.excluded), **self._identity()}
 
     def load_state_dict(self, state: dict) -> None:
-        """Goes to where `state` was taken.
+        """Move to the position at which `state` was taken.
 
         Raises:
             UserError: the state is of another dataset, seed, batch size or sampling.
@@ -194,12 +194,12 @@ class VideoLoader:
         thinned = self.dataset.manifest.settings.get("max_frames", math.inf)
         follow_each_other = config.sampling == "dense" or config.frames_per_segment > 1
         if follow_each_other and self.dataset.manifest.profile in ("h264", "jpeg"):
-            share = float(np.mean(self.dataset.num_frames[kept] >= thinned))
-            if share:
+            fraction = float(np.mean(self.dataset.num_frames[kept] >= thinned))
+            if fraction:
                 log.warning(
                     "%s: %.0f %% of the videos were cut down to %d evenly spaced frames when they were packed, so "
                     "frames of a clip do not follow each other as they were filmed; pack under --profile dense",
-                    *(location, 100 * share, thinned),
+                    *(location, 100 * fraction, thinned),
                 )
         if self.batch_size % (self.world_size * self.micro_batch_size):
             raise UserError(
@@ -213,7 +213,7 @@ class VideoLoader:
             )
 
     def _good_samples(self) -> np.ndarray:
-        """The sample ids that the dataset does not list as quarantined."""
+        """Return the sample ids that the dataset does not list as quarantined."""
         return np.setdiff1d(np.arange(len(self.dataset)), self.dataset.quarantined)
 
     def _evaluation_batches(self) -> list[np.ndarray]:
@@ -255,12 +255,12 @@ class VideoLoader:
         steps = self._steps_of_epoch(self.epoch)
         if self.dataset.shard_source:
             rest = np.concatenate([np.empty(0, np.int64), *map(np.ravel, steps[self.step :])])
-            self.dataset.prefetch(rest, self._steps_of_epoch(self.epoch + 1).ravel() if self.training else None)
+            self.dataset.prefetch(rest, np.ravel(self._steps_of_epoch(self.epoch + 1)) if self.training else None)
         self._stream.start(batches_of(self.epoch, steps[self.step :]))
         return len(steps)
 
-    def _steps_of_epoch(self, epoch: int) -> Sequence[np.ndarray]:
-        """For each step of this rank its micro-batches: (micro-batches, B) sample ids."""
+    def _steps_of_epoch(self, epoch: int) -> np.ndarray | list[np.ndarray]:
+        """Return for each step of this rank its micro-batches: (micro-batches, B) sample ids."""
         if not self.training:
             return [batch[None] for batch in self._evaluation_batches()]
         order = plan_order(self.dataset.shards, self.config, self.batch_size, self.seed, epoch)
@@ -270,7 +270,7 @@ class VideoLoader:
         return plan_rank_batches(order, self.batch_size, self.micro_batch_size, self.rank, self.world_size)
 
     def _next_step(self) -> Iterator[VideoBatch]:
-        """The micro-batches of the next step. Raises SampleError for the sample that the graph cannot decode."""
+        """Yield the micro-batches of the next step. Raises SampleError for the sample that the graph cannot decode."""
         try:
             yield from self._run_step()
         except UserError:  # such as a server that gives no shards: no fault of a sample
@@ -280,7 +280,7 @@ class VideoLoader:
             raise (bad[0] if bad else error) from error
 
     def _agreed_step(self, num_steps: int) -> tuple[list[VideoBatch], int]:
-        """The micro-batches of the next step, after all ranks have theirs, and the number of steps of this epoch.
+        """Return the micro-batches of the next step, once all ranks have theirs, and the number of steps of this epoch.
 
         Samples that are bad on any rank are left out, which draws all later ones forward. The batches are empty if no
         step is left.

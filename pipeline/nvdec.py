@@ -98,7 +98,7 @@ def unsuitable(
 
 
 def _unsuitable_size(dataset: PackedDataset, min_size: tuple[int, int], max_size: tuple[int, int]) -> str:
-    """The table has the sizes shown; coded sizes are these, rounded up to multiples of 16."""
+    """Return what is wrong with the sizes: the table has those shown; coded ones are rounded up to multiples of 16."""
     coded = np.stack([dataset.widths, dataset.heights], 1) + 15 & ~15
     kept = np.setdiff1d(np.arange(len(dataset)), dataset.quarantined)
     for word, limit, outside in (("from", min_size, coded < min_size), ("up to", max_size, coded > max_size)):
@@ -154,7 +154,7 @@ def _is_bt601(parameters: SequenceParameters) -> bool:
 
 @lru_cache(maxsize=4096)
 def _uncropped(parameters: bytes) -> tuple[AvcRecord, int, int]:
-    """The record of an avcC with nothing cropped, and the coded width and height. Raises ValueError."""
+    """Return the record of an avcC with nothing cropped, and the coded width and height. Raises ValueError."""
     record = parse_avcc(parameters)
     found = parse_sequence_parameters(record.sequence_sets[0])
     sets = tuple(without_cropping(unit) for unit in record.sequence_sets)
@@ -162,7 +162,7 @@ def _uncropped(parameters: bytes) -> tuple[AvcRecord, int, int]:
 
 
 def _access_unit(packet: bytes, length_size: int) -> tuple[bytes, bool]:
-    """One picture with a delimiter in front, and whether it is a keyframe.
+    """Return one picture with a delimiter in front, and whether it is a keyframe.
 
     The delimiter makes two pictures of two neighbouring packets that were not neighbours in the video: keyframes may
     then bear the same idr_pic_id, which is what else keeps them apart (7.4.1.2.4).
@@ -184,7 +184,7 @@ def _access_unit(packet: bytes, length_size: int) -> tuple[bytes, bool]:
 
 
 def _mp4(samples: Sequence[bytes], keyframes: Sequence[int], avcc: bytes, width: int, height: int) -> bytes:
-    """An MP4 of one track, one sample a tick, the media at its end (ISO/IEC 14496-12)."""
+    """Return an MP4 of one track, one sample a tick, the media at its end (ISO/IEC 14496-12)."""
     count = len(samples)
     entry = struct.pack(">6xH16xHHIIIH32xHh", 1, width, height, 72 << 16, 72 << 16, 0, 1, 24, -1)
     tables = (

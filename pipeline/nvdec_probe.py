@@ -156,8 +156,8 @@ def ask_caps(library: ctypes.CDLL, device_index: int) -> DecoderCaps:
     ctypes.c_int.from_buffer(caps, 0).value = _H264
     ctypes.c_int.from_buffer(caps, 4).value = _CHROMA_420
     status = int(library.cuvidGetDecoderCaps(ctypes.byref(caps)))
-    max_size = tuple(ctypes.c_uint.from_buffer(caps, place).value for place in (28, 32))
-    min_size = tuple(ctypes.c_ushort.from_buffer(caps, place).value for place in (40, 42))
+    max_size = ctypes.c_uint.from_buffer(caps, 28).value, ctypes.c_uint.from_buffer(caps, 32).value
+    min_size = ctypes.c_ushort.from_buffer(caps, 40).value, ctypes.c_ushort.from_buffer(caps, 42).value
     return DecoderCaps(status, bool(caps[24]), caps[25], min_size, max_size)
 
 
@@ -173,7 +173,7 @@ def _failed(reason: str) -> NvdecProbe:
 
 
 def _core_of(error: Exception) -> str:
-    """DALI's message without the path through the graph, in one line."""
+    """Return DALI's message without the path through the graph, in one line."""
     words = " ".join(str(error).split()) or type(error).__name__
     words = words.rpartition("encountered: ")[2]
     return words.partition(" C++ context:")[0].partition(" Current pipeline object")[0]

@@ -44,7 +44,7 @@ class ClipPlan:
 
 
 def plan_order(shards: np.ndarray, config: DataConfig, batch_size: int, seed: int, epoch: int) -> np.ndarray:
-    """The order (N,) int32 in which an epoch of training visits all samples: a permutation of the sample ids.
+    """Return the order (N,) int32 in which an epoch of training visits all samples: a permutation of their ids.
 
     Args:
         shards: (N,) the shard of each sample, non-decreasing; only a block shuffle looks at it.
@@ -59,11 +59,11 @@ def plan_order(shards: np.ndarray, config: DataConfig, batch_size: int, seed: in
 def _block_order(
     shards: np.ndarray, block_shards: int, streams: int, batch_size: int, generator: np.random.Generator
 ) -> np.ndarray:
-    """Shards in a random order, `block_shards` at a time shuffled together, read in `streams` places at once.
+    """Put the shards in a random order, `block_shards` at a time shuffled together, read in `streams` places at once.
 
     The shuffled epoch is cut into as many equal runs as there are streams, and each batch takes an equal part of each
     run, in the same places: so a batch mixes that many blocks, and a rank (or, of the ranks, a machine) reads only the
-    shards of its own part.
+    shards of its part.
     """
     num_samples, num_shards = len(shards), int(shards[-1]) + 1
     place = np.empty(num_shards, np.int64)
@@ -72,15 +72,15 @@ def _block_order(
     keys = (place // block_shards)[shards] << 40 | generator.integers(1 << 40, size=num_samples)
     order = np.argsort(keys, kind="stable").astype(np.int32)
     streams = math.gcd(batch_size, streams)
-    whole = num_samples // batch_size * batch_size
-    runs = order[:whole].reshape(streams, -1, batch_size // streams)
-    return np.concatenate([runs.transpose(1, 0, 2).reshape(-1), order[whole:]])
+    complete = num_samples // batch_size * batch_size
+    runs = order[:complete].reshape(streams, -1, batch_size // streams)
+    return np.concatenate([runs.transpose(1, 0, 2).reshape(-1), order[complete:]])
 
 
 def plan_rank_batches(
     order: np.ndarray, batch_size: int, micro_batch_size: int, rank: int, world_size: int
 ) -> np.ndarray:
-    """This rank's share of an epoch of training.
+    """Return this rank's part of an epoch of training.
 
     Args:
         order: (N,) sample ids in the order of the epoch.
@@ -96,18 +96,18 @@ def plan_rank_batches(
 
 
 def plan_rank_evaluation(sample_ids: np.ndarray, batch_size: int, rank: int, world_size: int) -> list[np.ndarray]:
-    """This rank's batches of an evaluation: over all ranks every sample exactly once, in stored order.
+    """Return this rank's batches of an evaluation: over all ranks every sample exactly once, in stored order.
 
     Ranks may hold different numbers of batches, and none at all if there are fewer samples than ranks.
     """
-    share = np.array_split(sample_ids, world_size)[rank]
-    return [share[start : start + batch_size] for start in range(0, len(share), batch_size)]
+    ours = np.array_split(sample_ids, world_size)[rank]
+    return [ours[start : start + batch_size] for start in range(0, len(ours), batch_size)]
 
 
 def plan_clip(
     dataset: PackedDataset, config: DataConfig, sample_id: int, *, training: bool, seed: int = 0, epoch: int = 0
 ) -> ClipPlan:
-    """Frames, crops, flips and colours of one sample: random in training, evenly spread in evaluation."""
+    """Choose frames, crops, flips and colours of one sample: random in training, evenly spread in evaluation."""
     num_frames, label = int(dataset.num_frames[sample_id]), int(dataset.labels[sample_id])
     size = int(dataset.heights[sample_id]), int(dataset.widths[sample_id])
     if not training:
@@ -123,7 +123,7 @@ def plan_clip(
 
 
 def mirrored_label(label: int, flip_pairs: tuple[tuple[int, int], ...]) -> int:
-    """The class of a mirrored clip: the other of its pair, if it has one ("left to right" and "right to left")."""
+    """Return the class of a mirrored clip: the other of its pair, if it has one ("left to right", "right to left")."""
     for one, other in flip_pairs:
         if label in (one, other):
             return one + other - label

@@ -21,7 +21,7 @@ class SampleError(RuntimeError):
 
 
 def verify_command(dataset: PackedDataset) -> str:
-    """What a message about bad samples advises."""
+    """Return what a message about bad samples advises."""
     where = f"the folder that {dataset.location} was made from" if dataset.shard_source else dataset.directory
     return f"check the shards with: python -m sharding verify {where} --decode (--quarantine leaves bad samples out)"
 
@@ -65,7 +65,7 @@ def read_packets(
 
 
 def jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """(height, width) as the header of a JPEG says; None if its segments do not lead from one to the next.
+    """Return (height, width) as the header of a JPEG says; None if its segments do not lead from one to the next.
 
     DALI's decoder raises an error for a picture that it cannot decode, but one with such a header can crash it.
     """
@@ -79,7 +79,7 @@ def jpeg_size(data: bytes) -> tuple[int, int] | None:
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             height, width = data[place + 5 : place + 7], data[place + 7 : place + 9]
             size = int.from_bytes(height, "big"), int.from_bytes(width, "big")
-        # Any number of 0xFF may stand before a marker.
+        # Any number of 0xFF may precede a marker.
         place += 1 if marker == 0xFF else 2 + int.from_bytes(data[place + 2 : place + 4], "big")
     return None
 
@@ -102,7 +102,7 @@ def _shard_of(dataset: PackedDataset, sample_id: int, shard: int | None) -> Iter
 
 
 def read_range(file: int, offset: int, length: int) -> bytes:
-    """Bytes [offset, offset + length) of an open file.
+    """Return the bytes [offset, offset + length) of an open file.
 
     Raises:
         OSError: the file ends before.

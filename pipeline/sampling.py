@@ -12,7 +12,7 @@ import numpy as np
 
 
 def random_frames(num_frames: int, draws: np.ndarray, frames_per_segment: int = 1) -> np.ndarray:
-    """Random frames of each segment, (S * k,) int32 for `draws` u (S,) from [0, 1), as TSN trains.
+    """Return random frames of each segment, (S * k,) int32 for `draws` u (S,) from [0, 1), as TSN trains.
 
     Those of segment i begin at floor((i + u_i) * m / S), m = n - k + 1 being the number of places where k frames of n
     can begin.
@@ -32,7 +32,7 @@ def random_frames(num_frames: int, draws: np.ndarray, frames_per_segment: int = 
 def middle_frames(
     num_frames: int, num_segments: int, clip: int = 0, num_clips: int = 1, frames_per_segment: int = 1
 ) -> np.ndarray:
-    """The test clip number `clip` of K, (S * k,) int32; of one clip the middles of the segments, as TSN tests.
+    """Return the test clip number `clip` of K, (S * k,) int32; of one clip the middles of the segments, as TSN tests.
 
     The frames of segment i begin at floor((i + (clip + 1/2) / K) * m / S), m = n - k + 1.
 
@@ -54,18 +54,18 @@ def middle_frames(
 
 
 def _count_begins(num_frames: int, frames_per_segment: int) -> int:
-    """In how many places so many frames that follow each other can begin; 1 in a video too short for them."""
+    """Return in how many places so many consecutive frames can begin; 1 in a video too short for them."""
     return max(1, num_frames - frames_per_segment + 1)
 
 
 def _follow(begins: np.ndarray, num_frames: int, frames_per_segment: int) -> np.ndarray:
-    """The frames that follow each other from each of `begins` (S,) on, (S * k,) int32."""
+    """Return the frames that follow each other from each of `begins` (S,) on, (S * k,) int32."""
     frames = begins[:, None] + np.arange(frames_per_segment, dtype=np.int64)
     return np.minimum(frames, num_frames - 1).ravel().astype(np.int32)
 
 
 def dense_frames(num_frames: int, length: int, stride: int, start: int) -> np.ndarray:
-    """`length` frames that lie `stride` apart, beginning at `start`; a video too short for them begins anew.
+    """Return `length` frames, `stride` apart, from `start` on; a video too short for them begins again.
 
     >>> dense_frames(10, 4, 2, 1)
     array([1, 3, 5, 7], dtype=int32)
@@ -76,12 +76,12 @@ def dense_frames(num_frames: int, length: int, stride: int, start: int) -> np.nd
 
 
 def random_start(num_frames: int, length: int, stride: int, draw: float) -> int:
-    """Where a dense training clip begins: anywhere that leaves room for `length` times `stride` frames."""
+    """Return where a dense training clip begins: anywhere that leaves space for `length` times `stride` frames."""
     return int(draw * (_last_start(num_frames, length, stride) + 1))
 
 
 def even_start(num_frames: int, length: int, stride: int, clip: int, num_clips: int) -> int:
-    """Where the dense test clip number `clip` of K begins: evenly from the first to the last start; one in the middle.
+    """Return where the dense test clip number `clip` of K begins: evenly spread over all starts; one in the middle.
 
     >>> [even_start(70, 8, 8, clip, 3) for clip in range(3)]
     [0, 3, 6]

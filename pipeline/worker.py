@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -78,7 +79,9 @@ def share_columns(dataset: PackedDataset) -> tuple[int, list[tuple[str, str, int
 def open_columns(setup: dict) -> PackedDataset:
     """Return the dataset whose columns `share_columns` described, without what workers do not need."""
     table = mmap.mmap(setup["table"], 0, access=mmap.ACCESS_READ)
-    columns = {name: np.ndarray(rows, kind, table, offset) for name, kind, rows, offset in setup["columns"]}
+    columns: dict[str, Any] = {
+        name: np.ndarray(rows, kind, table, offset) for name, kind, rows, offset in setup["columns"]
+    }
     directory = Path(setup["directory"])
     return PackedDataset(
         directory=directory,

@@ -324,6 +324,7 @@ class ProcessReader(BatchReader):
         command = [sys.executable, "-m", "pipeline.worker"]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=tuple(files.values()), env=environment)
         theirs.close()
+        assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError), process.stdin as pipe:  # its end is noticed by its socket
             pipe.write(json.dumps(setup).encode() + b"\n")
         self._poll.register(ours, select.POLLIN)
@@ -336,9 +337,8 @@ class ProcessReader(BatchReader):
         worker.process.wait()
 
     def _drop_tasks(self) -> None:
-        for task in self._tasks:
-            self._forget(task)
-        self._tasks.clear()
+        while self._tasks:
+            self._forget(self._tasks.popleft())
 
     def _forget(self, task: _Task) -> None:
         """Close the files of a task that were opened for it."""

@@ -105,7 +105,9 @@ class PackedDataset:
 
     def codec_parameters(self, sample_id: int) -> bytes:
         """Return the codec's parameter sets of a sample that has an index of frames; empty for JPEGs."""
-        return self._parameters[int(self._index_row(sample_id)[0])]
+        row = self._index_row(sample_id)
+        assert row is not None, sample_id
+        return self._parameters[int(row[0])]
 
     @property
     def all_codec_parameters(self) -> list[bytes] | None:

@@ -85,7 +85,7 @@ def file_sha256(path: Path) -> str:
 
 @contextmanager
 def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Hold the lock that a file stands for against all processes and threads; yield whether it was to be had.
+    """Hold the lock that a file represents against all processes and threads; yield whether it was to be had.
 
     It is flock(2), which the kernel gives back when a process dies. Without `wait`, False is yielded at once where
     somebody else holds it.

@@ -69,11 +69,11 @@ class PackConfig:
     samples_per_shard: int | None = None
     """Videos in a shard. Default: a 64th of the dataset, at least 16, at most 1,024."""
     shard_bytes: int | None = None
-    """Instead: about this many bytes in a shard, reckoned from the first 32 videos of the order."""
+    """Instead: about this many bytes in a shard, estimated from the first 32 videos of the order."""
     seed: int = 0
-    """Seed of the order in which videos lie in the shards."""
+    """Seed of the order in which videos are in the shards."""
     max_failures: float = 0.05
-    """Fraction of the videos that may fail, rounded up to a whole video; with more, the split is not complete."""
+    """Fraction of the videos that may fail, rounded up to a full video; with more, the split is not complete."""
     retry_failed: bool = False
     """Try the videos again that failed in finished shards, even if the split is complete."""
     time_limit: float = 120.0
@@ -184,7 +184,7 @@ def pack(config: PackConfig, annotations: Annotations | None = None) -> PackResu
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             raise IncompleteError(
-                f"no space left for {config.directory}; free some and run it again: it goes on from here"
+                f"no space left for {config.directory}; free some and run it again: it resumes from here"
             ) from error
         except BrokenProcessPool as error:
             raise IncompleteError(
@@ -246,7 +246,7 @@ def read_annotations(config: PackConfig, given: Annotations | None = None) -> An
 
 
 def describe_passed_over(paths: Sequence[str]) -> str:
-    """One line about the files that are no videos by their names.
+    """Return one line about the files that are no videos by their names.
 
     >>> describe_passed_over(["a/1.nfo", "a/2.nfo", "b/x.png"])
     '3 files passed over that are no videos by their suffix: .nfo (2), .png (1), such as a/1.nfo'
@@ -274,7 +274,7 @@ def make_plan(config: PackConfig, annotations: Annotations) -> PackPlan:
 def _samples_for_bytes(
     config: PackConfig, annotations: Annotations, settings: Mapping[str, Any], shard_bytes: int
 ) -> int:
-    """How many samples make up shard_bytes: as recorded in the folder, else measured on a few videos."""
+    """Return how many samples make up shard_bytes: as recorded in the folder, else measured on a few videos."""
     recorded = recorded_settings(config.directory)
     if {name: recorded.get(name) for name in settings} == settings:
         return recorded["samples_per_shard"]
@@ -294,7 +294,7 @@ def _samples_for_bytes(
 
 
 def _run(config: PackConfig, plan: PackPlan) -> int:
-    """Packs all shards that are not finished; returns the number of failed videos."""
+    """Pack all shards that are not finished; return the number of failed videos."""
     tasks = (joblib.delayed(pack_shard)(task) for task in _tasks(config, plan))
     with _backend(config):
         workers = min(config.workers, len(plan.shards)) if config.backend == "loky" else -1

@@ -22,7 +22,7 @@ class VideoRecord:
     key: str
     """Name of the sample: letters, digits, `_` and `-`, at most 90; unique in a dataset."""
     source: str
-    """Where the video lies, relative to the folder of videos; it may be missing."""
+    """Where the video is, relative to the folder of videos; it may be missing."""
     label: str
     """Name of its class."""
     start_seconds: float | None = None
@@ -48,20 +48,20 @@ class Annotations:
 
 
 def check_key(key: str, where: str) -> str:
-    """Returns `key`; raises UserError, beginning with `where`, if it is none."""
+    """Return `key`; raise UserError, beginning with `where`, if it is none."""
     if not _KEY.fullmatch(key):
         raise UserError(f"{where}: key {key!r}: a key has 1 to {MAX_KEY_LENGTH} letters, digits, '_' and '-'")
     return key
 
 
 class UniqueKeys:
-    """The keys met so far while an annotation file is read, and where each of them stood."""
+    """The keys met so far while an annotation file is read, and where each of them was."""
 
     def __init__(self):
         self._places: dict[str, str] = {}
 
     def add(self, key: str, where: str) -> str:
-        """Returns `key`; raises UserError if it is no key, or was met before."""
+        """Return `key`; raise UserError if it is no key, or was met before."""
         check_key(key, where)
         first = self._places.setdefault(key, where)
         if first is not where:
@@ -70,7 +70,7 @@ class UniqueKeys:
 
 
 def key_from_path(path: str) -> str:
-    """A key made from a relative path, for datasets whose file names are free.
+    """Make a key from a relative path, for datasets whose file names are free.
 
     >>> key_from_path("applying makeup/clip_01.mp4")
     'applying_makeup-clip_01'
@@ -104,7 +104,7 @@ def _with_digest(key: str, path: str) -> str:
 
 
 def check_records(annotations: Annotations) -> Annotations:
-    """Returns `annotations`; raises UserError if a key is no key or used twice, or a label is not among the classes."""
+    """Return `annotations`; raise UserError if a key is no key or used twice, or a label is not among the classes."""
     sources: dict[str, str] = {}
     classes, levels = set(annotations.classes), [set(names) for _, names in annotations.levels]
     if len(classes) != len(annotations.classes):
@@ -135,7 +135,7 @@ def check_records(annotations: Annotations) -> Annotations:
 
 
 def read_classes(path: Path) -> tuple[str, ...]:
-    """Class names from a file, one a line, in the order of their label ids."""
+    """Return class names from a file, one a line, in the order of their label ids."""
     names = tuple(line.strip() for line in read_lines(path) if line.strip())
     if not names:
         raise UserError(f"{path}: no class names in it; one a line is expected")
@@ -143,7 +143,7 @@ def read_classes(path: Path) -> tuple[str, ...]:
 
 
 def with_classes(annotations: Annotations, classes: tuple[str, ...]) -> Annotations:
-    """The same records with the classes in a given order.
+    """Return the same records with the classes in a given order.
 
     Where the dataset's own labels are numbers (0, 1, 2, ... or 1, 2, 3, ...) and the given names are not, they are
     places in the list, from 1 only if there are just as many names.
@@ -167,7 +167,7 @@ def with_classes(annotations: Annotations, classes: tuple[str, ...]) -> Annotati
 
 
 def sorted_classes(labels: Iterable[str]) -> tuple[str, ...]:
-    """Class names in the order of their label ids: by name, or if all are numbers, those from 0 to the greatest.
+    """Return class names in the order of their ids: by name, or if all are numbers, those from 0 to the greatest.
 
     Numbers from 1 on of which none is lacking are the classes by themselves.
 
@@ -189,7 +189,7 @@ def sorted_classes(labels: Iterable[str]) -> tuple[str, ...]:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 text file, with or without a byte-order mark."""
+    """Return the lines of a UTF-8 text file, with or without a byte-order mark."""
     try:
         return path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -133,7 +133,7 @@ def measure(directory: Path | str) -> tuple[Stats, PackedDataset]:
 
 
 def _count_notes(dataset: PackedDataset) -> dict[str, int]:
-    """None in datasets packed before notes were taken."""
+    """Count the samples of each note; none in datasets packed before notes were taken."""
     if "notes" not in dataset.column_names:
         return {}
     noted = (word for notes in dataset.column("notes") if notes for word in notes.split(","))
@@ -141,7 +141,7 @@ def _count_notes(dataset: PackedDataset) -> dict[str, int]:
 
 
 def dataset_card(stats: Stats) -> list[tuple[str, str]]:
-    """The figures of the whole split, as (name, value) lines for people."""
+    """Return the figures of the complete split, as (name, value) lines for people."""
     failed = ", ".join(f"{count} {kind}" for kind, count in stats.failures.items()) or "none"
     sizes = list(stats.sizes.items())[:5]
     more = f", and {len(stats.sizes) - len(sizes)} more" if len(stats.sizes) > len(sizes) else ""

@@ -35,7 +35,7 @@ table.dataset_card td:first-child { color: #667; white-space: nowrap; } td { ove
 
 
 def to_page(stats: Stats, dataset: PackedDataset, thumbnails: int = 4) -> str:
-    """The page, with the middle frames of up to `thumbnails` samples of each class."""
+    """Return the page, with the middle frames of up to `thumbnails` samples of each class."""
     title = html.escape(f"{stats.dataset} {stats.split}, profile {stats.profile}")
     rows = "".join(
         f"<tr><td>{html.escape(name)}</td><td>{html.escape(value)}</td></tr>" for name, value in dataset_card(stats)
@@ -52,7 +52,7 @@ def to_page(stats: Stats, dataset: PackedDataset, thumbnails: int = 4) -> str:
 
 
 def middle_frame(dataset: PackedDataset, sample_id: int) -> Image.Image:
-    """Raises MediaError if it does not decode."""
+    """Return the middle frame of a sample. Raises MediaError if it does not decode."""
     middle = int(dataset.num_frames[sample_id]) // 2
     with dataset.shard_path(dataset.shards[sample_id]).open("rb") as file:
 

@@ -98,7 +98,7 @@ def verify(directory: Path | str, decode: bool = False, quarantine: bool = False
 
 
 def add_to_quarantine(directory: Path, reasons: dict[str, str]) -> int:
-    """Adds {key: reason} to quarantine.jsonl, as far as the keys are not in it; returns how many were added."""
+    """Add {key: reason} to quarantine.jsonl, as far as the keys are not in it; return how many were added."""
     path = directory / QUARANTINE
     listed = read_json_lines(path)
     known = {line["key"] for line in listed}
@@ -108,7 +108,7 @@ def add_to_quarantine(directory: Path, reasons: dict[str, str]) -> int:
 
 
 def check_table(dataset: PackedDataset) -> Iterator[Problem]:
-    """What must hold within the table, and between it and the manifest, beyond the checks of load_dataset."""
+    """Check what must hold in the table, and between it and the manifest, beyond the checks of load_dataset."""
     where = str(dataset.directory / TABLE)
     keys = dataset.keys
     if len(set(keys)) != len(keys):
@@ -124,7 +124,7 @@ def check_table(dataset: PackedDataset) -> Iterator[Problem]:
 
 
 def check_shard(directory: Path, number: int, shard: Shard, decode: bool) -> list[Problem]:
-    """Compares one tar with its hash, its index and its rows of the table; decodes its samples if asked."""
+    """Compare one tar with its hash, its index and its rows of the table; decode its samples if asked."""
     path = directory / shard.name
     problems = []
     try:
@@ -154,7 +154,7 @@ def check_shard(directory: Path, number: int, shard: Shard, decode: bool) -> lis
 
 
 def read_components(path: Path) -> Iterator[Component]:
-    """The components of a tar as its own headers tell them; hashes are left empty."""
+    """Yield the components of a tar as its own headers list them; hashes are left empty."""
     with tarfile.open(path, "r:") as tar:
         for member in tar:
             yield Component(member.name, member.offset_data, member.size, "")
@@ -194,7 +194,7 @@ def _check_decoding(file, row: dict) -> str | None:
 
 
 def _check_video(media: bytes, num_frames: int, size: tuple[int, int]) -> str | None:
-    """Decodes every frame in order, and then some by number, as training does."""
+    """Decode every frame in order, and then some by number, as training does."""
     with open_video(media) as (container, stream):
         num_decoded = 0
         for frame in decode_all(container, stream):
@@ -220,7 +220,7 @@ def _check_jpegs(media: bytes, offsets: np.ndarray, num_frames: int, size: tuple
 
 
 def _check_index(file, row: dict, dataset: PackedDataset, sample_id: int, decode: bool) -> str | None:
-    """What frames.npy says of a sample, against its media; with `decode`, the same frames must come out."""
+    """Compare what frames.npy says of a sample with its media; with `decode`, the same frames must come out."""
     offsets = dataset.frame_offsets(sample_id)
     if offsets is None:
         return None

@@ -37,7 +37,7 @@ DATASETS: dict[str, Reader] = {
 
 
 def find_reader(dataset: str) -> Reader:
-    """The reader of a dataset known here, or of another: MODULE:FUNCTION, imported from the Python path.
+    """Return the reader of a dataset known here, or of another: MODULE:FUNCTION, imported from the Python path.
 
     Raises:
         UserError: neither.

@@ -1,4 +1,4 @@
-"""What the readers share: which annotation file is which, JSON, and where a named video really lies."""
+"""What the readers share: which annotation file is which, JSON, and where a named video really is."""
 
 import csv
 import json
@@ -28,12 +28,12 @@ def has_video_suffix(name: str) -> bool:
 
 
 def may_be_video(name: str) -> bool:
-    """Whether a file of this name is taken for a video: by its suffix, or since it has none, as in some copies."""
+    """Return whether a file of this name may be a video: by its suffix, or since it has none, as in some copies."""
     return has_video_suffix(name) or (not PurePath(name).suffix and name.lower() not in _TEXTS)
 
 
 def choose_file(annotations: Sequence[Path], words: Sequence[str], what: str) -> Path:
-    """The one annotation file with one of `words` in its name, case aside.
+    """Return the one annotation file with one of `words` in its name, case aside.
 
     Raises UserError, which says `what` was looked for, if there is none or more than one.
     """
@@ -48,7 +48,7 @@ def choose_file(annotations: Sequence[Path], words: Sequence[str], what: str) ->
 
 
 def read_csv(path: Path, delimiter: str = ",") -> Iterator[tuple[str, list[str]]]:
-    """Yields ("FILE, line N", fields without blanks around them) of every line that is not empty."""
+    """Yield ("FILE, line N", fields without blanks around them) of every line that is not empty."""
     rows = csv.reader(read_lines(path), delimiter=delimiter)
     try:
         for row in rows:
@@ -59,7 +59,7 @@ def read_csv(path: Path, delimiter: str = ",") -> Iterator[tuple[str, list[str]]
 
 
 def read_json(path: Path) -> Any:
-    """Raises UserError with the file and, where the JSON breaks off, the line."""
+    """Return what a file holds. Raises UserError with the file and, where the JSON breaks off, the line."""
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
@@ -76,7 +76,7 @@ class SourceFinder:
         self._names: dict[str, dict[str, str]] = {}
 
     def find(self, path: str) -> str | None:
-        """The relative path that is there: `path` itself, or the first video or folder of its stem; else None.
+        """Return the relative path that is there: `path` itself, or the first video or folder of its stem; else None.
 
         >>> SourceFinder(Path("copies")).find("Archery/v_Archery_g01_c01.avi")  # doctest: +SKIP
         'Archery/v_Archery_g01_c01.mp4'
@@ -89,11 +89,11 @@ class SourceFinder:
         return found and (f"{folder}/{found}" if folder else found)
 
     def locate(self, path: str) -> str:
-        """What `find` finds, else `path`: a record whose packing fails with the kind `missing`."""
+        """Return what `find` finds, else `path`: a record whose packing fails with the kind `missing`."""
         return self.find(path) or path
 
     def _listing(self, folder: str) -> dict[str, str]:
-        """Names of what lies in `folder`, and stems of the videos and folders in it -> the name."""
+        """Map the names of what is in `folder`, and the stems of the videos and folders in it, to the name."""
         if folder not in self._names:
             entries = list_folder(self._videos / folder)
             videos = [entry.name for entry in entries if may_be_video(entry.name) or entry.is_dir()]
@@ -104,7 +104,7 @@ class SourceFinder:
 
 
 def list_folder(folder: Path) -> list[os.DirEntry]:
-    """What lies in a folder, by name; nothing if it cannot be read."""
+    """Return what is in a folder, by name; nothing if it cannot be read."""
     try:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)

@@ -9,10 +9,10 @@ from sharding.records import Annotations, UniqueKeys, VideoRecord
 
 
 def read_diving48(videos: Path, annotations: Sequence[Path], split: str) -> Annotations:
-    """`Diving48_[V2_]{train,test}.json` and `Diving48_vocab.json`; videos are `VIDEOS/VID_NAME.mp4`, already cut.
+    """Read `Diving48_[V2_]{train,test}.json`, `Diving48_vocab.json`; videos are `VIDEOS/VID_NAME.mp4`, already cut.
 
     A class is the four parts of a dive, "Back 15som 05Twis FREE". There is no validation split: val is the test list.
-    `start_frame` and `end_frame` span the whole of each published clip and are not used.
+    `start_frame` and `end_frame` span all of each published clip and are not used.
     """
     classes = _class_names(choose_file(annotations, ["vocab"], "the names of the dives"))
     words = ["val", "test"] if split in ("val", "test") else [split]

@@ -28,12 +28,12 @@ class _Categories:
 
 
 def read_finegym(videos: Path, annotations: Sequence[Path], split: str) -> Annotations:
-    """Four published files, and `set_categories.txt` for the names of the sets.
+    """Read four published files, and `set_categories.txt` for the names of the sets.
 
     `finegym_annotation_info_v1.1.json` has the times, `gym99_train_element_v1.1.txt` and `gym99_val_element.txt` the
     elements of a split (lines `VIDEO_E_002407_002435_A_0003_0005 LABEL`), `gym99_categories.txt` the classes; likewise
     gym288. An element's times count from the start of its event. Its source is, where it is there, the element's own
-    clip (`KEY.mp4`), else the event's clip (`VIDEO_E_002407_002435.mp4`), else the whole `VIDEO.mp4`, the last two
+    clip (`KEY.mp4`), else the event's clip (`VIDEO_E_002407_002435.mp4`), else all of `VIDEO.mp4`, the last two
     trimmed. The label is the element; the levels `event` and `set` come along.
     """
     path = choose_file(annotations, ["annotation"], "the times of the elements")
@@ -67,9 +67,9 @@ def read_finegym(videos: Path, annotations: Sequence[Path], split: str) -> Annot
 def _locate(
     parts: re.Match[str], times: dict[str, Any], where: str, finder: SourceFinder
 ) -> tuple[str, float | None, float | None]:
-    """(source, start_seconds, end_seconds) of an element.
+    """Return (source, start_seconds, end_seconds) of an element.
 
-    An event from 2407.32 s on, an element at [3.5, 5.0) s of it, the whole video there: (…, 2410.82, 2412.32).
+    An event from 2407.32 s on, an element at [3.5, 5.0) s of it, the complete video there: (…, 2410.82, 2412.32).
     """
     video, event, element = parts["video"], parts["event"], parts["element"]
     clip = finder.find(f"{parts[0]}.mp4")
@@ -92,9 +92,9 @@ def _locate(
 
 
 def _read_categories(annotations: Sequence[Path]) -> _Categories:
-    """The classes from lines `Clabel: 0; set: 1; Glabel: 4; (VT) round-off, …`.
+    """Return the classes from lines `Clabel: 0; set: 1; Glabel: 4; (VT) round-off, …`.
 
-    A name that stands there twice (Gym99 has "(BB) salto backward tucked" in two sets) gets its Glabel appended, the
+    A name that is there twice (Gym99 has "(BB) salto backward tucked" in two sets) gets its Glabel appended, the
     number among all 530 elements.
     """
     set_files = [path for path in annotations if path.name.startswith("set_")]
@@ -123,7 +123,7 @@ def _read_categories(annotations: Sequence[Path]) -> _Categories:
 
 
 def _read_set_names(path: Path) -> dict[str, str]:
-    """Number of a set -> number and name, from lines `set: 1; NAME`."""
+    """Map the number of a set to number and name, from lines `set: 1; NAME`."""
     return {parts[1]: f"{parts[1]} {parts[2]}" for _, parts in _matches(path, _SET, "set: 1; NAME")}
 
 

@@ -1,4 +1,4 @@
-"""Which classes change places when a video is mirrored, told by their names."""
+"""Which classes change places when a video is mirrored, by their names."""
 
 import re
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ _SIDES = re.compile(r"(?<![a-z])(left|right|clockwise|anticlockwise|counterclock
 
 
 def mirrored_pairs(classes: Sequence[str]) -> tuple[tuple[int, int], ...]:
-    """Pairs (a, b), a < b, of labels whose names differ only by left and right, or the clock's sense, changing places.
+    """Return pairs (a, b), a < b, of labels whose names differ only by left and right (or the clock's sense) swapped.
 
     >>> mirrored_pairs(["Pulling something from left to right", "Poking it", "Pulling something from right to left"])
     ((0, 2),)

@@ -11,7 +11,7 @@ from sharding.records import Annotations, VideoRecord, keys_from_paths
 
 
 def read_folder(videos: Path, annotations: Sequence[Path], split: str) -> Annotations:
-    """The class of a video is the name of its folder; classes are numbered in the order of their names.
+    """Take the name of its folder as the class of a video; classes are numbered in the order of their names.
 
     If VIDEOS holds a folder named like the split, the class folders are looked for there, and the classes are those of
     all splits together. Otherwise VIDEOS itself holds the class folders; if another split lacks a class, give --classes
@@ -64,7 +64,7 @@ def _check_layout(folder: Path, videos: Path) -> None:
 
 
 def _holds_class_folders(folder: Path) -> bool:
-    """Whether there are videos one level below `folder`, and none in it; JPEG frames are not looked at."""
+    """Return whether there are videos one level below `folder`, and none in it; JPEG frames are not looked at."""
     if any(not entry.is_dir() for entry in _entries(folder)):
         return False
     return any(may_be_video(entry.name) for name in _folders(folder) for entry in _entries(folder / name))

@@ -12,7 +12,7 @@ _PARTS = {"train": "1", "test": "2", "val": "2"}
 
 
 def read_hmdb51(videos: Path, annotations: Sequence[Path], split: str) -> Annotations:
-    """Lines `VIDEO.avi 1` are of the train split, 2 of the test split, 0 of neither; val is the test split.
+    """Read lines `VIDEO.avi 1` of the train split, 2 of the test split, 0 of neither; val is the test split.
 
     Give the 51 files of one of the three published splits (`*_test_split1.txt`). Classes are in the order of their
     names. Names of videos hold all kinds of characters, so keys are made from them.
@@ -37,7 +37,7 @@ def read_hmdb51(videos: Path, annotations: Sequence[Path], split: str) -> Annota
 
 
 def _class_files(annotations: Sequence[Path]) -> dict[str, Path]:
-    """Class name -> its file, in the order of the names."""
+    """Map class names to their files, in the order of the names."""
     remedy = "give the files of one split, SPLITS/*_test_split1.txt"
     if not annotations:
         raise UserError(f"--annotations: none; {remedy}")

@@ -13,7 +13,7 @@ _SPLITS = {"validate": "val", "validation": "val", "training": "train", "testing
 
 
 def read_kinetics(videos: Path, annotations: Sequence[Path], split: str) -> Annotations:
-    """Rows of the split; a video is `<id>_<start:06d>_<end:06d>.*`, else `<id>.*`, both taken as already cut.
+    """Read rows of the split; a video is `<id>_<start:06d>_<end:06d>.*`, else `<id>.*`, both taken as already cut.
 
     The classes are the labels of all files given, in the order of their names: give the files of all splits every time
     (rows of other splits are not packed), or --classes, where one split may lack a class. Of several copies of a video
@@ -74,7 +74,7 @@ def _record(row: dict[str, str], where: str, found: dict[str, list[str]], keys: 
 
 
 def _spelling(name: str) -> str:
-    """What class folders of different copies have in common: 'arm_wrestling' is 'arm wrestling'."""
+    """Return what class folders of different copies have in common: 'arm_wrestling' is 'arm wrestling'."""
     return "".join(letter for letter in name.lower() if letter.isalnum())
 
 

@@ -17,7 +17,7 @@ _NUMBER = re.compile(r"[0-9]+(\.0+)?")
 
 
 def read_list(videos: Path, annotations: Sequence[Path], split: str) -> Annotations:
-    """A label is a class name or a number; with a tab between path and label, both may hold blanks.
+    """Read lines of a path and a label, which is a class name or a number; with a tab between, both may hold blanks.
 
     A file whose first line is a path and two numbers has frame counts, unless the path is that of a file, or a video
     bears the name of the first two fields. They are not used: frames are counted when packing. Lines that begin with #
@@ -57,7 +57,7 @@ class _Line:
 
 
 def _read(path: Path, videos: Path) -> list[_Line]:
-    """The lines of a list that are neither empty nor comments."""
+    """Return the lines of a list that are neither empty nor comments."""
     numbered = [(f"{path}, line {number}", line) for number, line in enumerate(read_lines(path), 1)]
     lines = [(where, line) for where, line in numbered if line.strip() and not _is_comment(line, videos)]
     counted = bool(lines) and _has_frame_counts(lines[0][1], videos)
@@ -73,7 +73,7 @@ def _read(path: Path, videos: Path) -> list[_Line]:
 
 
 def _with_numbers(lines: list[_Line]) -> list[_Line]:
-    """The lines with labels such as 3.0 and 03 as 3, if all labels are numbers.
+    """Return the lines with labels such as 3.0 and 03 as 3, if all labels are numbers.
 
     Raises UserError for a line whose label is none where most are, such as a heading.
     """

@@ -10,7 +10,7 @@ from sharding.records import Annotations, UniqueKeys, VideoRecord, read_classes
 
 
 def read_something_v1(videos: Path, annotations: Sequence[Path], split: str) -> Annotations:
-    """`something-something-v1-{labels,train,validation}.csv`; the video of id 7 is the folder `VIDEOS/7` of JPEGs.
+    """Read `something-something-v1-{labels,train,validation}.csv`; video 7 is the folder `VIDEOS/7` of JPEGs.
 
     labels.csv has a class a line, in the order of their ids; the others have lines `id;label`.
     """
@@ -20,7 +20,7 @@ def read_something_v1(videos: Path, annotations: Sequence[Path], split: str) -> 
 
 
 def read_something_v2(videos: Path, annotations: Sequence[Path], split: str) -> Annotations:
-    """`{labels,train,validation}.json`, with or without `something-something-v2-` before; videos are `VIDEOS/ID.webm`.
+    """Read `[something-something-v2-]{labels,train,validation}.json`; the video of an id is `VIDEOS/ID.webm`.
 
     A class is a template without its brackets, its id that of labels.json. Test videos have no templates: with
     `test-answers.csv` (lines `id;label`) they are read from there.
@@ -34,7 +34,7 @@ def read_something_v2(videos: Path, annotations: Sequence[Path], split: str) -> 
     return _annotations(rows, classes, SourceFinder(videos), suffix=".webm")
 
 
-Row = tuple[str, str, str]  # where it stands, id, label
+Row = tuple[str, str, str]  # where it is, id, label
 
 
 def _annotations(rows: Iterator[Row], classes: tuple[str, ...], finder: SourceFinder, suffix: str) -> Annotations:
@@ -50,7 +50,7 @@ def _annotations(rows: Iterator[Row], classes: tuple[str, ...], finder: SourceFi
 
 
 def _rows(path: Path) -> Iterator[Row]:
-    """The lines `id;label` of a CSV file without a heading."""
+    """Yield the lines `id;label` of a CSV file without a heading."""
     for where, row in read_csv(path, delimiter=";"):
         if len(row) != 2 or not all(row):
             raise UserError(f"{where}: {';'.join(row)!r}: expected is 'id;label'")
@@ -58,7 +58,7 @@ def _rows(path: Path) -> Iterator[Row]:
 
 
 def _entries(path: Path) -> Iterator[Row]:
-    """The entries of a JSON list of {"id": …, "template": "Putting [something] on [something]", …}."""
+    """Yield the entries of a JSON list of {"id": …, "template": "Putting [something] on [something]", …}."""
     entries = read_json(path)
     if not isinstance(entries, list):
         raise UserError(f'{path}: expected is a list of {{"id": …, "template": …}}')
@@ -75,7 +75,7 @@ def _entries(path: Path) -> Iterator[Row]:
 
 
 def _class_names(path: Path) -> tuple[str, ...]:
-    """Class names from labels.json, {"Approaching something with your camera": "0", …}, in the order of their ids."""
+    """Return the names in labels.json, {"Approaching something with your camera": "0", …}, in order of their ids."""
     labels = read_json(path)
     try:
         names = {int(label): _plain(name) for name, label in labels.items()}

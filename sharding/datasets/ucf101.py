@@ -11,7 +11,7 @@ _LISTS = {"train": "trainlist", "test": "testlist", "val": "testlist"}
 
 
 def read_ucf101(videos: Path, annotations: Sequence[Path], split: str) -> Annotations:
-    """Label ids are those of classInd.txt less one. There is no validation split: val is the test list.
+    """Read the list of a split; label ids are those of classInd.txt less one. val, which has none, is the test list.
 
     Give the lists of one of the three published splits. The key of a video is its name without its folder.
     """
@@ -38,7 +38,7 @@ def read_ucf101(videos: Path, annotations: Sequence[Path], split: str) -> Annota
 
 
 def _class_numbers(path: Path) -> dict[str, int]:
-    """Class name -> its number, from 1, as in the lines `1 ApplyEyeMakeup`."""
+    """Map class names to numbers, from 1, as in the lines `1 ApplyEyeMakeup`."""
     numbers: dict[str, int] = {}
     for number, line in enumerate(read_lines(path), 1):
         if not line.strip():

@@ -4,7 +4,7 @@ import numpy as np
 
 
 def default_samples_per_shard(num_records: int) -> int:
-    """16 to 1,024: about 64 shards of a small dataset, so that all workers have work; 300 MB shards of a big one.
+    """Return 16 to 1,024: some 64 shards of a small dataset, so that all workers have work; 300 MB shards of a big one.
 
     It depends on the dataset alone, so the bytes do not depend on the number of workers.
 
@@ -15,7 +15,7 @@ def default_samples_per_shard(num_records: int) -> int:
 
 
 def plan_shards(num_records: int, samples_per_shard: int, seed: int) -> list[np.ndarray]:
-    """The numbers of the records of each shard, in the order in which they lie in it.
+    """Return the numbers of the records of each shard, in the order in which they are in it.
 
     A seeded shuffle of all records cut into pieces of `samples_per_shard` (the last may be shorter), so that reading a
     shard from its beginning already mixes classes. Every record is in exactly one shard.

@@ -24,7 +24,7 @@ from sharding.video.encode import (
 from sharding.video.frame_folder import FrameFolder, open_jpeg
 from sharding.video.frame_packets import index_packets
 from sharding.video.orientation import orientation_of
-from sharding.video.source import VideoFile, is_folder, open_source
+from sharding.video.source import VideoFile, is_folder, open_video_file
 
 
 @dataclass(frozen=True)
@@ -77,24 +77,24 @@ _NOTES = {
 
 
 def encode_sample(videos: Path, record: VideoRecord, settings: ProfileSettings, target: Path) -> EncodedSample:
-    """Encodes the video of `record` under a profile, into the file `target` if one is needed. Raises MediaError."""
+    """Encode the video of `record` under a profile, into the file `target` if one is needed. Raises MediaError."""
     return PROFILES[settings.profile].encode(videos / record.source, record, settings, target)
 
 
 def encode_h264_sample(path: Path, record: VideoRecord, settings: ProfileSettings, target: Path) -> EncodedSample:
-    """At most max_frames evenly spaced frames, short side at most short_side, every frame a keyframe."""
+    """Store at most max_frames evenly spaced frames, short side at most short_side, every frame a keyframe."""
     choice = _choice(record, settings, settings.max_frames, settings.short_side)
     return _indexed_mp4(path, target, choice, settings)
 
 
 def encode_dense_sample(path: Path, record: VideoRecord, settings: ProfileSettings, target: Path) -> EncodedSample:
-    """Every frame, short side at most short_side, a keyframe every 8 frames."""
+    """Store every frame, short side at most short_side, a keyframe every 8 frames."""
     choice = _choice(record, settings, None, settings.short_side)
     return _indexed_mp4(path, target, choice, settings)
 
 
 def encode_jpeg_sample(path: Path, record: VideoRecord, settings: ProfileSettings, target: Path) -> EncodedSample:
-    """The frames of h264 as a row of JPEGs. JPEG files small enough go in as they are."""
+    """Store the frames of h264 as a row of JPEGs. JPEG files small enough go in as they are."""
     choice = _choice(record, settings, settings.max_frames, settings.short_side)
     if is_folder(path):
         sample = _join_jpegs(path, choice, settings.decode_check, target)
@@ -105,7 +105,7 @@ def encode_jpeg_sample(path: Path, record: VideoRecord, settings: ProfileSetting
 
 
 def copy_sample(path: Path, record: VideoRecord, settings: ProfileSettings, target: Path) -> EncodedSample:
-    """The original bytes, after every frame was decoded; what training decoders would misread is encoded anew.
+    """Store the original bytes, after decoding every frame; encode again what training decoders would misread.
 
     The reason is then given as `reencoded` in KEY.json. JPEG files are joined to a row.
     """
@@ -113,7 +113,7 @@ def copy_sample(path: Path, record: VideoRecord, settings: ProfileSettings, targ
         sample = _join_jpegs(path, _choice(record, settings, None, None), settings.decode_check, target)
         reason = "frames of several sizes or kinds" if sample is None else ""
     else:
-        with open_source(path) as source:
+        with open_video_file(path) as source:
             reason, num_frames, notes = _inspect(source, record, settings.decode_check)
             info, fps = source.info, source.fps
         details = _details(info, num_frames, notes)
@@ -131,7 +131,7 @@ class Profile:
 
     encode: Callable[[Path, VideoRecord, ProfileSettings, Path], EncodedSample]
     quality: tuple[int, int, int] | None
-    """The least, the greatest and the default value of the option, if the profile has it."""
+    """The minimum, the maximum and the default value of the option, if the profile has it."""
 
 
 PROFILES = {
@@ -152,7 +152,7 @@ def _choice(
 
 
 def _join_jpegs(path: Path, choice: FrameChoice, decode_check: bool, target: Path) -> EncodedSample | None:
-    """A row of JPEG files as they are; None if they must be decoded and encoded to fit the profile or each other."""
+    """Join JPEG files as they are; return None if they must be decoded and encoded to fit the profile or each other."""
     folder = FrameFolder(path, choice.frame_template)
     files = folder.chosen_files(choice.start_seconds, choice.end_seconds)
     if not files:
@@ -176,7 +176,7 @@ def _join_jpegs(path: Path, choice: FrameChoice, decode_check: bool, target: Pat
 
 
 def _inspect(source: VideoFile, record: VideoRecord, decode_check: bool) -> tuple[str, int, dict[str, Any]]:
-    """Why a file cannot be copied ("" if it can), its number of frames, and what is uncommon about it.
+    """Return why a file cannot be copied ("" if it can), its number of frames, and what is uncommon about it.
 
     Without `decode_check` only its first frame is decoded: how frames are to be turned is known no earlier.
     """

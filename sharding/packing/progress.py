@@ -12,7 +12,7 @@ _LINE_EVERY_SECONDS = 10
 
 
 def with_progress(results: Iterator[ShardResult], num_videos: int) -> Iterator[ShardResult]:
-    """Passes results on; rate and time left count only videos encoded in this run."""
+    """Pass results on; rate and time left count only videos encoded in this run."""
     began = last_line = time.monotonic()
     done = encoded = failed = 0
     with tqdm(total=num_videos, unit=" videos", disable=not sys.stderr.isatty(), smoothing=0.05) as bar:

@@ -1,4 +1,4 @@
-"""Encodes videos in a process of its own, so that a decoder that crashes, hangs or wants all memory costs one video.
+"""Encodes videos in a separate process, so that a decoder that crashes, hangs or wants all memory costs one video.
 
 A worker keeps one such process over many videos, gives it the next one while it still writes the last, and starts
 another when it had to be stopped. Requests and replies are lines of JSON.
@@ -76,7 +76,7 @@ class Sandbox:
         """Whether a request was sent whose reply was not read."""
 
     def encode_all(self, requests: Iterable[Request]) -> Generator[EncodedSample | MediaError, None, None]:
-        """The outcome of each request, in order. While the caller works on one, the next is being encoded.
+        """Yield the outcome of each request, in order. While the caller works on one, the next is being encoded.
 
         Raises OSError if the disk is full.
         """
@@ -92,14 +92,14 @@ class Sandbox:
             yield self._receive(*waiting)
 
     def close(self) -> None:
-        """Ends the process."""
+        """End the process."""
         if self._process is not None:
             self._process.kill()
             self._process.communicate()
             self._process, self._received, self._busy = None, b"", False
 
     def _send(self, request: Request) -> float:
-        """Returns when the video must be done (time.monotonic)."""
+        """Send a request; return when the video must be done (time.monotonic)."""
         for _ in range(2):
             if self._process is None:
                 command = [sys.executable, "-m", "sharding.packing.sandbox", str(self.limits.memory_bytes)]
@@ -143,7 +143,7 @@ class Sandbox:
         return EncodedSample(**sample | {"media": Path(sample["media"]), "offsets": offsets})
 
     def _read_line(self, deadline: float) -> bytes | None:
-        """A line; empty if the process has died; None if the time is up."""
+        """Return a line; empty if the process has died; None if the time is up."""
         assert self._process is not None and self._process.stdout is not None
         stream = self._process.stdout
         while b"\n" not in self._received:
@@ -166,7 +166,7 @@ _of_thread = threading.local()
 
 
 def thread_sandbox(limits: Limits) -> Sandbox:
-    """The sandbox of the calling thread, kept from one shard to the next."""
+    """Return the sandbox of the calling thread, kept from one shard to the next."""
     sandbox = getattr(_of_thread, "sandbox", None)
     if sandbox is None or sandbox.limits != limits:
         close_thread_sandbox()
@@ -182,7 +182,7 @@ def close_thread_sandbox() -> None:
 
 
 def serve(memory_bytes: int) -> None:
-    """The encoding process: answers requests until the standard input ends."""
+    """Answer requests until the standard input ends; the main loop of the encoding process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the worker, interrupted, closes the input
     # Whatever a library prints must not get among the replies.
     replies = os.fdopen(os.dup(1), "w")
@@ -224,7 +224,7 @@ def _answer(request: Request) -> dict[str, Any]:
 
 
 def _memory_is_short() -> bool:
-    """Whether this process came near its limit: many decoders call a picture damaged when they get no memory for it."""
+    """Return whether this process came near its limit: without memory, many decoders call a picture damaged."""
     if sys.platform != "linux":
         return False
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
@@ -232,7 +232,7 @@ def _memory_is_short() -> bool:
 
 
 def _error_numbers(error: BaseException) -> set[int]:
-    """The errno of an error and of all that caused it."""
+    """Return the errno of an error and of all that caused it."""
     numbers = set()
     cause: BaseException | None = error
     while cause is not None:

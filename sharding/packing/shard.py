@@ -50,7 +50,7 @@ class ShardTask:
 
 @dataclass(frozen=True)
 class ShardResult:
-    """What the main process is told of a shard; the rest is in its part file."""
+    """What is reported to the main process of a shard; the rest is in its part file."""
 
     shard: int
     samples: int
@@ -60,7 +60,7 @@ class ShardResult:
 
 
 def pack_shard(task: ShardTask) -> ShardResult:
-    """Packs the shard, unless it is there already with the bytes that its part file tells.
+    """Pack the shard, unless it is there already with the bytes that its part file records.
 
     A video that fails becomes a line of `failures`. Raises OSError if the disk is full or cannot be written.
     """
@@ -78,14 +78,14 @@ def pack_shard(task: ShardTask) -> ShardResult:
 
 
 def read_part(directory: Path, shard: int) -> dict[str, Any] | None:
-    """The part file of a shard (name, bytes, sha256, index_sha256, rows, failures); None if it is not finished."""
+    """Return a shard's part file (name, bytes, sha256, index_sha256, rows, failures); None if it is not finished."""
     with contextlib.suppress(FileNotFoundError, ValueError):
         return json.loads(part_path(directory, shard).read_text())
     return None
 
 
 def write_part(directory: Path, shard: int, part: dict[str, Any]) -> None:
-    """Declares a shard finished."""
+    """Declare a shard finished."""
     write_atomically(part_path(directory, shard), json.dumps(part))
 
 
@@ -106,7 +106,7 @@ def _is_whole(directory: Path, part: dict[str, Any]) -> bool:
 
 
 def _write_shard(task: ShardTask, work: Path, old_part: dict[str, Any] | None) -> dict[str, Any]:
-    """Writes the tar, its index and its part file; samples that `old_part` has are taken from the tar that is there."""
+    """Write the tar, its index and its part file; samples that `old_part` has are taken from the tar that is there."""
     old_rows = {row["key"]: row for row in old_part["rows"]} if old_part else {}
     requests = (
         Request(task.videos, record, task.settings, work / f"media-{number % 2}")  # two: one is written, one is made
@@ -150,7 +150,7 @@ def _write_shard(task: ShardTask, work: Path, old_part: dict[str, Any] | None) -
 
 
 def _copy_sample(tar: TarWriter, old_tar: Path, row: dict[str, Any]) -> dict[str, Any]:
-    """Writes the components of a sample that another tar holds; returns its row, changed."""
+    """Write the components of a sample that another tar holds; return its row, changed."""
     row = dict(row)
     for part, suffix in [("media", row["suffix"]), ("index", "offsets"), ("cls", "cls"), ("json", "json")]:
         if part == "index" and not row["index_bytes"]:
@@ -163,7 +163,7 @@ def _copy_sample(tar: TarWriter, old_tar: Path, row: dict[str, Any]) -> dict[str
 def _add_sample(
     tar: TarWriter, shard: int, record: VideoRecord, label: int, level_labels: dict[str, int], sample: EncodedSample
 ) -> dict[str, Any]:
-    """Writes the components of a sample and returns its row of the table."""
+    """Write the components of a sample and return its row of the table."""
     media = tar.add(f"{record.key}.{sample.suffix}", sample.media)
     index = None
     if sample.offsets is not None and sample.suffix == "jpgs":
@@ -211,5 +211,5 @@ def _failure(record: VideoRecord, error: MediaError | UnreadableError) -> dict[s
 
 
 def printable(text: str) -> str:
-    """Text that UTF-8 can hold: bytes of a file name that are no UTF-8 are shown as \\udcxx."""
+    """Return text that UTF-8 can hold: bytes of a file name that are no UTF-8 are shown as \\udcxx."""
     return text.encode("utf-8", "backslashreplace").decode()

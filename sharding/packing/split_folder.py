@@ -55,7 +55,7 @@ class PackPlan:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over all of it; tells two plans apart."""
+        """SHA-256 over all of it; differs between two plans."""
         a = self.annotations
         head = [1, self.dataset, self.split, a.classes, a.flip_pairs, a.levels, dict(self.settings)]
         digest = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
@@ -66,7 +66,7 @@ class PackPlan:
 
 
 def recorded_settings(directory: Path) -> Mapping[str, Any]:
-    """The settings by which a folder is packed already, whole or in part; none for a new folder."""
+    """Return the settings by which a folder is packed already, completely or in part; none for a new folder."""
     if (directory / MANIFEST).is_file():
         return load_manifest(directory).settings
     with contextlib.suppress(OSError, ValueError):
@@ -76,7 +76,7 @@ def recorded_settings(directory: Path) -> Mapping[str, Any]:
 
 @contextlib.contextmanager
 def claim_folder(directory: Path, plan: PackPlan, retry_failed: bool) -> Iterator[Manifest | None]:
-    """Makes the folder ready for this plan, for this process alone; yields the manifest if nothing is left to do.
+    """Make the folder ready for this plan, for this process alone; yield the manifest if nothing is left to do.
 
     Raises UserError if it holds something else, or another process is packing there.
     """
@@ -110,7 +110,7 @@ def write_failures(directory: Path, num_shards: int) -> None:
 
 
 def complete(directory: Path, plan: PackPlan) -> Manifest:
-    """Joins the parts into the table, and says in the manifest that the split is complete."""
+    """Join the parts into the table, and say in the manifest that the split is complete."""
     annotations = plan.annotations
     profile, levels = plan.settings["profile"], [level for level, _ in annotations.levels]
     with write_frame_index(directory) as index:
@@ -150,7 +150,7 @@ def _same_plan(directory: Path, recorded: str, fingerprint: str) -> None:
 
 
 def _reopen(directory: Path, plan: PackPlan) -> None:
-    """Makes a complete split one whose shards are finished but not joined, so that failed videos can be tried again."""
+    """Turn a complete split into finished shards that are not joined, so that failed videos can be tried again."""
     manifest = load_manifest(directory)
     failures = {failure["key"]: failure for failure in read_json_lines(directory / FAILURES)}
     rows = iter(pq.read_table(directory / TABLE).to_pylist())

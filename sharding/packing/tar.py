@@ -1,4 +1,4 @@
-"""Writes a tar shard and the DALI index beside it, and knows where in the tar every component lies.
+"""Writes a tar shard and the DALI index next to it, and knows where in the tar every component is.
 
 USTAR with fixed owner, mode and time, so the bytes depend on the content alone.
 """
@@ -43,7 +43,7 @@ class TarWriter:
 
     with TarWriter(path) as tar:
         tar.add("key.cls", b"7")
-    tar.sha256    # of the whole file, known after closing
+    tar.sha256    # of the complete file, known after closing
     """
 
     path: Path
@@ -66,7 +66,7 @@ class TarWriter:
             self._file.close()
 
     def add(self, name: str, content: bytes | Path | FileRange) -> Component:
-        """Adds a component; the content of a file is streamed."""
+        """Add a component; the content of a file is streamed."""
         if isinstance(content, Path):
             content = _whole(content)
         size = len(content) if isinstance(content, bytes) else content.size
@@ -87,11 +87,11 @@ class TarWriter:
         return component
 
     def mark(self) -> Any:
-        """A state of the tar to which `back_to` can return."""
+        """Return a state of the tar to which `back_to` can return."""
         return self.size, self._hash.copy(), len(self.components)
 
     def back_to(self, mark: Any) -> None:
-        """Takes back all that was added since the mark."""
+        """Take back all that was added since the mark."""
         if mark[0] != self.size:
             self.size, self._hash, num_components = mark
             del self.components[num_components:]
@@ -107,7 +107,7 @@ class TarWriter:
 
 
 def format_index(components: Iterable[Component]) -> str:
-    """The DALI index of a tar: a line for each sample, `extension offset size name` for each of its components.
+    """Return the DALI index of a tar: a line a sample, `extension offset size name` for each of its components.
 
     Components of one sample follow each other; their names are equal up to the first dot.
     """
@@ -129,7 +129,7 @@ def _whole(path: Path) -> FileRange:
 
 
 def _chunks(content: FileRange) -> Iterator[memoryview]:
-    """The buffer is used again: small enough to stay in the cache between reading, hashing and writing."""
+    """Read through one buffer: small enough to stay in the cache between reading, hashing and writing."""
     try:
         with content.path.open("rb", buffering=0) as file:
             file.seek(content.offset)

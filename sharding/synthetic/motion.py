@@ -1,4 +1,4 @@
-"""The motion dataset: ordinary video files in class folders, in which no single frame tells the class.
+"""The motion dataset: ordinary video files in class folders, in which no single frame reveals the class.
 
 An object of random shape, size and colour moves over a background; how it moves is the class. Its state (x, y, log
 radius, angle) lives on a torus: what leaves the frame on the left comes back on the right, what outgrows the largest
@@ -68,9 +68,9 @@ class MotionConfig:
     texture: Literal["none", "plain", "rich"] = "none"
     """none: flat colours; plain: a softly shaded background; rich: background and objects are textured."""
     num_distractors: int = 0
-    """Further objects that stand still behind the moving one."""
+    """Further objects that rest behind the moving one."""
     camera_jitter: int = 0
-    """The whole picture shakes by up to so many pixels each way, anew each frame."""
+    """The whole picture shakes by up to so many pixels each way, differently in each frame."""
     noise: float = 5.0
     """Standard deviation of the noise added to each frame, in grey levels of 255."""
     workers: int = os.cpu_count() or 1
@@ -98,9 +98,9 @@ class MotionConfig:
         for name, greatest in (("radius", _LARGEST_RADIUS), ("travel", 4), ("growth", 16), ("turn_degrees", 1440)):
             low, high = getattr(self, name)
             if not 0 < low <= high <= greatest:
-                raise UserError(f"{name}={low},{high}: needs 0 < least <= greatest <= {greatest}")
+                raise UserError(f"{name}={low},{high}: needs 0 < minimum <= maximum <= {greatest}")
         if self.growth[0] <= 1:
-            raise UserError(f"growth={self.growth[0]},{self.growth[1]}: the least factor must be above 1")
+            raise UserError(f"growth={self.growth[0]},{self.growth[1]}: the minimum factor must be above 1")
         spanned = (self.radius[1] / self.radius[0]) ** (1 / self.num_sizes)
         if spanned < self.growth[1]:
             raise UserError(
@@ -110,7 +110,7 @@ class MotionConfig:
 
     @property
     def folder(self) -> Path:
-        """Where the class folders lie."""
+        """Where the class folders are."""
         return self.out / self.split if self.split else self.out
 
     @property
@@ -221,8 +221,10 @@ def _generator(config: MotionConfig, index: int, stream: int) -> np.random.Gener
 
 
 def sample_trajectory(config: MotionConfig, index: int) -> Trajectory:
-    """The motion of video number `index`. Over videos of one class the state at any frame is uniform on the torus,
-    whose radii are those of the class's range."""
+    """Return the motion of video number `index`.
+
+    Over videos of one class the state at any frame is uniform on the torus, whose radii are those of the class's range.
+    """
     random = _generator(config, index, _STATES)
     label = index % config.num_classes
     motion, size_range = divmod(label, config.num_sizes)
@@ -237,7 +239,7 @@ def sample_trajectory(config: MotionConfig, index: int) -> Trajectory:
 
 
 def render_video(config: MotionConfig, index: int) -> Iterator[np.ndarray]:
-    """Yields the frames of video number `index`, each (size, size, 3) uint8 RGB."""
+    """Yield the frames of video number `index`, each (size, size, 3) uint8 RGB."""
     trajectory = sample_trajectory(config, index)
     random = _generator(config, index, _PIXELS)
     scene = _background(config, random)
@@ -270,7 +272,7 @@ class _Thing:
         self.texture = _texture(_TEXTURE_SIDE, 0.7, random) if config.texture == "rich" else None
 
     def paint(self, scene: np.ndarray, position: np.ndarray, radius: float, angle: float) -> np.ndarray:
-        """Returns `scene` (H, W, 3) with the object drawn over it, antialiased, coming back on the opposite side."""
+        """Return `scene` (H, W, 3) with the object drawn over it, antialiased, coming back on the opposite side."""
         side = scene.shape[0]
         pixels = np.arange(side, dtype=np.float32) + 0.5
         right, down = ((pixels - centre * side + side / 2) % side - side / 2 for centre in position)
@@ -288,7 +290,7 @@ class _Thing:
 
 
 def _random_outline(random: np.random.Generator) -> np.ndarray:
-    """A star-shaped polygon as its radius at _OUTLINE_STEPS angles, float32, of rms 1 (the area of the unit disc).
+    """Return a star-shaped polygon as its radius at _OUTLINE_STEPS angles, float32, of rms 1 (area of the unit disc).
 
     Drawn again until no turn between 45 and 315 degrees lays it over itself by more than 70 % (intersection over
     union), so that it shows which way it points.
@@ -325,7 +327,7 @@ def _background(config: MotionConfig, random: np.random.Generator) -> np.ndarray
 
 
 def _object_colour(config: MotionConfig, random: np.random.Generator, background: np.ndarray) -> np.ndarray:
-    """A random colour whose grey level is at least 60 from that of `background` (3,): chroma alone is lost in 4:2:0."""
+    """Return a random colour with a grey level at least 60 from that of `background` (3,): 4:2:0 loses chroma alone."""
     if config.contrast == "bright":
         return random.uniform(150, 250, 3).astype(np.float32)
     grey = np.array([0.299, 0.587, 0.114])
@@ -336,7 +338,7 @@ def _object_colour(config: MotionConfig, random: np.random.Generator, background
 
 
 def _texture(side: int, exponent: float, random: np.random.Generator) -> np.ndarray:
-    """Periodic noise (side, side), mean 0, variance 1; its amplitude falls as the frequency to the power `exponent`."""
+    """Return noise (side, side), periodic, mean 0, variance 1; its amplitude falls as the frequency to `exponent`."""
     frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None, :])
     frequency[0, 0] = np.inf
     spectrum = np.fft.rfft2(random.standard_normal((side, side))) / frequency**exponent
@@ -345,7 +347,7 @@ def _texture(side: int, exponent: float, random: np.random.Generator) -> np.ndar
 
 
 def write_motion(config: MotionConfig) -> None:
-    """Writes CLASS/NUMBER.mp4 (H.264, no audio) under `config.folder`, which appears when all videos are written.
+    """Write CLASS/NUMBER.mp4 (H.264, no audio) under `config.folder`, which appears when all videos are written.
 
     Raises:
         UserError: the folder exists and is not empty.
@@ -366,7 +368,7 @@ def _write_video(config: MotionConfig, index: int, folder: Path) -> None:
 
 
 def write_frames(path: Path, frames: Iterable[np.ndarray], size: int, fps: int) -> None:
-    """Writes frames (size, size, 3) uint8 RGB as H.264."""
+    """Write frames (size, size, 3) uint8 RGB as H.264."""
     with av.open(path, "w", options={"fflags": "+bitexact"}) as container:
         # The same bytes every time: one thread, and no macroblock tree, whose costs vary from run to run with B-frames.
         options = {"preset": "veryfast", "crf": "16", "x264-params": "mbtree=0"}

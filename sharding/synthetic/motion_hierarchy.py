@@ -1,8 +1,8 @@
 """The motion dataset on three levels, in the layout of FineGym: long videos whose parts are motions in a hierarchy.
 
 A video holds events, an event elements, one after the other; between them the picture is black. An element is a motion
-of `sharding.synthetic.motion`, drawn anew each time, so that no single frame tells it. Kinds of motion make the sets,
-kinds of sets the four events:
+of `sharding.synthetic.motion`, drawn afresh each time, so that no single frame reveals it. Kinds of motion make the
+sets, kinds of sets the four events:
 
     OUT/videos/train-00000.mp4 ...
     OUT/annotations/finegym_annotation_info.json    when each element begins and ends
@@ -55,7 +55,7 @@ HIERARCHY: dict[str, dict[str, tuple[str, ...]]] = {
 }
 FPS = 20  # its times are exact with three decimals
 PAUSE = 4  # black frames before and after each element
-_DRAWING = 2  # a random stream beside those of sharding.synthetic.motion
+_DRAWING = 2  # a random stream next to those of sharding.synthetic.motion
 
 
 @dataclass(frozen=True)
@@ -86,11 +86,11 @@ class MotionGymConfig:
     def __post_init__(self) -> None:
         counts = ("train_videos", "val_videos", "events_per_video", "elements_per_event", "elements_per_set")
         check_minimum(self, 1, *counts)
-        check_minimum(self, FPS, "num_frames")  # one second: keys tell elements apart by full seconds
+        check_minimum(self, FPS, "num_frames")  # one second: keys distinguish elements by full seconds
         self.motion("train")
 
     def motion(self, split: str) -> MotionConfig:
-        """How the elements of a split are drawn."""
+        """Return how the elements of a split are drawn."""
         return MotionConfig(
             self.out, split, num_classes=len(MOTIONS), num_frames=self.num_frames, size=self.size, seed=self.seed
         )
@@ -118,7 +118,7 @@ class Element:
 
 
 def plan_video(config: MotionGymConfig, split: str, number: int) -> list[Element]:
-    """The elements of a video: each event draws one of the four, each element one of that event's."""
+    """Draw the elements of a video: each event draws one of the four, each element one of that event's."""
     entropy = [config.seed, number, _DRAWING, *split.encode()]
     random = np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy)))
     names = list(HIERARCHY)
@@ -134,7 +134,7 @@ def plan_video(config: MotionGymConfig, split: str, number: int) -> list[Element
 
 
 def write_motion_gym(config: MotionGymConfig) -> None:
-    """Writes videos and annotation files into `config.out`, which appears when all of it is written.
+    """Write videos and annotation files into `config.out`, which appears when all of it is written.
 
     Raises:
         UserError: the folder exists and is not empty.
@@ -195,7 +195,7 @@ def _write_annotations(config: MotionGymConfig, numbers: list[tuple[str, int]], 
 
 
 def _segment(first: int, num_frames: int, stages: int) -> dict:
-    """The times of an element in its event; a vault has three stages, one after the other."""
+    """Return the times of an element in its event; a vault has three stages, one after the other."""
     cuts = [first + num_frames * stage // stages for stage in range(stages + 1)]
     return {"stages": stages, "timestamps": [[begin / FPS, end / FPS] for begin, end in itertools.pairwise(cuts)]}
 

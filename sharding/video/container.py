@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import av
+from av.error import ArgumentError, FFmpegError
+from av.stream import Disposition
 
 from sharding.errors import MediaError
 
@@ -36,11 +38,10 @@ _OPEN_OPTIONS: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__versi
 _HEADER_ONLY = _OPEN_OPTIONS | {"stream_options": [{"skip_frame": "all"}]} if _OPEN_OPTIONS else _OPEN_OPTIONS
 _LIMITS = {"protocol_whitelist": "file", "format_whitelist": ",".join(FORMATS)}
 _NO_VIDEO = "no video file: a picture, a text, a playlist, or sound alone"
-LIBAV_ERRORS = (av.FFmpegError, OSError, ValueError, IndexError, MemoryError)
+LIBAV_ERRORS = (FFmpegError, OSError, ValueError, IndexError, MemoryError)
 
-_Kinds = av.stream.Disposition
 _STILL_BRANDS = {"avif", "heic", "heix", "heim", "heis", "mif1", "jpeg"}  # of pictures in the format of MP4
-_NO_FILM = _Kinds.attached_pic | _Kinds.timed_thumbnails | _Kinds.still_image
+_NO_FILM = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 
 
 @dataclass(frozen=True)
@@ -109,17 +110,17 @@ def video_info(container, stream) -> VideoInfo:
 
 
 def format_name(container) -> str:
-    """The first of FFmpeg's names for the kind of container: mov for MP4, matroska for WebM."""
+    """Return the first of FFmpeg's names for the kind of container: mov for MP4, matroska for WebM."""
     return container.format.name.split(",")[0]
 
 
 def has_frame_times(container) -> bool:
-    """Whether the packets of this kind of container say when their frames are shown."""
+    """Return whether the packets of this kind of container say when their frames are shown."""
     return format_name(container) in _TIMED_CONTAINERS
 
 
 def reason(error: BaseException) -> str:
-    """libav's words for what went wrong, without the address of the buffer it read from."""
+    """Return libav's words for what went wrong, without the address of the buffer it read from."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(str(text).split())
 
@@ -131,7 +132,7 @@ def _open_container(media: Media, options: dict[str, Any]):
         # With the protocol before it, no file name can mean another protocol.
         file = f"file:{media}" if isinstance(media, Path) else io.BytesIO(media)
         return av.open(file, options=_LIMITS, **options)
-    except av.ArgumentError as error:  # so the white-list refuses
+    except ArgumentError as error:  # so the white-list refuses
         raise MediaError("open", _NO_VIDEO) from error
     except LIBAV_ERRORS as error:
         raise MediaError("open", reason(error)) from error
@@ -145,12 +146,12 @@ def _choose_stream(media: Media, container):
     films = _with_several_frames(media, streams) if len(streams) > 1 else set()
     return max(
         streams,
-        key=lambda s: (s.index in films, bool(s.disposition & _Kinds.default), _num_pixels(s), -s.index),
+        key=lambda s: (s.index in films, bool(s.disposition & Disposition.default), _num_pixels(s), -s.index),
     )
 
 
 def _with_several_frames(media: Media, streams: list) -> set[int]:
-    """The numbers of those streams that have more than one packet; a cover picture that is not marked has one."""
+    """Return the numbers of the streams that have more than one packet; a cover picture that is not marked has one."""
     counts = dict.fromkeys((stream.index for stream in streams), 0)
     with _open_container(media, _OPEN_OPTIONS) as container:
         try:

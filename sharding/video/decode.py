@@ -28,17 +28,17 @@ MAX_HELD_BYTES = 1 << 28  # of compressed packets held while frames are picked; 
 
 
 def probe(media: Media) -> VideoInfo:
-    """Raises MediaError("missing" or "open") for what is not there or is no video."""
+    """Return what the header says. Raises MediaError("missing" or "open") for what is not there or is no video."""
     with open_video(media) as (container, stream):
         return video_info(container, stream)
 
 
 def decode_frames(media: Media, indices: np.ndarray, window: np.ndarray | None = None) -> np.ndarray:
-    """The frames `indices` (S,) of a video, in any order, as uint8 RGB (S, H, W, 3), turned as the file asks.
+    """Return the frames `indices` (S,) of a video, in any order, as uint8 RGB (S, H, W, 3), turned as the file asks.
 
     With `window`, [top, left, bottom, right) in pixels, only that part of each. A frame that is named more than once is
     decoded once. Of an all-intra video only the frames asked for are decoded, of others the stretch from the keyframe
-    before them. A container that does not tell packets' times, or tells them wrongly, is decoded from its beginning.
+    before them. A container that does not give packets' times, or gives them wrongly, is decoded from its beginning.
 
     Raises MediaError("decode") if a frame is damaged or beyond the end, MediaError("open") for what is no video.
     """
@@ -49,21 +49,22 @@ def decode_frames(media: Media, indices: np.ndarray, window: np.ndarray | None =
         picker = _Picker(stream, wanted, window)
         packets = _hold_packets(container, stream)
         positions = _packet_of_frame(container, stream, packets) if packets is not None else None
-        if positions is not None and len(positions) > picker.numbers[-1]:
+        if packets is not None and positions is not None and len(positions) > picker.numbers[-1]:
             _decode_runs(stream, packets, positions, picker)
     if not picker.complete:
         with open_video(media) as (container, stream):  # not every container can be taken back to its beginning
             _decode_in_order(container, stream, picker)
+    assert picker.frames is not None
     return picker.frames
 
 
 def decode_all(container, stream) -> Iterator[Any]:
-    """Every frame of a container just opened, in order; see `decode_packets`."""
+    """Yield every frame of a container just opened, in order; see `decode_packets`."""
     return decode_packets(stream, container.demux(stream))
 
 
 def decode_packets(stream, packets: Iterable[Any]) -> Iterator[Any]:
-    """Every frame of some packets of a stream, in order, damaged ones not among them: the first one raises MediaError.
+    """Yield every frame of some packets of a stream, in order, but no damaged one: the first raises MediaError.
 
     Packets before the first keyframe (a stream cut out of another) hold nothing that can be shown and are passed over.
     """
@@ -85,7 +86,7 @@ def decode_packets(stream, packets: Iterable[Any]) -> Iterator[Any]:
 
 
 def rgb_settings(frame) -> dict[str, Any]:
-    """The colours of `frame` as swscale needs them told; what the file leaves open is guessed as players do.
+    """Return the colours of `frame` as swscale takes them; what the file leaves open is guessed as players do.
 
     Without a matrix, frames of more than 576 lines or 1024 columns are BT.709, smaller ones BT.601.
     """
@@ -138,14 +139,14 @@ class _Picker:
 
 
 def rgb_picture(rgb) -> np.ndarray:
-    """The pixels of an rgb24 frame as a view (H, W, 3) of its only plane."""
+    """Return the pixels of an rgb24 frame as a view (H, W, 3) of its only plane."""
     plane = rgb.planes[0]
     rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: rgb.height]
     return rows[:, : rgb.width * 3].reshape(rgb.height, rgb.width, 3)
 
 
 def _hold_packets(container, stream) -> list | None:
-    """All packets of the stream; None if they are damaged or too many to hold."""
+    """Return all packets of the stream; None if they are damaged or too many to hold."""
     packets, held_bytes = [], 0
     try:
         for packet in container.demux(stream):
@@ -161,9 +162,9 @@ def _hold_packets(container, stream) -> list | None:
 
 
 def _packet_of_frame(container, stream, packets: list) -> np.ndarray | None:
-    """For each frame in order of showing, the position of its packet in order of decoding.
+    """Return for each frame in order of showing the position of its packet in order of decoding.
 
-    None if the packets do not say: then only decoding from the beginning tells.
+    None if the packets do not say: then only decoding from the beginning shows it.
     """
     shown, decoded = [packet.pts for packet in packets], [packet.dts for packet in packets]
     if not packets or not packets[0].is_keyframe or None in shown:
@@ -181,7 +182,7 @@ def _packet_of_frame(container, stream, packets: list) -> np.ndarray | None:
 
 
 def _decode_runs(stream, packets: list, positions: np.ndarray, picker: _Picker) -> None:
-    """Decodes, for the picker's frames, only the stretches of packets needed; not every frame may come out."""
+    """Decode, for the picker's frames, only the stretches of packets needed; not every frame may come out."""
     number_of = {packets[positions[number]].pts: int(number) for number in picker.numbers}
     context = stream.codec_context
     try:
@@ -196,11 +197,11 @@ def _decode_runs(stream, packets: list, positions: np.ndarray, picker: _Picker) 
 
 
 def _runs(packets: list, positions: np.ndarray) -> list[list]:
-    """Packets to decode for the frames at `positions`, in stretches after each of which the decoder begins anew.
+    """Return the packets to decode for the frames at `positions`, in stretches; the decoder is restarted after each.
 
     Keyframes at 0, 8, 16, frames wanted at 3, 6, 17: 0 to 6, then 16 and 17. A frame that is shown before the keyframe
     it follows in the file needs the keyframe before that as well. Where every packet is a keyframe, those wanted are
-    one stretch: none refers to another, and a decoder that need not begin anew is faster.
+    one stretch: none refers to another, and a decoder that need not be restarted is faster.
     """
     keys = np.array([position for position, packet in enumerate(packets) if packet.is_keyframe])
     if len(keys) == len(packets):

@@ -13,6 +13,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.filter import Graph
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation, VideoReformatter
 from PIL import Image
 
@@ -62,7 +63,7 @@ class EncodedVideo:
 
 
 def encode_h264(path: Path, target: Path, choice: FrameChoice, keyframe_every: int = 1, crf: int = 23) -> EncodedVideo:
-    """Writes frames of `path` to `target` as H.264 in MP4: 4:2:0, 8 bit, limited range BT.601, no audio.
+    """Write frames of `path` to `target` as H.264 in MP4: 4:2:0, 8 bit, limited range BT.601, no audio.
 
     The result is decoded once to count its frames. Raises MediaError, with kind missing, open, decode or encode.
     """
@@ -107,9 +108,9 @@ def encode_h264(path: Path, target: Path, choice: FrameChoice, keyframe_every: i
 
 
 def encode_jpegs(path: Path, target: Path, choice: FrameChoice, quality: int = 85) -> tuple[EncodedVideo, np.ndarray]:
-    """Writes frames of `path` to `target` as JPEGs (4:2:0), one after the other.
+    """Write frames of `path` to `target` as JPEGs (4:2:0), one after the other.
 
-    Also returns their offsets, int32 (num_frames + 1): frame i is the bytes [offsets[i], offsets[i + 1]).
+    Return also their offsets, int32 (num_frames + 1): frame i is the bytes [offsets[i], offsets[i + 1]).
     Raises MediaError, with kind missing, open, decode or encode.
     """
     offsets: list[int] = []
@@ -131,7 +132,7 @@ def encode_jpegs(path: Path, target: Path, choice: FrameChoice, quality: int = 8
 
 
 def offsets_array(offsets: list[int]) -> np.ndarray:
-    """Raises MediaError("encode") if they do not fit into 32 bits."""
+    """Return the offsets as int32. Raises MediaError("encode") if they do not fit into 32 bits."""
     if offsets[-1] >= 1 << 31:
         raise MediaError("encode", f"{offsets[-1]:,} bytes of JPEGs; fewer than 2**31 are possible: keep fewer frames")
     return np.array(offsets, np.int32)
@@ -140,9 +141,9 @@ def offsets_array(offsets: list[int]) -> np.ndarray:
 def encode_frames(
     source: VideoFile | FrameFolder, choice: FrameChoice, pixel_format: str, open_writer: OpenWriter
 ) -> EncodedVideo:
-    """Decodes `source` once, in order, and hands the chosen frames to a writer, one at a time.
+    """Decode `source` once, in order, and hand the chosen frames to a writer, one at a time.
 
-    `open_writer((width, height), fps)` yields `write(frame, place)`; it is opened when the first frame told the size.
+    `open_writer((width, height), fps)` yields `write(frame, place)`; it is opened when the first frame gave the size.
     Where packets and frames rightly do not match one to one, it is all done a second time, knowing what comes out.
 
     Raises MediaError("decode") if frames are lacking that nothing but damage explains.
@@ -152,9 +153,16 @@ def encode_frames(
         attempt = _Attempt(source, choice, pixel_format, times)
         shown = attempt.run(open_writer)
         if len(shown) == len(times):
-            num_distinct = len(np.unique(attempt.chosen))
+            width, height = attempt.size
             return EncodedVideo(
-                len(attempt.chosen), attempt.fps, *attempt.size, source.info, len(times), num_distinct, attempt.notes()
+                num_frames=len(attempt.chosen),
+                fps=attempt.fps,
+                width=width,
+                height=height,
+                source=source.info,
+                source_num_frames_decoded=len(times),
+                num_distinct_frames=len(np.unique(attempt.chosen)),
+                notes=attempt.notes(),
             )
         source.check_number(len(times), len(shown), attempt.observed.interlaced)
         times = shown
@@ -162,7 +170,7 @@ def encode_frames(
 
 
 def choose_frames(times: np.ndarray, max_frames: int | None) -> np.ndarray:
-    """Which of the frames at `times` (seconds, sorted) to keep: numbers, sorted.
+    """Return which of the frames at `times` (seconds, sorted) to keep: numbers, sorted.
 
     All, if there are no more than `max_frames` = M. Else, at a steady rate, frame floor((i + 1/2) * N / M) for each i,
     the middle of M equal parts; at a varying rate the frame on show in the middle of M equal parts of the time, as
@@ -185,7 +193,7 @@ def choose_frames(times: np.ndarray, max_frames: int | None) -> np.ndarray:
 
 
 def believed_times(times: np.ndarray) -> np.ndarray:
-    """Sorted times (seconds) without the gaps that are rather errors of a clock than stills.
+    """Return sorted times (seconds) without the gaps that are rather errors of a clock than stills.
 
     A gap of more than 10 s that is also a hundred times the usual one counts as a usual one: else a single frame with a
     wrong time would be chosen for most of the clip.
@@ -202,14 +210,18 @@ def believed_times(times: np.ndarray) -> np.ndarray:
 
 
 def output_size(width: int, height: int, pixel_aspect: Fraction, short_side: int | None) -> tuple[int, int]:
-    """Size with square pixels, the short side at most `short_side`, both sides even and at least 2.
+    """Return the size with square pixels, the short side at most `short_side`, both sides even and at least 2.
 
     >>> output_size(340, 256, Fraction(64, 51), 256)
     (426, 256)
     """
     shown_width, shown_height = width * float(pixel_aspect), float(height)
     scale = min(1.0, short_side / min(shown_width, shown_height)) if short_side else 1.0
-    return tuple(max(2, round(side * scale / 2 - 1e-6) * 2) for side in (shown_width, shown_height))
+
+    def stored(side: float) -> int:
+        return max(2, round(side * scale / 2 - 1e-6) * 2)
+
+    return stored(shown_width), stored(shown_height)
 
 
 class _Attempt:
@@ -229,7 +241,7 @@ class _Attempt:
         self.observed = Observed()
 
     def run(self, open_writer: OpenWriter) -> np.ndarray:
-        """Writes the chosen frames; returns the times of all frames that came out in [start, end)."""
+        """Write the chosen frames; return the times of all frames that came out in [start, end)."""
         frames = self.source.frames(self.choice.start_seconds, self.choice.end_seconds)
         shown: list[float] = []
         pictures = self._pictures(frames, shown)
@@ -259,14 +271,14 @@ class _Attempt:
         return self.observed.notes() | ({"source_num_packets_before_keyframe": before} if before else {})
 
     def _convert(self, frame):
-        """Scaled, with square pixels, upright, in the colours of the target."""
+        """Return a frame scaled, with square pixels, upright, in the colours of the target."""
         if not self.size[0]:
             size = output_size(frame.width, frame.height, self.source.info.pixel_aspect, self.choice.short_side)
             self.stored_size = size
             orientation = orientation_of(frame)
             if orientation:
                 self.turner = _Turner(size, self.pixel_format, orientation)
-            self.size = size[::-1] if orientation.swaps_sides else size
+            self.size = (size[1], size[0]) if orientation.swaps_sides else size
         full_range = self.pixel_format == "rgb24"
         converted = self.reformatter.reformat(
             frame,
@@ -293,7 +305,7 @@ class Observed:
         self.transfer = self.transfer or _HDR_TRANSFERS.get(frame.color_trc, "")
 
     def notes(self) -> dict[str, Any]:
-        """For KEY.json: interlaced frames are stored as they are, and HDR is not mapped to the range of SDR."""
+        """Return notes for KEY.json: interlaced frames are stored as they are, and HDR is not mapped to SDR."""
         interlaced = {"source_interlaced": True} if self.interlaced else {}
         return interlaced | ({"source_hdr": self.transfer} if self.transfer else {})
 
@@ -302,7 +314,7 @@ class _Turner:
     """Turns and mirrors frames."""
 
     def __init__(self, size: tuple[int, int], pixel_format: str, orientation: Orientation):
-        self.graph = av.filter.Graph()
+        self.graph = Graph()
         self.graph.threads = 1
         buffer = self.graph.add_buffer(
             width=size[0], height=size[1], format=av.VideoFormat(pixel_format), time_base=Fraction(1, 1000)
@@ -316,7 +328,7 @@ class _Turner:
 
 
 def _fps(times: np.ndarray, fps_from_header: float) -> float:
-    """Frames per second of frames at `times`; the header's where they agree to a thousandth."""
+    """Return the frames per second of frames at `times`; the header's where they agree to a thousandth."""
     if len(times) < 2 or times[-1] <= times[0]:
         return fps_from_header
     measured = (len(times) - 1) / float(times[-1] - times[0])

@@ -32,6 +32,7 @@ class FrameFolder:
         with open_picture(self.files[0], self.files[0].name, decode=False) as image:
             width, height = ImageOps.exif_transpose(image).size if _is_turned(image) else image.size
             kind = image.format
+        assert kind is not None, "a picture that was read from a file has a format"
         self.info = VideoInfo(
             container="folder",
             codec={"JPEG": "mjpeg", "PNG": "png"}[kind],
@@ -54,7 +55,7 @@ class FrameFolder:
         return between(np.arange(len(self.files)) / FOLDER_FPS, start, end)
 
     def chosen_files(self, start: float | None = None, end: float | None = None) -> list[Path]:
-        """The files of [start, end)."""
+        """Return the files of [start, end)."""
         times = np.arange(len(self.files)) / FOLDER_FPS
         kept = np.isin(times, between(times, start, end))
         return [file for file, keep in zip(self.files, kept) if keep]
@@ -77,7 +78,7 @@ class FrameFolder:
 def open_picture(
     file: Path | BinaryIO, name: str, decode: bool = True, formats: tuple[str, ...] = ("JPEG", "PNG")
 ) -> Iterator[Image.Image]:
-    """A picture, decoded completely if asked. Raises MediaError("decode"), with its name, if it is damaged or none."""
+    """Yield a picture, decoded completely if asked. Raises MediaError("decode"), with its name, if damaged or none."""
     try:
         with Image.open(file, formats=formats) as image:
             if decode:
@@ -88,7 +89,7 @@ def open_picture(
 
 
 def open_jpeg(file: Path | BinaryIO, name: str, decode: bool = True) -> AbstractContextManager[Image.Image]:
-    """As `open_picture`, JPEG alone."""
+    """Open as `open_picture` does, JPEG alone."""
     return open_picture(file, name, decode, formats=("JPEG",))
 
 
@@ -116,7 +117,7 @@ def between(times: np.ndarray, start: float | None, end: float | None) -> np.nda
 
 
 def _matching(path: Path, template: str) -> list[Path]:
-    """The files whose names the template makes, in the order of their numbers; others are not of the video."""
+    """Return the files whose names the template makes, in the order of their numbers; others are not of the video."""
     before, place, after = _PLACE.split(template)
     width = int(place or 1)
     pattern = re.compile(rf"{re.escape(before)}([0-9]{{{width},}}){re.escape(after)}")
@@ -127,7 +128,7 @@ def _matching(path: Path, template: str) -> list[Path]:
 
 
 def _numbered(path: Path) -> list[Path]:
-    """All pictures of the folder. Raises MediaError("open") if they are of several kinds."""
+    """Return all pictures of the folder. Raises MediaError("open") if they are of several kinds."""
     kinds: dict[tuple[str | None, str, str], list[tuple[int, Path]]] = defaultdict(list)
     for file in path.iterdir():
         if file.suffix.lower() not in _FORMATS or file.name[0] == ".":
@@ -145,7 +146,7 @@ def _numbered(path: Path) -> list[Path]:
 
 
 def _template_of(file: Path) -> str:
-    """img_00001.jpg -> img_{:05d}.jpg; the name itself if there is no number in it."""
+    """Turn img_00001.jpg into img_{:05d}.jpg; return the name itself if there is no number in it."""
     match = _NUMBERED.fullmatch(file.stem)
     if not match:
         return file.name
@@ -154,7 +155,7 @@ def _template_of(file: Path) -> str:
 
 
 def _in_order(numbered: list[tuple[int, Path]]) -> list[Path]:
-    """The files by their numbers, each of which may be there once; those without a number by name."""
+    """Return the files by their numbers, each of which may be there once; those without a number by name."""
     numbered = sorted(numbered, key=lambda pair: (pair[0], pair[1].name))
     for (number, file), (following, other) in pairwise(numbered):
         if number == following >= 0:

@@ -16,7 +16,7 @@ _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 def another_begins(position: int) -> str:
-    """The words for two files joined byte by byte in a kind of file of which only the first is played."""
+    """Say that two files were joined byte by byte in a kind of file of which only the first is played."""
     return f"another file begins at byte {position}, which players do not play; join files frame by frame instead"
 
 
@@ -86,6 +86,6 @@ def find_break_in_transport(file: BinaryIO, size: int) -> str:
 
 
 def _ogg_checksum(page: bytes) -> int:
-    """The CRC-32 of Ogg: that of zlib, but with the bits of each byte and of the result in the other order."""
+    """Return the CRC-32 of Ogg: that of zlib, but with the bits of each byte and of the result in the other order."""
     checksum = zlib.crc32(page.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
     return int(f"{checksum:032b}"[::-1], 2)

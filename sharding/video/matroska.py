@@ -58,7 +58,7 @@ def _walk(file: BinaryIO, end: int, thorough: bool) -> str:
 
 
 def _read_header(file: BinaryIO) -> tuple[int | None, int | None]:
-    """The identity of an element (None: there is none here) and its length (None: unknown)."""
+    """Return the identity of an element (None: there is none here) and its length (None: unknown)."""
     first = file.read(1)
     if not first or first[0] < 0x10:
         return None, None
@@ -67,7 +67,7 @@ def _read_header(file: BinaryIO) -> tuple[int | None, int | None]:
 
 
 def _read_size(file: BinaryIO) -> int | None:
-    """An EBML number: the leading zero bits of the first byte say how many bytes follow; all ones: unknown."""
+    """Read an EBML number: the leading zero bits of the first byte say how many bytes follow; all ones: unknown."""
     first = file.read(1)
     if not first or not first[0]:
         return None

@@ -13,7 +13,7 @@ from sharding.video.container import LIBAV_ERRORS, VideoInfo, format_name, has_f
 _SPLICE_SECONDS = 10.0  # a longer jump in a transport stream is another recording, not a loss
 _END_TOLERANCE = 0.5  # seconds; headers are rounded, and sound ends a little after or before the pictures
 _GAP_TOLERANCE = 0.25  # seconds
-_MAX_NOT_CODED_BYTES = 19  # of an MPEG-4 picture that stands for "as before"; FFmpeg's MAX_NVOP_SIZE
+_MAX_NOT_CODED_BYTES = 19  # of an MPEG-4 picture that means "as before"; FFmpeg's MAX_NVOP_SIZE
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class _Reader:
         )
 
     def _joined_times(self) -> np.ndarray:
-        """The times of each recording sorted, each one a frame after the one before it."""
+        """Return the times of each recording sorted, each one a frame after the one before it."""
         base = self.stream.time_base
         seconds = np.array([float(pts * base) - self.first for pts in self.shown], np.float64)
         parts: list[np.ndarray] = []
@@ -148,7 +148,7 @@ class _Reader:
         return np.concatenate(parts)
 
     def _fps(self) -> float:
-        """The header's, unless every second place or fewer of an AVI file holds a frame, as H.264 with B-frames has."""
+        """Return the header's, unless at most every second place of an AVI file holds a frame, as with B-frames."""
         decoded = [dts for dts in self.decoded if dts is not None]
         if format_name(self.container) != "avi" or len(decoded) < 2:
             return self.info.fps
@@ -174,7 +174,7 @@ class _Reader:
             )
 
     def _declared_end(self, kind: str) -> float:
-        """Seconds; 0 where the container does not say, or where FFmpeg only estimates."""
+        """Return seconds; 0 where the container does not say, or where FFmpeg only estimates."""
         if kind == "matroska":
             return max(_seconds_of_tag(self.stream.metadata.get("DURATION", "")), (self.container.duration or 0) / 1e6)
         if kind in ("flv", "asf", "nut", "ogg"):
@@ -185,7 +185,7 @@ class _Reader:
 
 
 def sound_packets(stream, packets: Iterable[Any]) -> Iterator[Any]:
-    """The packets before the end of a stream. Raises MediaError("decode") at the first that is damaged.
+    """Yield the packets before the end of a stream. Raises MediaError("decode") at the first that is damaged.
 
     In a transport stream every gap in the numbers of its packets marks a frame, or the one before it, and where two
     recordings were joined there is such a gap although nothing is lacking. It is a joint if one of the next two frames
@@ -222,7 +222,7 @@ def _until_error(packets: Iterable[Any]) -> Iterator[Any]:
 
 
 def _follows(before, packet, usual: float) -> bool:
-    """Whether nothing is lacking between two packets by their times; a keyframe may be of another recording."""
+    """Return whether nothing is lacking between two packets by their times; a keyframe may be of another recording."""
     if packet.dts is None or before.dts is None:
         return False
     elapsed = float((packet.dts - before.dts) * packet.time_base)
@@ -230,7 +230,7 @@ def _follows(before, packet, usual: float) -> bool:
 
 
 def is_hidden(codec: str, packet) -> bool:
-    """Whether no frame comes of a packet: a picture that only others refer to, or the word that nothing changed."""
+    """Return whether a packet gives no frame: a picture that only others refer to, or the word that nothing changed."""
     if codec == "vp8":
         return not memoryview(packet)[0] >> 4 & 1
     if codec == "vp9":
@@ -241,7 +241,7 @@ def is_hidden(codec: str, packet) -> bool:
 
 
 def _is_hidden_vp9(data: memoryview) -> bool:
-    """Whether show_frame is 0 in the header of a frame that is no superframe, which holds one that is shown."""
+    """Return whether show_frame is 0 in the header of a frame that is no superframe, which holds one that is shown."""
     if data[-1] & 0xE0 == 0xC0:
         return False
     bits = data[0] << 8 | (data[1] if len(data) > 1 else 0)
@@ -252,7 +252,7 @@ def _is_hidden_vp9(data: memoryview) -> bool:
 
 
 def _seconds_of_tag(text: str) -> float:
-    """The seconds in 00:01:02.500000000; 0 for other text."""
+    """Return the seconds in 00:01:02.500000000; 0 for other text."""
     try:
         hours, minutes, seconds = text.split(":")
         return 3600 * int(hours) + 60 * int(minutes) + float(seconds)

@@ -27,7 +27,7 @@ class VideoFile:
     """A video file, opened again for each pass: not every container can be taken back to its beginning."""
 
     def __init__(self, path: Path, container, stream):
-        """With a container just opened, which serves the first pass and must stay open until then."""
+        """Take a container just opened, which serves the first pass and must stay open until then."""
         self.path = path
         self.info = read_info(container, stream)
         timed = has_frame_times(container) and stream.start_time is not None
@@ -39,7 +39,7 @@ class VideoFile:
         self._num_unshown = 0
 
     def times(self, start: float | None = None, end: float | None = None) -> np.ndarray:
-        """Seconds from the beginning at which the frames of [start, end) are shown, sorted; from the packets alone.
+        """Return the seconds from the beginning at which frames of [start, end) are shown, sorted; from packets alone.
 
         Raises MediaError("decode") if the file is damaged or cut off.
         """
@@ -56,7 +56,7 @@ class VideoFile:
         return between(self._scan().times, start, end)
 
     def frames(self, start: float | None = None, end: float | None = None) -> Iterator[tuple[float, Any]]:
-        """(seconds, frame) of every frame of [start, end), decoded from the keyframe before it, in order."""
+        """Yield (seconds, frame) of every frame of [start, end), decoded from the keyframe before it, in order."""
         is_part = bool(start) or end is not None
         scan = None if is_part and self._reads_parts else self._scan()
         may_seek = bool(start) and (scan is None or (scan.is_timed and not scan.is_joined))
@@ -69,7 +69,7 @@ class VideoFile:
                     if back is None:
                         raise
                     continue
-                if first is None or (back is not None and first[0] > start + EPSILON):
+                if first is None or (back is not None and first[0] > (start or 0.0) + EPSILON):
                     continue
                 for time, frame in itertools.chain([first], decoded):
                     if end is not None and time >= end - EPSILON:
@@ -101,7 +101,7 @@ class VideoFile:
         return self._scanned.num_before_keyframe if self._scanned else 0
 
     def num_packets(self) -> int:
-        """How many packets the file holds for its video, those among them that are never shown."""
+        """Return how many packets the file holds for its video, those among them that are never shown."""
         scan = self._scan()
         return len(scan.times) + scan.num_before_keyframe + scan.num_discarded
 
@@ -112,7 +112,7 @@ class VideoFile:
         return self._scanned
 
     def _times_of_part(self, start: float | None, end: float | None) -> np.ndarray | None:
-        """The times of all packets from a keyframe at or before `start` to one after `end`; None if some have none."""
+        """Return the times of all packets from a keyframe up to `start` to one after `end`; None if some have none."""
         for back in _ways_back(start):
             with self._opened(start, back) as (stream, packets):
                 times, first_key, self._num_unshown = [], None, 0
@@ -136,7 +136,7 @@ class VideoFile:
 
     @contextmanager
     def _open(self) -> Iterator[tuple[Any, Any]]:
-        """The container, at its beginning, and the stream."""
+        """Yield the container, at its beginning, and the stream."""
         if self._fresh:
             fresh, self._fresh = self._fresh, None
             yield fresh
@@ -146,7 +146,7 @@ class VideoFile:
 
     @contextmanager
     def _opened(self, start: float | None, back: float | None) -> Iterator[tuple[Any, Any]]:
-        """The stream and its packets from a keyframe at or before `start`; none if that is not where seeking leads.
+        """Yield the stream and its packets from a keyframe up to `start`; none if that is not where seeking leads.
 
         With `back` None, from the beginning.
         """
@@ -154,6 +154,7 @@ class VideoFile:
             if back is None:
                 yield stream, container.demux(stream)
                 return
+            assert start is not None, "there is a way back from a beginning alone"
             base = stream.time_base
             first = None
             with suppress(*LIBAV_ERRORS):
@@ -166,7 +167,7 @@ class VideoFile:
                 yield stream, itertools.chain([first], packets)
 
     def _with_times(self, frames: Iterator[Any], base: Any, scan: PacketScan | None) -> Iterator[tuple[float, Any]]:
-        """(seconds, frame): by the file's times, those of a joined recording after those before; else by counting."""
+        """Yield (seconds, frame): by the file's times, a joined recording after the one before; else by counting."""
         if scan is not None and not scan.is_timed:
             yield from ((number / scan.fps, frame) for number, frame in enumerate(frames))
             return
@@ -184,13 +185,13 @@ class VideoFile:
 
 
 def _ways_back(start: float | None) -> list[float | None]:
-    """How many seconds before `start` to seek to, one after the other; None: decode from the beginning."""
+    """Return how many seconds before `start` to seek to, one after the other; None: decode from the beginning."""
     return [back for back in _SEEK_BACK if start and back < start] + [None]
 
 
 @contextmanager
 def open_source(path: Path, frame_template: str | None = None) -> Iterator[VideoFile | FrameFolder]:
-    """Raises MediaError("missing" or "open")."""
+    """Open a video file or a folder of frames. Raises MediaError("missing" or "open")."""
     if is_folder(path):
         yield FrameFolder(path, frame_template)
         return
@@ -200,13 +201,13 @@ def open_source(path: Path, frame_template: str | None = None) -> Iterator[Video
 
 @contextmanager
 def open_video_file(path: Path) -> Iterator[VideoFile]:
-    """Raises MediaError("missing" or "open")."""
+    """Open a video file. Raises MediaError("missing" or "open")."""
     with open_video(path) as (container, stream):
         yield VideoFile(path, container, stream)
 
 
 def is_folder(path: Path) -> bool:
-    """Raises MediaError("open") if that cannot be found out."""
+    """Return whether a video is a folder of frames. Raises MediaError("open") if that cannot be found out."""
     try:
         return path.is_dir()
     except OSError as error:

@@ -95,7 +95,7 @@ def _read(file: BinaryIO, position: int) -> bytes:
 
 
 def _holds(file: BinaryIO, word: bytes, position: int) -> bool:
-    """Whether `word` comes at or after `position`."""
+    """Return whether `word` comes at or after `position`."""
     file.seek(position)
     before = b""
     while chunk := file.read(1 << 20):

@@ -108,7 +108,7 @@ def test_notes_reach_table_and_statistics(tmp_path):
     options = {"x264-params": "interlaced=1:transfer=smpte2084", "flags": "+ildct+ilme"}
     write_numbered_video(videos / "b" / "both.mp4", 5, size=(160, 128), options=options)
     (videos / "b" / "both.nfo").write_text("x")
-    assert pack(PackConfig("folder", videos, tmp_path / "out", workers=1)) == 0
+    assert pack(PackConfig("folder", videos, tmp_path / "out", workers=1)).failures == 0
     split = tmp_path / "out" / "train"
     rows = {row["key"]: row["notes"] for row in pq.read_table(split / "samples.parquet").to_pylist()}
     assert rows["a-plain"] == ""
@@ -124,7 +124,7 @@ def test_notes_reach_table_and_statistics(tmp_path):
 
 def test_a_split_packed_before_there_were_notes(tmp_path):
     write_numbered_video(tmp_path / "videos" / "a" / "plain.mp4", 5)
-    assert pack(PackConfig("folder", tmp_path / "videos", tmp_path / "out", workers=1)) == 0
+    assert pack(PackConfig("folder", tmp_path / "videos", tmp_path / "out", workers=1)).failures == 0
     split = tmp_path / "out" / "train"
     table = pq.read_table(split / "samples.parquet").drop_columns(["notes"])
     pq.write_table(table, split / "samples.parquet")
@@ -151,7 +151,7 @@ def test_the_template_of_frames_is_an_option(tmp_path):
     pack(PackConfig("folder", tmp_path / "videos", tmp_path / "without", workers=1))
     assert measure(tmp_path / "without" / "train")[0].failures == {"open": 1}
     options = {"frame_template": "img_{:05d}.jpg", "profile": "jpeg"}
-    assert pack(PackConfig("folder", tmp_path / "videos", tmp_path / "out", workers=1, **options)) == 0
+    assert pack(PackConfig("folder", tmp_path / "videos", tmp_path / "out", workers=1, **options)).failures == 0
     assert measure(tmp_path / "out" / "train")[0].num_frames.maximum == 12
     with pytest.raises(UserError, match="--frame-template img: a file name with one place"):
         PackConfig("folder", tmp_path / "videos", tmp_path / "out", frame_template="img")
