@@ -31,10 +31,10 @@ COMMANDS = {
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = CommandLine(prog="launch/benchmark.py", description=__doc__.splitlines()[0])
+    parser = CommandLine(prog="launch/benchmark.py", description=(__doc__ or "").splitlines()[0])
     commands = parser.add_subcommands(required=True, dest="command")
     for name, (_, kind) in COMMANDS.items():
-        summary = " ".join(kind.__doc__.split())
+        summary = " ".join((kind.__doc__ or "").split())
         command = CommandLine(description=summary, renamed={"against": "compare-with"})
         command.add_class_arguments(kind, as_group=False)
         parser.add_command(commands, name, command, summary)

@@ -122,7 +122,7 @@ def describe_mismatch(net: nn.Module, shapes: Mapping[str, tuple[int, ...]], may
         "wrong shapes": [f"{name} {shapes[name]} instead of {own[name]}" for name in wrong],
     }
     reasons = dict.fromkeys(
-        module.changed_weights
+        str(module.changed_weights)
         for prefix, module in net.named_modules()
         if hasattr(module, "changed_weights") and any(name.startswith(f"{prefix}.") for name in (*missing, *wrong))
     )

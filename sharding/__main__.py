@@ -34,7 +34,7 @@ def _add_pack_options(parser: CommandLine) -> None:
     from sharding.datasets import DATASETS
     from sharding.pack import PackConfig
 
-    parser.description += " Run again after any stop, it resumes. For example: " + _PACK_EXAMPLE
+    parser.description = f"{parser.description} Run again after any stop, it resumes. For example: {_PACK_EXAMPLE}"
     parser.add_class_arguments(PackConfig, skip={"annotations", "decode_check", "retry_failed"})
     known = ", ".join(sorted(DATASETS))
     dataset = next(action for action in parser._actions if action.dest == "dataset")
@@ -64,8 +64,9 @@ def _add_pack_options(parser: CommandLine) -> None:
 def _run_pack(values: dict[str, Any]) -> int:
     from sharding.pack import IncompleteError, PackConfig, pack
 
+    settings: dict[str, Any] = values | {"annotations": tuple(values["annotations"])}
     try:
-        result = pack(PackConfig(**values | {"annotations": tuple(values["annotations"])}))
+        result = pack(PackConfig(**settings))
     except IncompleteError as error:
         print(f"sharding pack: {error}", file=sys.stderr)
         return 1

@@ -91,7 +91,7 @@ class CommandLine(ArgumentParser):
                 for spelling in (option, hyphens, "--" + option[2:].replace("-", "_")):
                     self._option_string_actions.setdefault(spelling, action)
                 if "." not in option and option.startswith("--") and not self._has_keys:
-                    action.option_strings[action.option_strings.index(option)] = hyphens
+                    action.option_strings = [hyphens if name == option else name for name in action.option_strings]
         for old, new in self.renamed.items():
             action = self._option_string_actions.get(f"--{new}")
             if action is not None:
@@ -144,7 +144,7 @@ class _Items(ActionTypeHint):
 
     @contextmanager
     def _as_one(self) -> Iterator[None]:
-        """The type is that of all items together, not of each."""
+        """Make the type that of all items together, not of each."""
         self.nargs = None
         try:
             yield
@@ -167,12 +167,11 @@ class _Renamed(argparse.Action):
     """An option under the name it had before."""
 
     def __init__(self, action: argparse.Action, old: str, new: str):
-        super().__init__(
-            [old], action.dest, nargs=action.nargs, const=action.const, type=action.type, choices=action.choices
-        )
+        settings: dict[str, Any] = {name: getattr(action, name) for name in ("nargs", "const", "type", "choices")}
+        super().__init__([old], action.dest, **settings)
         self._action, self._new = action, new
 
-    def __call__(self, parser, namespace, values, option_string=None):
+    def __call__(self, parser: CommandLine, namespace, values, option_string=None):
         parser._note_renamed(self.option_strings[0], self._new)
         self._action(parser, namespace, values, self._new)
 

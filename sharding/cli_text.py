@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import NoneType
-from typing import Literal, get_args, get_origin
+from typing import Literal, TypeVar, get_args, get_origin
 
 from jsonargparse import DefaultHelpFormatter
 
@@ -18,6 +18,8 @@ _NAMES = {
     "Positive": "a number above 0",
 }
 _NAMES |= {"OpenUnitInterval": "a number between 0 and 1"}
+
+Parser = TypeVar("Parser", bound=argparse.ArgumentParser)
 
 
 class HelpFormatter(DefaultHelpFormatter):
@@ -127,7 +129,7 @@ def _missing_keys(message: str) -> list[str]:
     return [key.strip() for key in missing[1].split(",")] if missing else []
 
 
-def find_parser(message: str, parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+def find_parser(message: str, parser: Parser) -> Parser:
     """Return the parser of the command whose options are missing, or else `parser` itself."""
     for action in parser._actions:
         for command, child in (getattr(action, "_name_parser_map", None) or {}).items():
@@ -150,12 +152,13 @@ def describe_error(message: str, parser: argparse.ArgumentParser) -> str:
         return f"which command? Give one of {commands[1].replace(',', ', ')}"
     value = re.search(r"Got value: (.*)$", line)
     action = _find_action(found["key"], parser) if found else None
-    if action is not None and value and getattr(action, "_typehint", None) is not None:
+    kind = getattr(action, "_typehint", None)
+    if found and value and kind is not None:
         where = found["where"] or ""
         shown = option_of(found["key"], parser) if not where else found["key"]
         joint = "=" if "." in shown else " "
         given = value[1].strip("'\" ")
-        return f"{where}{shown}{joint}{given}: use {describe_type(action._typehint)}"
+        return f"{where}{shown}{joint}{given}: use {describe_type(kind)}"
     return line
 
 

@@ -5,6 +5,7 @@ import re
 import pytest
 import yaml
 
+import launch
 from launch.training.config import RENAMED
 from tests.conftest import ROOT
 
@@ -15,6 +16,7 @@ WORKFLOWS = sorted((ROOT / ".github").rglob("*.yml"))
 
 def test_the_version_is_the_same_everywhere():
     version = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)[1]
+    assert launch.__version__ == version
     assert re.search(r"^## (\d\S+)", CHANGELOG, re.MULTILINE)[1] == version
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == version
 

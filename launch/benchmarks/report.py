@@ -4,17 +4,19 @@ import os
 import platform
 import re
 from collections.abc import Sequence
-from importlib.metadata import distributions, version
+from importlib.metadata import distributions
 from pathlib import Path
 
 import torch
+
+from launch.training.versions import version_of
 
 
 def conditions() -> str:
     """The machine, the versions and how busy it is, in a line."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    dali = sorted({each.name for each in distributions() if each.name.startswith("nvidia-dali")})
-    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", *dali, "av", "deepspeed"))
+    dali = sorted({each.name for each in distributions() if (each.name or "").startswith("nvidia-dali")})
+    versions = ", ".join(f"{name} {version_of(name)}" for name in ("torch", *dali, "av", "deepspeed"))
     machine = f"{os.cpu_count()} cores of {processor()}, {gpu}"
     return f"{machine}; python {platform.python_version()}, {versions}; load {os.getloadavg()[0]:.1f}"
 

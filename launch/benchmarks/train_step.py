@@ -4,7 +4,7 @@ import multiprocessing
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -33,7 +33,7 @@ class StepSpeed:
 
 
 def measure_steps(
-    nets: dict[str, Callable[[], nn.Module]],
+    nets: Mapping[str, Callable[[], nn.Module]],
     shape: Sequence[int],
     device: torch.device,
     precision: str = "bf16",
@@ -128,7 +128,7 @@ def step(options: StepOptions) -> None:
     configs = {
         arch: ModelConfig(arch=arch, depth=options.depth, num_segments=options.num_segments) for arch in options.archs
     }
-    nets = {arch: partial(build_model, config) for arch, config in configs.items()}
+    nets: dict[str, Callable[[], nn.Module]] = {arch: partial(build_model, config) for arch, config in configs.items()}
     if options.usual:
         nets |= {
             f"{arch}_usual": partial(build_conv3d_reference, configs[arch])
@@ -138,7 +138,7 @@ def step(options: StepOptions) -> None:
     shape = (options.batch_size, options.num_segments, 3, options.size, options.size)
     peaks = [measure_step_memory(make, shape, device, options.precision) for make in nets.values()]
     speeds = measure_steps(nets, shape, device, options.precision, options.rounds)
-    first = speeds[options.archs[0]]
+    first, first_peak = speeds[options.archs[0]], peaks[0]
     rows = [
         (
             f"{arch}-{options.depth}",
@@ -146,7 +146,7 @@ def step(options: StepOptions) -> None:
             f"{speed.spread:.0%}",
             f"{speed.clips_per_second:.2f}",
             f"{speed.seconds / first.seconds:.3f}",
-            *(("-", "-") if peak is None else (f"{peak / 1e6:.0f}", f"{peak / peaks[0]:.3f}")),
+            *(("-", "-") if not peak or not first_peak else (f"{peak / 1e6:.0f}", f"{peak / first_peak:.3f}")),
         )
         for (arch, speed), peak in zip(speeds.items(), peaks)
     ]

@@ -2,16 +2,17 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from launch.training.checkpoint import CheckpointInfo, find_checkpoint, load_checkpoint
 from launch.training.config import Config
+from launch.training.versions import version_of
 from model import fuse_batch_norm
 from pipeline.config import DataConfig
 from pipeline.dali_graph import PIXEL_MEAN, PIXEL_STD
@@ -165,12 +166,12 @@ def describe(name: str, exported: Exported, checkpoint: Path, info: CheckpointIn
         "export": {
             "checked_batches": list(CHECKED_BATCHES),
             "largest_difference": exported.largest_difference,
-            "versions": {name: version(name) for name in ("vpsn", "torch", "onnx", "onnxscript", "onnxruntime")},
+            "versions": {name: version_of(name) for name in ("vpsn", "torch", "onnx", "onnxscript", "onnxruntime")},
         },
     }
 
 
-def _preprocessing(packing: dict, data: DataConfig) -> list[dict]:
+def _preprocessing(packing: Mapping[str, Any], data: DataConfig) -> list[dict]:
     """The steps from a video to an input, in order."""
     store = {"step": "store", "square_pixels": True, "upright": True}
     if packing["profile"] in ("h264", "jpeg"):

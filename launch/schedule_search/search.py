@@ -56,6 +56,7 @@ def find_schedule(config: PlannedConfig) -> int:
         raise UserError("data.val is not set: a plan is made by the accuracy on a packed validation split")
     check_phases(config.schedule_of_all())
     train_set, val_set = load_splits(config)
+    assert val_set is not None  # as data.val names it
     ranks = start_ranks(config.train.timeout_seconds)
     with errors_on_all_ranks(ranks):
         open_plan(config, ranks)
@@ -131,6 +132,7 @@ def evaluate_start(trainer: Trainer) -> None:
     """
     if _from_first(lambda: 0 in read_accuracies(trainer.run_dir), trainer.ranks):
         return
+    assert trainer.val_loader is not None  # `find_schedule` requires one
     model, precision = trainer.config.model, trainer.config.train.precision
     net = build_network(trainer.config).to(trainer.ranks.device)  # the trainer's own has moved on if it was resumed
     evaluation = evaluate(net, trainer.val_loader, model.num_classes, precision, model.levels)

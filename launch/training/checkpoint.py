@@ -16,7 +16,6 @@ import shutil
 import stat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from launch.training.config import Config, load_config
+from launch.training.versions import version_of
 from model import Network, build_model
 from model.pretrained import describe_mismatch
 from sharding.errors import UserError
@@ -56,7 +56,7 @@ class CheckpointInfo:
 def describe_versions() -> dict[str, str]:
     """Versions that bear on a result."""
     names = ("vpsn", "torch", "torchvision", "deepspeed", "av", "numpy")
-    return {"python": platform.python_version()} | {name: version(name) for name in names}
+    return {"python": platform.python_version()} | {name: version_of(name) for name in names}
 
 
 def write_checkpoint(
@@ -156,9 +156,10 @@ def find_checkpoint(path: Path | str) -> Path:
     if (path / "checkpoint.json").exists():
         return path
     if path.name in ("last", "best") and path.is_file():
-        return path.parent / pointed(path.parent, path.name)
-    folder = path if path.name == "checkpoints" else path / "checkpoints"
-    name = pointed(folder, "best") or pointed(folder, "last")
+        folder, name = path.parent, pointed(path.parent, path.name)
+    else:
+        folder = path if path.name == "checkpoints" else path / "checkpoints"
+        name = pointed(folder, "best") or pointed(folder, "last")
     if name is None:
         raise UserError(
             f"{path}: no checkpoint there; give a run folder, or a folder with checkpoint.json and model.safetensors"

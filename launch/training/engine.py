@@ -9,13 +9,13 @@ import sys
 from contextlib import redirect_stdout
 from datetime import timedelta
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from launch.training.clipping import clip_gradients
 from launch.training.distributed import Ranks, _host_group, any_rank, barrier, free_port, sum_over_ranks
 from launch.training.optimizers import build_optimizer, parameter_groups
+from launch.training.versions import version_of
 
 # DeepSpeed builds its communication kernels at first use and finds the build tools of this environment on the PATH.
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
@@ -26,7 +26,7 @@ os.environ.setdefault(
     str(
         Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         / "torch_extensions"
-        / ("vpsn-" + hashlib.sha256(f"{sys.prefix} {version('torch')}".encode()).hexdigest()[:12])
+        / ("vpsn-" + hashlib.sha256(f"{sys.prefix} {version_of('torch')}".encode()).hexdigest()[:12])
     ),
 )
 
@@ -41,6 +41,7 @@ import deepspeed
 import torch.distributed as dist
 from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine
 from deepspeed.runtime.config import DeepSpeedConfig
+from deepspeed.runtime.config_utils import DeepSpeedConfigModel
 from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
 from deepspeed.runtime.zero.config import ZeroStageEnum
 from deepspeed.utils.tensor_fragment import fragment_address
@@ -177,9 +178,9 @@ def _check_known(raw: dict, zero_stage: int) -> None:
     except ValidationError as error:
         first = error.errors()[0]
         *_, key = first["loc"] or ("",)
-        section = consulted.find(first["loc"][0]) if first["loc"] else consulted
+        section = consulted.find(str(first["loc"][0])) if first["loc"] else consulted
         if first["type"] == "extra_forbidden":
-            raise unknown_key(section.path, key, _fields(error.title)) from error
+            raise unknown_key(section.path, str(key), _fields(error.title)) from error
         raise UserError(f"{section.path}.{key}={first['input']!r}: {first['msg']}") from error
     except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"deepspeed: DeepSpeed refuses it: {' '.join(str(error).split())}") from error
@@ -188,7 +189,7 @@ def _check_known(raw: dict, zero_stage: int) -> None:
 
 def _fields(model: str) -> set[str]:
     """Return the names of the fields of DeepSpeed's configuration model of this name."""
-    kinds = deepspeed.runtime.config_utils.DeepSpeedConfigModel.__subclasses__()
+    kinds = DeepSpeedConfigModel.__subclasses__()
     return {name for kind in kinds if kind.__name__ == model for name in kind.model_fields}
 
 
@@ -199,6 +200,7 @@ def build_engine(config: Config, net: nn.Module, options: dict, ranks: Ranks) ->
     # DeepSpeed shares parameters as flat memory and refuses channels-last ones; ZeRO 1 and 2 keep them flat for good.
     # The network's feature maps are channels-last all the same, and each convolution then lays its kernel out alike.
     net.to(ranks.device).to(memory_format=torch.contiguous_format)
+    engine: Any  # what is replaced below is not declared
     engine, *_ = deepspeed.initialize(model=net, optimizer=optimizer, config=options)
     engine.checkpoint_engine = PlainCheckpoints(engine.checkpoint_engine)
     if config.train.zero_stage == 0:
@@ -299,6 +301,7 @@ def save_engine(engine: Engine, folder: Path, name: str, state: dict) -> None:
     scaler = _loss_scale(engine)  # DeepSpeed leaves it out
     state = state | {"loss_scale": scaler.state_dict() if scaler else None}
     engine.save_checkpoint(str(folder), tag=name, client_state=state, save_latest=False)
+    assert isinstance(engine.checkpoint_engine, PlainCheckpoints)  # `build_engine` set it
     engine.checkpoint_engine.raise_error()
 
 
@@ -313,7 +316,8 @@ def load_engine(engine: Engine, folder: Path, name: str) -> dict:
     if path is None or state is None:
         raise UserError(f"{folder / name}: DeepSpeed finds no checkpoint there")
     if isinstance(scaler, LossScale):
-        engine.optimizer.loss_scaler = scaler  # checkpoints of versions before 0.2 hold one of DeepSpeed's
+        optimizer: Any = engine.optimizer
+        optimizer.loss_scaler = scaler  # checkpoints of versions before 0.2 hold one of DeepSpeed's
     if scaler is not None and state.get("loss_scale"):
         scaler.load_state_dict(state["loss_scale"])
     return state

@@ -144,6 +144,7 @@ def resume(run_dir: Path, engine: Engine, loader: VideoLoader, average: WeightEm
     last = last_checkpoint(run_dir)
     if last is None:
         return False
+    assert isinstance(engine.module, nn.Module)
     check_weights(engine.module, last)
     _check_same_data(last, loader, run_dir)
     state = load_engine(engine, last.parent, last.name)
@@ -277,7 +278,9 @@ def record_evaluation(run_dir: Path, metrics: dict[str, float], ranks: Ranks) ->
 
 def describe_best(run_dir: Path) -> str:
     """Return the accuracy of the best checkpoint next to that of guessing."""
-    best = read_info(run_dir / "checkpoints" / pointed(run_dir / "checkpoints", "best"))
+    name = pointed(run_dir / "checkpoints", "best")
+    assert name is not None  # the end of a training with a validation split
+    best = read_info(run_dir / "checkpoints" / name)
     return (
         f"best top-1 {_percent(best.metrics['top1'])} after epoch {best.epoch} "
         f"(chance {_percent(1 / len(best.classes))})"
