@@ -1,7 +1,7 @@
-"""All that a GPU can tell about this project in under seven minutes, as one JSON.
+"""All that a GPU can show of this project in under seven minutes, as one JSON.
 
 Each part is a process with its own limit of time, so that a crash loses that part alone; they come in the order of what
-is missed most if the time runs out, and the JSON is written again after each.
+is missed first if the time runs out, and the JSON is written again after each.
 """
 
 import contextlib

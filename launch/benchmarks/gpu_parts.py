@@ -1,4 +1,4 @@
-"""The parts of the GPU check: each is run in a process of its own, and returns what goes into the report."""
+"""The parts of the GPU check: each is run in its own process, and returns what goes into the report."""
 
 import os
 import subprocess
@@ -47,9 +47,9 @@ class Check:
     seconds: float = 4.0
     """How long a loader is measured."""
     depth: Depth = 50
-    """Of the networks that are measured."""
+    """Layers of the networks that are measured."""
     num_steps: int = 200
-    """Of a training."""
+    """Steps of a training."""
 
     def dataset(self, name: str) -> PackedDataset:
         return load_dataset(self.work / name / "train")
@@ -60,7 +60,7 @@ def device_of() -> torch.device:
 
 
 def machine(check: Check) -> dict:
-    """GPU, driver, cores, and whether NVDEC works or why not."""
+    """Describe GPU, driver, cores, and whether NVDEC works or why not."""
     found = {"cpus": os.cpu_count(), "cores_per_rank": cores_per_rank(), "torch": torch.__version__}
     found["capabilities"] = os.environ.get("NVIDIA_DRIVER_CAPABILITIES")
     if not torch.cuda.is_available():
@@ -111,7 +111,7 @@ def pack(check: Check) -> dict:
 
 
 def feed(check: Check, name: str, decoder: Decoder, num_segments: int) -> dict:
-    """Clips/s of the training loader, its processors' time, and GPU memory that is not torch's."""
+    """Measure clips/s of the training loader, its processors' time, and GPU memory that is not torch's."""
     device, before, times = device_of(), _foreign_memory(), os.times()
     config = DataConfig(num_segments=num_segments, decoder=decoder)
     speed = measure_loader(check.dataset(name), config, check.batch_size, check.seconds, device)
@@ -124,14 +124,14 @@ def feed(check: Check, name: str, decoder: Decoder, num_segments: int) -> dict:
 
 
 def stages(check: Check, name: str, decoder: Decoder) -> dict:
-    """Clips/s of each step of the loader alone."""
+    """Measure clips/s of each step of the loader alone."""
     config = DataConfig(num_segments=8)
     found = measure_stages(check.dataset(name), config, decoder, check.batch_size, 2.0, device_of())
     return {stage.name: round(stage.clips_per_second, 1) for stage in found}
 
 
 def handover(check: Check, name: str, decoder: Decoder) -> dict:
-    """Whether a batch is overwritten that torch still has to read: sums read late against sums read at once."""
+    """Return whether a batch is overwritten that torch still has to read: sums read late against sums read at once."""
     device = device_of()
 
     def sums(late: bool) -> list[float]:
@@ -151,7 +151,7 @@ def handover(check: Check, name: str, decoder: Decoder) -> dict:
 
 
 def steps(check: Check, num_segments: int, batch: int) -> dict:
-    """Milliseconds and memory of training steps: VPSN and TSN, and both written with Conv3d on volumes."""
+    """Measure milliseconds and memory of training steps: VPSN and TSN, and both written with Conv3d on volumes."""
     device, shape = device_of(), (batch, num_segments, 3, 224, 224)
     nets: dict[str, Callable[[], nn.Module]] = {}
     for arch in ("tsn", "vpsn"):
@@ -171,7 +171,7 @@ def steps(check: Check, num_segments: int, batch: int) -> dict:
 
 
 def train(check: Check, name: str, decoder: Decoder, *options: str) -> dict:
-    """Real steps of launch/train.py: clips/s, and the fraction of time in which the GPU waits for data."""
+    """Train real steps with launch/train.py: clips/s, and the fraction of time in which the GPU waits for data."""
     large = check.work / f"large_{name}"
     if not large.exists():
         write_large_dataset(check.work / name / "train", large, check.batch_size * check.num_steps)
@@ -194,7 +194,7 @@ def train(check: Check, name: str, decoder: Decoder, *options: str) -> dict:
 
 
 def waits(check: Check, name: str, decoder: Decoder) -> dict:
-    """Places at which training steps wait for the GPU, with how often, by torch.cuda.set_sync_debug_mode."""
+    """Find where training steps wait for the GPU, with how often, by torch.cuda.set_sync_debug_mode."""
     from launch.train import main
     from launch.training.trainer import Trainer
 
@@ -227,7 +227,7 @@ def waits(check: Check, name: str, decoder: Decoder) -> dict:
 
 
 def tests(check: Check) -> dict:
-    """tests/gpu, which must not be skipped here."""
+    """Run tests/gpu, which must not be skipped here."""
     command = [sys.executable, "-m", "pytest", "-q", "--maxfail=30", "-p", "no:cacheprovider", "--tb=line", "tests/gpu"]
     environment = os.environ | {"FAIL_WITHOUT_GPU": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
@@ -242,7 +242,7 @@ def run(command: list[str]) -> None:
 
 
 def _foreign_memory() -> int:
-    """Bytes in use on the GPU that are not torch's: DALI's, NVDEC's, contexts'."""
+    """Return bytes in use on the GPU that are not torch's: DALI's, NVDEC's, contexts'."""
     if not torch.cuda.is_available():
         return 0
     free, total = torch.cuda.mem_get_info()

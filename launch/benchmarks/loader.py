@@ -93,7 +93,7 @@ def _data_config(options: LoaderOptions, recipe: DataConfig) -> DataConfig:
 def _examine(
     dataset: PackedDataset, config: DataConfig, batch_size: int, seconds: float, device: torch.device, network: float
 ) -> float:
-    """Prints the stages of one decode node; returns the clips per second of them together."""
+    """Print the stages of one decode node; return the clips per second of them together."""
     stages = measure_stages(dataset, config, config.decoder, batch_size, seconds, device)
     speed = measure_loader(dataset, config, batch_size, seconds, device)
     together = Stage("together", speed.clips_per_second, speed.megabytes_per_second)
@@ -110,7 +110,7 @@ def _examine(
 
 
 def diagnosis(stages: Sequence[Stage], together: float, network: float) -> str:
-    """Which stage binds, and what to change."""
+    """Return which stage binds, and what to change."""
     slowest = min(stages, key=lambda stage: stage.clips_per_second)
     if together >= _STALL * network:
         return (
@@ -177,7 +177,7 @@ def _watch_memory(dataset: PackedDataset, config: DataConfig, batch_size: int, e
 
 
 def memory_by_epoch(dataset: PackedDataset, config: DataConfig, batch_size: int) -> Iterator[int]:
-    """Bytes of memory that this process holds, after each further epoch of one loader."""
+    """Yield the bytes of memory that this process holds, after each further epoch of one loader."""
     loader = VideoLoader(dataset, config, training=True, micro_batch_size=min(batch_size, len(dataset)))
     while True:
         for _ in loader:

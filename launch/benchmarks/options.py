@@ -181,7 +181,7 @@ class CostOptions(Options):
 
 @dataclass(frozen=True)
 class GpuOptions(Options):
-    """Check all that a GPU can tell about this project, in under seven minutes, as one JSON."""
+    """Check all that a GPU can show of this project, in under seven minutes, as one JSON."""
 
     videos: Path
     """Class folders with a few videos; they are packed again and again."""

@@ -13,7 +13,7 @@ from launch.training.versions import version_of
 
 
 def conditions() -> str:
-    """The machine, the versions and how busy it is, in a line."""
+    """Return the machine, the versions and how busy it is, in a line."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     dali = sorted({each.name for each in distributions() if (each.name or "").startswith("nvidia-dali")})
     versions = ", ".join(f"{name} {version_of(name)}" for name in ("torch", *dali, "av", "deepspeed"))
@@ -22,14 +22,14 @@ def conditions() -> str:
 
 
 def processor() -> str:
-    """Name of the CPU."""
+    """Return name of the CPU."""
     info = Path("/proc/cpuinfo")
     names = re.findall(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE) if info.exists() else []
     return names[0] if names else platform.machine()
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Columns, the first to the left and the others to the right."""
+    """Return columns, the first to the left and the others to the right."""
     lines = [[str(cell) for cell in row] for row in (head, *rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     aligned = [

@@ -1,4 +1,4 @@
-"""How fast networks train: seconds and memory of whole steps, on random clips that are already on the device."""
+"""How fast networks train: seconds and memory of complete steps, on random clips that are already on the device."""
 
 import multiprocessing
 import statistics
@@ -23,7 +23,7 @@ from sharding.memory import used_memory
 
 @dataclass(frozen=True)
 class StepSpeed:
-    """Of one network."""
+    """Speed of one network."""
 
     seconds: float
     """Median over the measured steps."""
@@ -39,7 +39,7 @@ def measure_steps(
     precision: str = "bf16",
     rounds: int = 5,
 ) -> dict[str, StepSpeed]:
-    """Times forward, losses, backward and SGD of several networks, in turns, so that a busy moment hits all alike.
+    """Time forward, losses, backward and SGD of several networks, interleaved, so that a busy moment hits all alike.
 
     Args:
         nets: names and makers of networks with the interface of `model`.
@@ -69,9 +69,9 @@ def measure_steps(
 def measure_step_memory(
     make: Callable[[], nn.Module], shape: Sequence[int], device: torch.device, precision: str = "bf16"
 ) -> int | None:
-    """Most bytes that a network, its optimizer and its training steps take at once.
+    """Return the maximum of bytes that a network, its optimizer and its training steps take at once.
 
-    On a GPU what PyTorch allocates; on the CPU what a process of its own grows by, which is known on Linux alone
+    On a GPU what PyTorch allocates; on the CPU what a separate process grows by, which is known on Linux alone
     (elsewhere None).
 
     Args:
@@ -101,7 +101,7 @@ def _take_steps(make: Callable[[], nn.Module], shape: Sequence[int], device: tor
 
 
 def _stepper(net: nn.Module, shape: Sequence[int], device: torch.device, precision: str) -> Callable[[], None]:
-    """A function that takes one training step, on clips that lie in memory as the network takes them."""
+    """Return a function that takes one training step, on clips laid out in memory as the network takes them."""
     net = net.to(device).train()
     batch, frames, channels, height, width = shape
     clips = torch.randn(batch, frames, height, width, channels, device=device).permute(0, 1, 4, 2, 3)

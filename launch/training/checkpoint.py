@@ -1,11 +1,11 @@
-"""Checkpoints: folders that appear whole or not at all, with all that evaluation and prediction need.
+"""Checkpoints: folders that appear complete or not at all, with all that evaluation and prediction need.
 
 RUN/checkpoints/step-00000120/
     model.safetensors    the network alone; what evaluate, predict and anyone else's code read
     model_raw.safetensors    with train.ema_decay: the network that is trained, of which that is the moving average
     checkpoint.json      classes, input specification, where in the run it was taken, metrics, versions
     config.yaml          the resolved configuration
-    mp_rank_00_… .pt     DeepSpeed's: optimizer and everything else that training goes on from
+    mp_rank_00_… .pt     DeepSpeed's: optimizer and everything else that training resumes from
 RUN/checkpoints/last, best    text files with a folder's name
 """
 
@@ -40,7 +40,7 @@ class CheckpointInfo:
     step: int
     """Optimizer steps taken since the beginning of the run."""
     epoch: int
-    """Whole epochs taken."""
+    """Complete epochs taken."""
     classes: tuple[str, ...]
     """Class names; the place is the class id."""
     packing: Mapping[str, Any]
@@ -54,7 +54,7 @@ class CheckpointInfo:
 
 
 def describe_versions() -> dict[str, str]:
-    """Versions that bear on a result."""
+    """Return versions that bear on a result."""
     names = ("vpsn", "torch", "torchvision", "deepspeed", "av", "numpy")
     return {"python": platform.python_version()} | {name: version_of(name) for name in names}
 
@@ -62,7 +62,7 @@ def describe_versions() -> dict[str, str]:
 def write_checkpoint(
     folder: Path, net: nn.Module, info: CheckpointInfo, config: Config, raw: nn.Module | None = None
 ) -> None:
-    """Writes the parts of a checkpoint that evaluation and prediction need: of `net`, and if it is an average the `raw`
+    """Write the parts of a checkpoint that evaluation and prediction need: of `net`, and if it is an average the `raw`
     network too."""
     config_path = folder / "config.yaml"
     config_path.write_text(config.to_yaml())
@@ -80,12 +80,12 @@ def _write_tensors(net: nn.Module, path: Path, mode: int) -> None:
 
 
 def write_info(folder: Path, info: CheckpointInfo) -> None:
-    """Writes checkpoint.json."""
+    """Write checkpoint.json."""
     write_atomically(folder / "checkpoint.json", json.dumps(asdict(info), indent=1) + "\n")
 
 
 def read_info(folder: Path) -> CheckpointInfo:
-    """Reads checkpoint.json.
+    """Read checkpoint.json.
 
     Raises:
         UserError: it is missing, damaged, or of a newer version.
@@ -117,7 +117,7 @@ def _check_info(info: CheckpointInfo) -> None:
 
 
 def point(folder: Path, pointer: str, name: str) -> None:
-    """Lets `pointer` ("last" or "best") name the checkpoint `name`."""
+    """Let `pointer` ("last" or "best") name the checkpoint `name`."""
     write_atomically(folder / pointer, name + "\n")
 
 
@@ -137,7 +137,7 @@ def pointed(folder: Path, pointer: str) -> str | None:
 
 
 def remove_old_checkpoints(folder: Path, keep: int) -> None:
-    """Keeps the newest `keep` checkpoints and those that `last` and `best` name."""
+    """Keep the newest `keep` checkpoints and those that `last` and `best` name."""
     names = sorted(path.name for path in folder.glob("step-*"))
     kept = {pointed(folder, "last"), pointed(folder, "best"), *names[-keep:]}
     for name in names:
@@ -168,7 +168,8 @@ def find_checkpoint(path: Path | str) -> Path:
 
 
 def load_checkpoint(path: Path | str) -> tuple[Network, CheckpointInfo, Config]:
-    """The trained network, in eval mode on the CPU, with its description and configuration; nothing is unpickled.
+    """Return the trained network, in eval mode on the CPU, with its description and configuration; nothing is
+    unpickled.
 
     Raises:
         UserError: no checkpoint, a damaged one, one of a newer version, or of a network that cannot be imported.

@@ -20,7 +20,7 @@ from launch.training.versions import version_of
 # DeepSpeed builds its communication kernels at first use and finds the build tools of this environment on the PATH.
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 
-# They are kept for each environment by itself, or two of them would build anew in turns.
+# They are kept for each environment by itself, or two that alternate would build again each time.
 os.environ.setdefault(
     "TORCH_EXTENSIONS_DIR",
     str(
@@ -67,7 +67,7 @@ logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
 
 
 def check_device(config: Config) -> None:
-    """Raises UserError if this machine has not got what `config.train` needs, before anything is begun."""
+    """Raise UserError if this machine has not got what `config.train` needs, before anything is begun."""
     train = config.train
     if not torch.cuda.is_available():
         if train.require_gpu:
@@ -111,7 +111,7 @@ def start_ranks(timeout_seconds: float = 600.0) -> Ranks:
 
 
 def stop_ranks() -> None:
-    """Leaves the process group."""
+    """Leave the process group."""
     _host_group.cache_clear()
     if dist.is_initialized():
         dist.destroy_process_group()
@@ -138,7 +138,7 @@ def _join(backend: str, timeout: timedelta) -> None:
 
 
 def deepspeed_options(config: Config, world_size: int) -> dict:
-    """DeepSpeed's configuration dictionary, derived from ours.
+    """Return DeepSpeed's configuration dictionary, derived from ours.
 
     Raises:
         UserError: the batch cannot be shared, or `config.deepspeed` contradicts another section.
@@ -194,7 +194,8 @@ def _fields(model: str) -> set[str]:
 
 
 def build_engine(config: Config, net: nn.Module, options: dict, ranks: Ranks) -> Engine:
-    """The DeepSpeed engine around `net`, its optimizer over `parameter_groups`; `options` are `deepspeed_options`."""
+    """Return the DeepSpeed engine around `net`, its optimizer over `parameter_groups`; `options` are
+    `deepspeed_options`."""
     learning_rate = config.optimizer.scaled_learning_rate(config.train.batch_size)
     optimizer = build_optimizer(config.optimizer, parameter_groups(net, config.optimizer), learning_rate)
     # DeepSpeed shares parameters as flat memory and refuses channels-last ones; ZeRO 1 and 2 keep them flat for good.
@@ -218,14 +219,14 @@ def build_engine(config: Config, net: nn.Module, options: dict, ranks: Ranks) ->
 
 
 def set_learning_rate(engine: Engine, learning_rate: float) -> None:
-    """Sets the learning rate of the next optimizer step, times each group's own factor."""
+    """Set the learning rate of the next optimizer step, times each group's own factor."""
     optimizer: Any = engine.optimizer  # torch's, or DeepSpeed's around it
     for group in optimizer.param_groups:
         group["lr"] = learning_rate * group["learning_rate_factor"]
 
 
 def note_loss(engine: Engine, loss: torch.Tensor, steps_per_epoch: int) -> None:
-    """Tells the loss of a forward pass, its mean over the ranks, to an optimizer whose steps depend on it."""
+    """Pass the loss of a forward pass, its mean over the ranks, to an optimizer whose steps depend on it."""
     note = getattr(engine.basic_optimizer, "note_loss", None)
     if note is not None:
         mean = sum_over_ranks(loss.detach().to(torch.float64, copy=True)) / dist.get_world_size()
@@ -233,14 +234,14 @@ def note_loss(engine: Engine, loss: torch.Tensor, steps_per_epoch: int) -> None:
 
 
 def seed_step(engine: Engine, seed: int, rank: int) -> None:
-    """Seeds dropout by (seed, step, micro-batch, rank), so that a resumed run drops what an undisturbed one would."""
+    """Seed dropout by (seed, step, micro-batch, rank), so that a resumed run drops what an undisturbed one would."""
     micro_batch = engine.micro_steps % engine.gradient_accumulation_steps()
     entropy = np.random.SeedSequence([seed, engine.global_steps, micro_batch, rank])
     torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
 
 
 def average_buffers(net: nn.Module, world_size: int) -> None:
-    """Makes BatchNorm's running statistics the mean over the ranks, so that all evaluate and save the same network."""
+    """Make BatchNorm's running statistics the mean over the ranks, so that all evaluate and save the same network."""
     if world_size == 1:
         return
     for buffer in net.buffers():
@@ -249,7 +250,7 @@ def average_buffers(net: nn.Module, world_size: int) -> None:
 
 
 def is_finite(net: nn.Module, ranks: Ranks) -> bool:
-    """Whether all weights and buffers are numbers, on all ranks; waits for the device."""
+    """Return whether all weights and buffers are numbers, on all ranks; waits for the device."""
     tensors = [value for value in net.state_dict().values() if value.is_floating_point()]
     return not any_rank(not torch.stack([value.isfinite().all() for value in tensors]).all(), ranks)
 
