@@ -1,4 +1,4 @@
-"""Draws the pictures of these pages that no command draws.
+"""Draw the pictures of these pages that no command draws.
 
 python docs/pictures.py optimizers    # docs/optimizers.png, from some hundred short trainings
 python docs/pictures.py dg_p3d        # docs/dg_p3d.png

@@ -232,9 +232,7 @@ class ModelConfig:
                 f"model.num_segments={self.num_segments}: allowed for model.arch=dg_p3d are 4, 8, 12, multiples of 16"
             )
         if self.head != "mean":
-            raise ValueError(
-                f"model.head={self.head}: allowed for model.arch=dg_p3d, which has two of its own, is mean"
-            )
+            raise ValueError(f"model.head={self.head}: allowed for model.arch=dg_p3d, which has its own two, is mean")
 
     def _check_pathways(self) -> None:
         if not self.is_custom and (self.arch == "vpsn" or self.arch.startswith("rf_")):

@@ -59,7 +59,7 @@ def find_class(config: ModelConfig) -> type[Block] | type[VideoResNet] | type[Vi
         return found
     if config.head != "mean":
         raise ValueError(
-            f"model.head={config.head}: allowed for model.arch={config.arch}, which is a whole network, is mean"
+            f"model.head={config.head}: allowed for model.arch={config.arch}, which is a complete network, is mean"
         )
     if issubclass(found, VideoNet):
         if config.init != "kaiming":

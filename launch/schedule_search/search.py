@@ -78,7 +78,7 @@ def open_plan(config: PlannedConfig, ranks: Ranks) -> None:
         raise UserError(f"run_dir={config.run_dir} cannot be written: {error.strerror}; choose another") from error
     if config.resume == "never":
         raise UserError(
-            f"run_dir={config.run_dir} holds a plan already; go on with --resume, or choose another --run_dir"
+            f"run_dir={config.run_dir} holds a plan already; continue with --resume, or choose another --run_dir"
         )
     check_same_run(load_config(path, PlannedConfig), config, path.parent)
 

@@ -212,7 +212,7 @@ class Config:
     run_dir: str = "runs/run"
     """Folder of the run: checkpoints, logs, metrics, pictures."""
     resume: Literal["never", "auto"] = "never"
-    """auto, or plain --resume: go on from the newest checkpoint in the run folder, if there is one."""
+    """auto, or plain --resume: continue from the newest checkpoint in the run folder, if there is one."""
 
     def __post_init__(self) -> None:
         if self.phases:
@@ -250,7 +250,7 @@ class Config:
 
     def _check_phases(self) -> None:
         if self.schedule.name != "step" or self.schedule.milestones:
-            raise ValueError("phases have learning rates of their own; use schedule.name=step, schedule.milestones=[]")
+            raise ValueError("phases have their own learning rates; use schedule.name=step, schedule.milestones=[]")
         epochs = sum(phase.epochs for phase in self.phases)
         if self.train.epochs not in (TrainConfig.epochs, epochs):
             raise ValueError(f"train.epochs={self.train.epochs}: the phases have {epochs} epochs; leave it out")

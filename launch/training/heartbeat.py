@@ -30,7 +30,7 @@ class Heartbeat:
 
     Args:
         heartbeat_timeout_seconds: how long a rank may give no sign of life before it is taken for dead.
-        end: what ends this process when it cannot go on; it is given the verdict.
+        end: what ends this process when it cannot continue; it is given the verdict.
     """
 
     def __init__(self, ranks: Ranks, heartbeat_timeout_seconds: float, end: Callable[[str], None] | None = None):

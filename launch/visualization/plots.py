@@ -188,8 +188,8 @@ def draw_heat(pictures: np.ndarray, heat: np.ndarray, labels: Sequence[str], tit
 def share_before(edges: np.ndarray, frames: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """Return the fraction of the frames (K,) of videos of `lengths` (K,) frames that is before each edge (E,).
 
-    A frame counts with the fraction of its stretch [f/n, (f+1)/n) that does, so that one of a short video, which stands
-    for much of it, does not fall into a single bin.
+    A frame counts with the fraction of its stretch [f/n, (f+1)/n) that does, so that one of a short video, which covers
+    much of it, does not fall into a single bin.
     """
     return np.array([np.clip(edge * lengths - frames, 0, 1).mean() for edge in edges])
 
