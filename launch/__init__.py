@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from launch.inference.predictor import Prediction, Predictor
     from launch.training.checkpoint import load_checkpoint
 
-__version__ = "0.2.0"
-
 __all__ = ["Prediction", "Predictor", "load_checkpoint"]
 
 _HOMES = {

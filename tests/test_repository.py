@@ -5,8 +5,8 @@ import re
 import pytest
 import yaml
 
-import launch
 from launch.training.config import RENAMED
+from launch.training.versions import VERSION
 from tests.conftest import ROOT
 
 CONSTRAINTS = dict(re.findall(r"^([\w-]+)==(\S+)", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
@@ -17,7 +17,7 @@ WORKFLOWS = sorted((ROOT / ".github").rglob("*.yml"))
 
 def test_the_version_is_the_same_everywhere():
     version = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)[1]
-    assert launch.__version__ == version
+    assert version == VERSION
     assert re.search(r"^## (\d\S+)", CHANGELOG, re.MULTILINE)[1] == version
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == version
 

@@ -195,7 +195,8 @@ def train(check: Check, name: str, decoder: Decoder, *options: str) -> dict:
 
 def waits(check: Check, name: str, decoder: Decoder) -> dict:
     """Find where training steps wait for the GPU, with how often, by torch.cuda.set_sync_debug_mode."""
-    from launch.train import main
+    from launch.training.config import parse_config
+    from launch.training.supervise import train_run
     from launch.training.trainer import Trainer
 
     large, batch = check.work / "large_waits", min(16, check.batch_size)
@@ -222,7 +223,7 @@ def waits(check: Check, name: str, decoder: Decoder) -> dict:
     Trainer.train_step = watched
     options = [f"--data.train={large}", f"--data.decoder={decoder}", f"--run_dir={check.work / 'run_waits'}"]
     options += ["--model.depth=18", f"--train.batch_size={batch}", "--train.epochs=1", "--train.log_every_steps=100"]
-    code = main([*options, "--schedule.milestones=[]"])
+    code = train_run(parse_config("launch/benchmark.py", [*options, "--schedule.milestones=[]"]))
     return {"exit_code": code, "steps": count, "places": dict(places.most_common(20))}
 
 

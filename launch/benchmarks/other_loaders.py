@@ -39,7 +39,7 @@ def read_with_decord(path: Path, num_segments: int) -> torch.Tensor:
 
 
 def read_with_torchcodec(path: Path, num_segments: int) -> torch.Tensor:
-    from torchcodec.decoders import VideoDecoder  # pyright: ignore[reportMissingImports]  # of `benchmark`
+    from torchcodec.decoders import VideoDecoder  # pyright: ignore[reportMissingImports, reportPrivateImportUsage]
 
     decoder = VideoDecoder(str(path), num_ffmpeg_threads=1, seek_mode="approximate")
     return decoder.get_frames_at(_choose(len(decoder), num_segments)).data

@@ -2,7 +2,8 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
-import launch
+VERSION = "0.2.0"
+"""Version of this project, as in pyproject.toml."""
 
 
 def version_of(name: str) -> str:
@@ -12,7 +13,7 @@ def version_of(name: str) -> str:
     by hand; both work.
     """
     if name == "vpsn":
-        return launch.__version__
+        return VERSION
     try:
         return version(name) or "unknown"
     except PackageNotFoundError:
