@@ -52,6 +52,9 @@ class HelpFormatter(DefaultHelpFormatter):
             notes.append(f"default: {describe_default(default)}")
         return text.replace("%", "%%") + (f" ({', '.join(notes).replace('%', '%%')})" if notes else "")
 
+    def _format_action_invocation(self, action: argparse.Action, *arguments, **options) -> str:
+        return super()._format_action_invocation(action, *arguments, **options).replace(" [applied on parse]", "")
+
     def _expand_help(self, action: argparse.Action) -> str:
         return self._get_help_string(action).replace("%%", "%")
 
