@@ -34,7 +34,7 @@ def test_loader(request, fixture):
     sizes = ["--seconds=0.2", "--num_segments=2", "--crop_size=32", "--batch_size=4", "--clips_per_second=0.5"]
     output = benchmark("loader", f"--data={request.getfixturevalue(fixture)}", *sizes)
     found = rows(output)
-    for stage in ("plan", "read", "decode", "augment", "together"):
+    for stage in ("plan", "read", "workers", "graph", "together"):
         assert float(found[stage][0]) > 0
     assert found["network"] == ["0.5"]
     assert "the network binds" in output
@@ -68,9 +68,9 @@ def test_memory_of_the_loader_is_flat(numbered, numbered_jpeg):
 
 
 def test_diagnosis_names_what_binds():
-    stages = [Stage("read", 900.0), Stage("decode", 50.0), Stage("augment", 400.0)]
+    stages = [Stage("read", 900.0), Stage("workers", 50.0), Stage("graph", 400.0)]
     assert diagnosis(stages, 45.0, 30.0).startswith("the network binds: the loader gives 1.5 times")
-    assert diagnosis(stages, 45.0, 100.0).startswith("decode binds, at 0.5 times what training takes: pack under")
+    assert diagnosis(stages, 45.0, 100.0).startswith("workers binds, at 0.5 times what training takes: pack under")
 
 
 def test_step():
