@@ -1,4 +1,4 @@
-"""Draws the pictures of these pages that no command draws.
+"""Draw the pictures of these pages that no command draws.
 
 python docs/pictures.py optimizers    # docs/optimizers.png, from some hundred short trainings
 python docs/pictures.py dg_p3d        # docs/dg_p3d.png
@@ -199,7 +199,7 @@ def draw_flow() -> Path:
 
 
 def draw_throughput() -> Path:
-    """Bars of the loaders in docs/throughput.json, and how often ours does what decord does in the same run."""
+    """Draw the loaders in docs/throughput.json as bars, and how often ours does what decord does in the same run."""
     measured = json.loads((HERE / "throughput.json").read_text())
     loaders = sorted(measured["loaders"], key=lambda loader: loader["clips_per_second"])
     figure, axes = plt.subplots(figsize=(9, 0.45 * len(loaders) + 1.4), constrained_layout=True)

@@ -7,7 +7,7 @@
     python launch/benchmark.py step                     # training steps of the architectures, against plain TSN
     python launch/benchmark.py ranks --data DIR         # training with one and with two ranks
     python launch/benchmark.py cost                     # what training on Kinetics costs, from measured figures
-    python launch/benchmark.py gpu --videos DIR         # all that a GPU can tell, in seven minutes
+    python launch/benchmark.py gpu --videos DIR         # all that a GPU can show, in seven minutes
 
 Figures hold for this machine at this moment; compare those of one run.
 """
@@ -31,10 +31,10 @@ COMMANDS = {
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = CommandLine(prog="launch/benchmark.py", description=__doc__.splitlines()[0])
+    parser = CommandLine(prog="launch/benchmark.py", description=(__doc__ or "").splitlines()[0])
     commands = parser.add_subcommands(required=True, dest="command")
     for name, (_, kind) in COMMANDS.items():
-        summary = " ".join(kind.__doc__.split())
+        summary = " ".join((kind.__doc__ or "").split())
         command = CommandLine(description=summary, renamed={"against": "compare-with"})
         command.add_class_arguments(kind, as_group=False)
         parser.add_command(commands, name, command, summary)

@@ -1,6 +1,6 @@
-"""The whole line on generated videos: what `make demo` runs. Every step is a command a user would type, shown first.
+"""All steps on generated videos: what `make demo` runs. Every step is a command a user would type, shown first.
 
-python -m launch.demo      # videos and shards in data/demo, the run in runs/demo; begun again, it goes on
+python -m launch.demo      # videos and shards in data/demo, the run in runs/demo; begun again, it resumes
 """
 
 import json
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def run(command: list[str]) -> None:
-    """Shows and runs a command; ends the demo with its exit code if it fails."""
+    """Show and run a command; end the demo with its exit code if it fails."""
     shown = [Path(command[0]).name, *command[1:]]
     print(f"\n$ {shlex.join(shown)}", flush=True)
     code = subprocess.run(command).returncode
@@ -48,7 +48,7 @@ def run(command: list[str]) -> None:
 
 
 def summary(seconds: float) -> str:
-    """What the demo came to, from the files it left."""
+    """Return what the demo came to, from the files it left."""
     evaluation = json.loads((RUN / "evaluation.json").read_text())
     steps = [line for line in read_metrics(RUN) if line["kind"] == "train"]
     clips_per_second = sum(line["clips_per_second"] for line in steps) / len(steps)

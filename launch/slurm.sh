@@ -1,5 +1,5 @@
 #!/bin/bash
-# Trains on a Slurm cluster, over any number of machines, and goes on by itself when its time is up:
+# Trains on a Slurm cluster, over any number of machines, and resumes by itself when its time is up:
 #
 #     sbatch --nodes=2 --gpus-per-node=8 --ntasks-per-node=8 launch/slurm.sh --config launch/configs/kinetics/kinetics400_8f.yaml
 #

@@ -16,7 +16,7 @@ from model.resnet import LAYERS, Block, VideoResNet
 
 
 def initialize(net: VideoResNet, depth: int) -> None:
-    """Draws the weights of the ResNet in `net` anew.
+    """Draw the weights of the ResNet in `net` again.
 
     What an architecture adds to the ResNet (synthesizers; kernels over time that start as the identity, a shift or
     nothing) keeps its own beginning.
@@ -32,7 +32,8 @@ def initialize(net: VideoResNet, depth: int) -> None:
 
 
 def minimal_depth(depth: int) -> int:
-    """L of a ResNet: the layers on its shortest path, the stem, a residual addition for each block, the classifier.
+    """Return L of a ResNet: the layers on its shortest path, the stem, a residual addition for each block, the
+    classifier.
 
     >>> [minimal_depth(depth) for depth in (18, 34, 50, 101)]
     [10, 18, 18, 35]
@@ -41,7 +42,7 @@ def minimal_depth(depth: int) -> int:
 
 
 def _two_dimensional(module: nn.Module) -> list[nn.Conv2d]:
-    """The convolutions in `module` but for those that it says no two-dimensional ResNet has."""
+    """Return the convolutions in `module` but for those that it says no two-dimensional ResNet has."""
     if isinstance(module, nn.Conv2d):
         return [module]
     added = getattr(module, "added", ())

@@ -32,7 +32,7 @@ BLOCKS: dict[str, Callable[[BlockSpec, int], Block]] = {
 # The network around the blocks, where it is another than the plain one: as VideoResNet.
 NETWORKS: dict[str, Callable[..., VideoResNet]] = {"dg_p3d": dg_p3d.DGP3D, "slowonly": slowonly.SlowOnly}
 
-# What stands after the stages of model.synthesizer.placement: (channels, num_segments, model.synthesizer) -> module.
+# What follows the stages of model.synthesizer.placement: (channels, num_segments, model.synthesizer) -> module.
 Inserted = Synthesizer | receptive_field.DensePairs | receptive_field.TemporalInception
 INSERTED: dict[str, Callable[..., Inserted]] = {
     "vpsn": Synthesizer,
@@ -42,7 +42,7 @@ INSERTED: dict[str, Callable[..., Inserted]] = {
     "rf_l_inception_t": receptive_field.TemporalInception,
 }
 
-# What stands on a backbone's frames instead of the mean of their logits: (config, block) -> network.
+# What takes a backbone's frames instead of the mean of their logits: (config, block) -> network.
 ENCODERS: dict[str, Callable[..., VideoResNet]] = {"encoder": EncoderResNet, "cross_encoder": CrossEncoderResNet}
 
 # Several backbones as one network: (backbones, config) -> network.
@@ -54,10 +54,10 @@ Network = VideoResNet | PathwayNet | custom.VideoNet
 
 
 def build_model(config: ModelConfig) -> Network:
-    """The network `config` describes, channels-last, in training mode, on the CPU.
+    """Return the network `config` describes, channels-last, in training mode, on the CPU.
 
     It maps clips (B, T, 3, H, W) to logits (B, num_classes). With `config.pretrained` weights are read here; to load a
-    checkpoint of the whole network afterwards, build it with `config.without_files()`.
+    checkpoint of the complete network afterwards, build it with `config.without_files()`.
 
     >>> net = build_model(ModelConfig(arch="vpsn", depth=18, num_classes=8, num_segments=4))
     >>> net(torch.zeros(2, 4, 3, 64, 64)).shape
@@ -108,7 +108,7 @@ def _make_block(make: Callable[[BlockSpec, int], Block], depth: int, place: Bloc
 
 
 def _build_pathways(config: ModelConfig) -> PathwayNet:
-    """With no levels, as where no dataset is known yet, only the pathway of the classes."""
+    """Build the pathways; with no levels, as where no dataset is known yet, only that of the classes."""
     sizes = [*(len(classes) for _, classes in config.levels), config.num_classes]
     frames = config.pathway_frames[-len(sizes) :]
     backbones = [

@@ -1,4 +1,4 @@
-"""python -m model.complexity: what every published row costs by our networks, beside what the paper says.
+"""python -m model.complexity: what every published row costs by our networks, next to what the paper says.
 
 Multiply-adds are counted twice: convolutions and the classifier alone, and with 2 per BN element as the paper counts
 (ResNet-50 on 8 frames of 224 x 224: 32.88 G). A clip is one view.
@@ -35,12 +35,12 @@ class Cost(NamedTuple):
     irregular_interactions: int
     """The same without i = j, which is how the paper defines ir-interactions."""
     dropout_rate: float
-    """Share of the spatial channels that reach no temporal group."""
+    """Fraction of the spatial channels that reach no temporal group."""
 
 
 @cache
 def measure(config: ModelConfig, size: int = 224) -> Cost:
-    """The cost of one clip of `size` x `size` frames; nothing is computed.
+    """Return the cost of one clip of `size` x `size` frames; nothing is computed.
 
     >>> measure(ModelConfig(arch="tsn", depth=50, num_classes=174)).parameters
     23864558
@@ -189,7 +189,7 @@ _HEADER = (
 
 
 def format_rows(rows: tuple[Row, ...] = ROWS) -> Iterator[str]:
-    """The ledger's lines: parameters as exact integers, published ones and differences in millions, G = 10^9."""
+    """Return the ledger's lines: parameters as exact integers, published ones and differences in millions, G = 10^9."""
     cells = [_HEADER]
     for row in rows:
         cost = measure(row.config, row.size)

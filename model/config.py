@@ -42,7 +42,8 @@ class SynthesizerConfig:
     """The action perceptron synthesizer; each option is a row of the paper's Tables 1 to 3."""
 
     placement: Literal["A", "B"] | tuple[Stage, ...] = "A"
-    """After which stages a synthesizer stands: A = stem, layer1, layer2, layer3; B = layer1 to layer4; or a list."""
+    """After which stages a synthesizer is inserted: A = stem, layer1, layer2, layer3; B = layer1 to layer4; or a
+    list."""
 
     proportion: float = 0.25
     """Share p of a stage's channels that the synthesizer works on, 0 < p <= 1."""
@@ -54,13 +55,13 @@ class SynthesizerConfig:
     """Operation of the pooling branches; with none that group passes through unchanged."""
 
     inter_relu: bool = True
-    """Whether a ReLU stands between the spatial and the temporal kernels."""
+    """Whether a ReLU is between the spatial and the temporal kernels."""
 
     dilation: bool = True
     """Whether kernels of size 5 and 7 are dilated 3s; otherwise they have all their taps."""
 
     factorization: Literal["(2+1)D", "(1+1+1)D"] = "(2+1)D"
-    """Spatial kernels whole, (2+1)D, or as a row then a column, (1+1+1)D."""
+    """Square spatial kernels, (2+1)D, or as a row then a column, (1+1+1)D."""
 
     fusion: Literal["learned", "grouping", "shuffle", "dropout"] = "learned"
     """How spatial groups reach temporal groups: the learned matrix T, or one of the fixed matrices it contains."""
@@ -156,8 +157,9 @@ class ModelConfig:
 
     head: Head = "mean"
     """What turns the features of frames into logits. mean: a classifier on each frame, averaged; encoder: a transformer
-    encoder over the frames; cross_encoder: the same over the frames and the words of a coarser label; pathways: a whole
-    network for each level of labels; integration: the same networks, frozen, and classifiers that join them."""
+    encoder over the frames; cross_encoder: the same over the frames and the words of a coarser label; pathways: a
+    complete network for each level of labels; integration: the same networks, frozen, and classifiers that join
+    them."""
 
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     """The transformer of the heads encoder and cross_encoder."""
@@ -167,7 +169,7 @@ class ModelConfig:
     dataset's classes last."""
 
     join_levels: bool = True
-    """integration: whether the classifier of a level sees the features of the coarser levels' networks beside those of
+    """integration: whether the classifier of a level sees the features of the coarser levels' networks next to those of
     its own; without, it shows what they are good for."""
 
     levels: tuple[tuple[str, tuple[str, ...]], ...] = ()
@@ -220,7 +222,7 @@ class ModelConfig:
         return not module.endswith(".py") and all(part.isidentifier() for part in [*module.split("."), name])
 
     def without_files(self) -> "ModelConfig":
-        """The same network without the files that it starts from, for a checkpoint to be loaded into."""
+        """Return the same network without the files that it starts from, for a checkpoint to be loaded into."""
         return replace(self, pretrained=None, encoder=replace(self.encoder, word_vectors=None))
 
     def _check_dg_p3d(self) -> None:
@@ -230,9 +232,7 @@ class ModelConfig:
                 f"model.num_segments={self.num_segments}: allowed for model.arch=dg_p3d are 4, 8, 12, multiples of 16"
             )
         if self.head != "mean":
-            raise ValueError(
-                f"model.head={self.head}: allowed for model.arch=dg_p3d, which has two of its own, is mean"
-            )
+            raise ValueError(f"model.head={self.head}: allowed for model.arch=dg_p3d, which has its own two, is mean")
 
     def _check_pathways(self) -> None:
         if not self.is_custom and (self.arch == "vpsn" or self.arch.startswith("rf_")):
@@ -251,7 +251,7 @@ class ModelConfig:
 
 
 def _check_plain(config: object, prefix: str) -> None:
-    """Raises ValueError for a bool, int or Literal field with a value of another type or not among the choices."""
+    """Raise ValueError for a bool, int or Literal field with a value of another type or not among the choices."""
     for name, annotation in type(config).__annotations__.items():
         value = getattr(config, name)
         if get_origin(annotation) is Literal and value not in get_args(annotation):

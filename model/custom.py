@@ -1,7 +1,7 @@
 """Blocks and networks that are not ours: `model.arch` names their class as MODULE:CLASS, and Python finds the module.
 
 A configuration, and so a checkpoint, holds the name alone. It is looked for on the Python path and nowhere else, never
-beside a checkpoint, and nothing is called that is not derived from `Block`, `VideoResNet` or `VideoNet`.
+next to a checkpoint, and nothing is called that is not derived from `Block`, `VideoResNet` or `VideoNet`.
 """
 
 import importlib
@@ -20,17 +20,17 @@ class VideoNet(nn.Module):
     given_levels: tuple[str, ...] = ()
 
     def logits(self, clips: Tensor) -> Tensor:
-        """Logits (B, num_classes) of clips (B, T, 3, H, W)."""
+        """Return logits (B, num_classes) of clips (B, T, 3, H, W)."""
         raise NotImplementedError(f"{type(self).__name__} has no method logits(self, clips)")
 
     def forward(self, clips: Tensor, with_losses: bool = False) -> Tensor | Outputs:
-        """As `VideoResNet`'s, with no auxiliary losses."""
+        """Run the network as `VideoResNet`'s forward does, with no auxiliary losses."""
         logits = self.logits(clips)
         return join_outputs(logits, []) if with_losses else logits
 
 
 def find_class(config: ModelConfig) -> type[Block] | type[VideoResNet] | type[VideoNet]:
-    """The class that `config.arch` names.
+    """Return the class that `config.arch` names.
 
     Raises:
         ValueError: it cannot be imported, is of another kind, or does not go with another option of `config`.
@@ -59,7 +59,7 @@ def find_class(config: ModelConfig) -> type[Block] | type[VideoResNet] | type[Vi
         return found
     if config.head != "mean":
         raise ValueError(
-            f"model.head={config.head}: allowed for model.arch={config.arch}, which is a whole network, is mean"
+            f"model.head={config.head}: allowed for model.arch={config.arch}, which is a complete network, is mean"
         )
     if issubclass(found, VideoNet):
         if config.init != "kaiming":

@@ -20,7 +20,8 @@ Net = TypeVar("Net", bound=nn.Module)
 
 
 def fuse_batch_norm(net: Net) -> Net:
-    """A copy of `net` for inference: in evaluation mode, without gradients, with the same logits up to rounding."""
+    """Return a copy of `net` for inference: in evaluation mode, without gradients, its logits the same up to
+    rounding."""
     net = copy.deepcopy(net).eval().requires_grad_(False)
     for module in list(net.modules()):
         for name, child in module.named_children():
@@ -32,7 +33,7 @@ def fuse_batch_norm(net: Net) -> Net:
 
 
 def _fold_batch_norms(module: nn.Module) -> None:
-    """Folds BN into the plain convolutions among the children: convX and bnX of a block, neighbours in a sequence.
+    """Fold BN into the plain convolutions among the children: convX and bnX of a block, neighbours in a sequence.
 
     What is neither a sequence nor a class of ours is left: its convX and bnX may follow each other in any order.
     """
@@ -85,7 +86,7 @@ class FrozenSynthesizer(nn.Module):
         self.requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Folded frames (B*T, C, H, W) -> the same shape"""
+        """Map folded frames (B*T, C, H, W) to the same shape"""
         return self.expand(self.temporal(self._fuse(self._spatial(self.compress(x))))).add_(x)
 
     def _spatial(self, x: Tensor) -> list[Tensor]:
@@ -105,14 +106,14 @@ class FrozenSynthesizer(nn.Module):
 
 
 def _affine(bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """BN in evaluation mode is x * factor + shift, each (channels,)."""
+    """Return factor and shift, each (channels,), of BN in evaluation mode, x * factor + shift."""
     assert bn.running_mean is not None and bn.running_var is not None
     factor = bn.weight * torch.rsqrt(bn.running_var + bn.eps)
     return factor, bn.bias - bn.running_mean * factor
 
 
 def _scaled(kernel: nn.Module, factor: Tensor, shift: Tensor, kept: int) -> nn.Module:
-    """The kernel, a convolution or a row and a column of them, with BN folded into it and its first `kept` outputs."""
+    """Return the kernel, a convolution or a row and a column, with BN folded into it and its first `kept` outputs."""
     first, last = ([kernel[0]], kernel[1]) if isinstance(kernel, nn.Sequential) else ([], kernel)
     assert isinstance(last, nn.Conv2d) and not isinstance(last.padding, str)
     weight = (last.weight * factor[:, None, None, None])[:kept]

@@ -17,7 +17,7 @@ CLASSIFIER = "fc"
 
 
 def load_pretrained(net: nn.Module, source: str, depth: int) -> None:
-    """Loads `source`, "imagenet" or the path of a .pth, .pt or .safetensors file, into `net`.
+    """Load `source`, "imagenet" or the path of a .pth, .pt or .safetensors file, into `net`.
 
     A classifier of another size is left as initialised and reported; so is all that the architecture adds to its ResNet
     if the weights have none of it.
@@ -54,7 +54,7 @@ def load_pretrained(net: nn.Module, source: str, depth: int) -> None:
 
 
 def extra_module_names(net: nn.Module) -> set[str]:
-    """Names in `net`'s state dict of what no two-dimensional ResNet has: its modules say so in `added`."""
+    """Return the names in `net`'s state dict of what no two-dimensional ResNet has: its modules say so in `added`."""
     prefixes = tuple(
         f"{prefix}.{child}.".removeprefix(".")
         for prefix, module in net.named_modules()
@@ -64,7 +64,7 @@ def extra_module_names(net: nn.Module) -> set[str]:
 
 
 def read_weights(source: str, depth: int) -> dict[str, Tensor]:
-    """The state dict of `source`; only tensors are ever unpickled.
+    """Return the state dict of `source`; only tensors are ever unpickled.
 
     Raises:
         ValueError: no such file, not weights, or torchvision's weights cannot be downloaded.
@@ -86,7 +86,8 @@ def read_weights(source: str, depth: int) -> dict[str, Tensor]:
 
 
 def _unwrap(source: str, state: object) -> dict[str, Tensor]:
-    """The tensors of a checkpoint, which may wrap them in "state_dict", "model" or "module" or prefix "module."."""
+    """Return the tensors of a checkpoint, which may wrap them in "state_dict", "model" or "module" or prefix
+    "module."."""
     for wrapper in ("state_dict", "model", "module"):
         if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
             state = state[wrapper]
@@ -122,7 +123,7 @@ def describe_mismatch(net: nn.Module, shapes: Mapping[str, tuple[int, ...]], may
         "wrong shapes": [f"{name} {shapes[name]} instead of {own[name]}" for name in wrong],
     }
     reasons = dict.fromkeys(
-        module.changed_weights
+        str(module.changed_weights)
         for prefix, module in net.named_modules()
         if hasattr(module, "changed_weights") and any(name.startswith(f"{prefix}.") for name in (*missing, *wrong))
     )
@@ -130,6 +131,6 @@ def describe_mismatch(net: nn.Module, shapes: Mapping[str, tuple[int, ...]], may
 
 
 def _listed(names: list[str], most: int = 20) -> str:
-    """The names, or the first of them and how many more there are: weights of another depth lack hundreds."""
+    """Return the names, or the first of them and how many more there are: weights of another depth lack hundreds."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

@@ -40,7 +40,7 @@ class Outputs(NamedTuple):
 
 
 def join_outputs(logits: Tensor, losses: list, level_logits: tuple[Tensor, ...] = ()) -> Outputs:
-    """The outputs of one call; `losses` are those of each synthesizer."""
+    """Return the outputs of one call; `losses` are those of each synthesizer."""
     if not losses:
         zero, none = logits.new_zeros((), dtype=torch.float32), logits.new_zeros(0, dtype=torch.float32)
         return Outputs(logits, zero, zero, none, none, none, level_logits)
@@ -50,7 +50,7 @@ def join_outputs(logits: Tensor, losses: list, level_logits: tuple[Tensor, ...] 
 
 
 class BlockSpec(NamedTuple):
-    """Where a block stands; all that its constructor is told."""
+    """Where a block is; all that is passed to its constructor."""
 
     in_channels: int
     width: int
@@ -74,7 +74,7 @@ class Block(nn.Module):
     out_channels: int
 
     def enter(self, x: Tensor) -> Tensor:
-        """What the residual branch sees of the block's input."""
+        """Return what the residual branch sees of the block's input."""
         return x
 
 
@@ -122,7 +122,7 @@ class Bottleneck(Block):
         return self.relu(x.add_(shortcut))
 
     def middle(self, x: Tensor) -> Tensor:
-        """Between the two 1x1 convolutions, ReLUs included."""
+        """Apply what is between the two 1x1 convolutions, ReLUs included."""
         return self.relu(self.bn2(self.conv2(x)))
 
 
@@ -136,7 +136,7 @@ class VideoResNet(nn.Module):
     level_names: tuple[str, ...] = ()
     """Coarser levels of labels that it predicts too."""
     given_levels: tuple[str, ...] = ()
-    """Levels whose true labels it is told in training, after the clips."""
+    """Levels whose true labels are passed to it in training, after the clips."""
 
     def __init__(
         self,
@@ -177,7 +177,7 @@ class VideoResNet(nn.Module):
         return tuple(name for name, module in self.synthesizers.items() if isinstance(module, Synthesizer))
 
     def forward(self, clips: Tensor, with_losses: bool = False) -> Tensor | Outputs:
-        """Logits (B, num_classes) of clips (B, T, 3, H, W); with `with_losses` the auxiliary losses too.
+        """Return logits (B, num_classes) of clips (B, T, 3, H, W); with `with_losses` the auxiliary losses too.
 
         Clips in (B, T, H, W, 3) memory, permuted, are taken without a copy.
 
@@ -189,11 +189,11 @@ class VideoResNet(nn.Module):
         return join_outputs(logits, losses) if with_losses else logits
 
     def forward_features(self, clips: Tensor) -> Tensor:
-        """Feature maps (B*T, channels, H/32, W/32), channels-last, of clips (B, T, 3, H, W)."""
+        """Return feature maps (B*T, channels, H/32, W/32), channels-last, of clips (B, T, 3, H, W)."""
         return self._run(clips, with_losses=False)[0]
 
     def forward_head(self, features: Tensor) -> Tensor:
-        """Logits (B, num_classes) of feature maps (B*T, channels, h, w): the mean of the frames' logits."""
+        """Return logits (B, num_classes) of feature maps (B*T, channels, h, w): the mean of the frames' logits."""
         frames = self.fc(self.dropout(features.mean((2, 3))))
         return frames.unflatten(0, (-1, self.num_segments)).mean(1)
 
@@ -219,7 +219,7 @@ class VideoResNet(nn.Module):
 
 
 def to_channels_last(net: Net) -> Net:
-    """Lays out the kernels of 2D convolutions channels-last, in place; `Module.to` fails where there are 3D ones."""
+    """Lay out the kernels of 2D convolutions channels-last, in place; `Module.to` fails where there are 3D ones."""
     for tensor in (*net.parameters(), *net.buffers()):
         if tensor.ndim == 4:
             tensor.data = tensor.data.to(memory_format=torch.channels_last)
@@ -227,7 +227,7 @@ def to_channels_last(net: Net) -> Net:
 
 
 def classifier(channels: int, num_classes: int) -> nn.Linear:
-    """A linear classifier that starts near zero."""
+    """Return a linear classifier that starts near zero."""
     module = nn.Linear(channels, num_classes)
     nn.init.normal_(module.weight, std=0.001)
     nn.init.zeros_(module.bias)
@@ -235,14 +235,14 @@ def classifier(channels: int, num_classes: int) -> nn.Linear:
 
 
 def conv(in_channels: int, out_channels: int, size: int, stride: int = 1) -> nn.Conv2d:
-    """A convolution that keeps the shape but for its stride, without bias, with He's initialisation."""
+    """Return a convolution that keeps the shape but for its stride, without bias, with He's initialisation."""
     module = nn.Conv2d(in_channels, out_channels, size, stride, padding=size // 2, bias=False)
     nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     return module
 
 
 def downsample(in_channels: int, out_channels: int, stride: int) -> nn.Sequential | None:
-    """The shortcut's 1x1 convolution and BN where the shape changes."""
+    """Return the shortcut's 1x1 convolution and BN where the shape changes."""
     if stride == 1 and in_channels == out_channels:
         return None
     return nn.Sequential(conv(in_channels, out_channels, 1, stride), nn.BatchNorm2d(out_channels))

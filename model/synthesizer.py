@@ -1,4 +1,4 @@
-"""The action perceptron synthesizer: z = U + V, V being Eq. 1 on a share of the channels.
+"""The action perceptron synthesizer: z = U + V, V being Eq. 1 on a fraction of the channels.
 
 U (B*T, C, H, W) is compressed to w = pC channels in G = 4 groups of c. Each group has its own spatial kernel
 (identity, 3x3, 5x5, pooling); BN and ReLU follow; the fusion layer T, a w x w matrix of blocks T_ij, routes every
@@ -47,18 +47,18 @@ class Synthesizer(nn.Module):
             nn.init.kaiming_normal_(self.fusion.weight, nonlinearity="relu")
 
     def forward(self, x: Tensor, with_losses: bool = False) -> Tensor | tuple[Tensor, SynthesizerLosses]:
-        """z (B*T, C, H, W) of U = x; with `with_losses` also the losses of this call's activations."""
+        """Return z (B*T, C, H, W) of U = x; with `with_losses` also the losses of this call's activations."""
         fused = self.fusion(self.spatial(self.compress(x)))
         z = self.expand(self.temporal(fused)).add_(x)
         return (z, self.losses(fused)) if with_losses else z
 
     def fusion_norms(self) -> Tensor:
-        """||T_ij||_1 as (G, G), float32: row i the temporal group, column j the spatial group."""
+        """Return ||T_ij||_1 as (G, G), float32: row i the temporal group, column j the spatial group."""
         blocks = self.fusion.weight.float().flatten(1).unflatten(0, (GROUPS, -1)).unflatten(2, (GROUPS, -1))
         return blocks.abs().sum((1, 3))
 
     def losses(self, fused: Tensor) -> SynthesizerLosses:
-        """Eq. 2 and Eq. 3 for the fusion layer's output Y (B*T, w, H, W), in float32.
+        """Compute Eq. 2 and Eq. 3 for the fusion layer's output Y (B*T, w, H, W), in float32.
 
         L_interaction = -1/G^2 sum_ij sigmoid(||T_ij||_1)
         L_capacity    =  1/G^2 sum_ij cos(avg(Y_i), avg(Y_j)) = 1/G^2 ||sum_i avg(Y_i) / ||avg(Y_i)||_2||_2^2
@@ -82,7 +82,7 @@ class _SpatialMean(torch.autograd.Function):
     """Mean over space, (N, C, H, W) -> (N, C), in float32.
 
     Its gradient, the same everywhere in space, stays a view of N x C numbers until it is added to the others;
-    autograd's own would write the whole map twice, once in float32.
+    autograd's own would write the complete map twice, once in float32.
     """
 
     @staticmethod
@@ -145,7 +145,7 @@ class FixedFusion(nn.Module):
 
 
 def grouped_width(channels: int, proportion: float) -> int:
-    """w: `proportion` of the channels, rounded down to whole groups.
+    """Return w: `proportion` of the channels, rounded down to full groups.
 
     >>> grouped_width(64, 1 / 4), grouped_width(64, 1 / 6)
     (16, 8)
@@ -163,19 +163,19 @@ def grouped_width(channels: int, proportion: float) -> int:
 
 
 def worked_width(channels: int, proportion: float) -> int:
-    """floor(p C), p being a fraction such as 1/6 that a float only nearly holds."""
+    """Return floor(p C), p being a fraction such as 1/6 that a float only nearly holds."""
     return int(channels * proportion + 1e-6)
 
 
 def initialize(module: nn.Module) -> None:
-    """Unit gain in every convolution: what a block adds is of the size of what it is added to."""
+    """Give every convolution unit gain: what a block adds is of the size of what it is added to."""
     for child in module.modules():
         if isinstance(child, nn.Conv2d):
             nn.init.kaiming_normal_(child.weight, nonlinearity="linear")
 
 
 def pool_in_place(x: Tensor, pooling: str, size: tuple[int, int]) -> Tensor:
-    """Pooling with stride 1 that keeps the shape; zero padding counts in the average."""
+    """Pool with stride 1, keeping the shape; zero padding counts in the average."""
     padding = (size[0] // 2, size[1] // 2)
     if pooling == "max":
         return F.max_pool2d(x, size, 1, padding)
@@ -183,7 +183,7 @@ def pool_in_place(x: Tensor, pooling: str, size: tuple[int, int]) -> Tensor:
 
 
 def _spatial_kernel(channels: int, size: int, config: SynthesizerConfig) -> nn.Module:
-    """The size x size kernel: dilated or whole, square or as a row and a column."""
+    """Return the size x size kernel: dilated or dense, square or as a row and a column."""
     taps, dilation = (3, (size - 1) // 2) if config.dilation else (size, 1)
     padding = size // 2
     if config.factorization == "(2+1)D":
@@ -195,7 +195,7 @@ def _spatial_kernel(channels: int, size: int, config: SynthesizerConfig) -> nn.M
 
 
 def fixed_matrix(width: int, kind: str) -> Tensor:
-    """T (w, w) of a fusion without parameters, as Eq. 4 writes channel grouping, shuffle and dropout.
+    """Return T (w, w) of a fusion without parameters, as Eq. 4 writes channel grouping, shuffle and dropout.
 
     Sub-group k of group i holds the channels [i c + k c/G, i c + (k + 1) c/G).
 

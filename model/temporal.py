@@ -1,6 +1,6 @@
 """Time in folded frames: views of it, shifts and kernels along it.
 
-A folded feature map (B*T, C, H, W) that is channels-last lies in memory as (B, T, H, W, C). Every view here keeps that
+A folded feature map (B*T, C, H, W) that is channels-last is in memory (B, T, H, W, C). Every view here keeps that
 memory, and every operation gives it back.
 """
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 def as_frames(x: Tensor, num_segments: int) -> Tensor:
-    """(B*T, C, H, W) -> (B, T, H, W, C), as it lies in memory."""
+    """(B*T, C, H, W) -> (B, T, H, W, C), as it is in memory."""
     return x.permute(0, 2, 3, 1).unflatten(0, (-1, num_segments))
 
 
@@ -34,23 +34,23 @@ def clip_means(x: Tensor, num_frames: int) -> Tensor:
 
 
 def next_frame(frames: Tensor) -> Tensor:
-    """Of frames (B, T, ...) the one after each, zeros after the last."""
+    """Return the frame after each of frames (B, T, ...), zeros after the last."""
     return torch.cat([frames[:, 1:], torch.zeros_like(frames[:, :1])], dim=1)
 
 
 def previous_frame(frames: Tensor) -> Tensor:
-    """Of frames (B, T, ...) the one before each, zeros before the first."""
+    """Return the frame before each of frames (B, T, ...), zeros before the first."""
     return torch.cat([torch.zeros_like(frames[:, :1]), frames[:, :-1]], dim=1)
 
 
 def next_minus_this(following: Tensor, x: Tensor, num_segments: int) -> Tensor:
-    """following(t+1) - x(t) of folded frames (B*T, C, H, W); zero for the last frame, which has no next."""
+    """Return following(t+1) - x(t) of folded frames (B*T, C, H, W); zero for the last frame, which has no next."""
     following, this = as_frames(following, num_segments), as_frames(x, num_segments)
     return fold(torch.cat([following[:, 1:] - this[:, :-1], torch.zeros_like(this[:, :1])], dim=1))
 
 
 def temporal_conv(channels: int, size: int, dilated: bool = False, groups: int = 1) -> nn.Conv2d:
-    """A kernel over `size` frames for `time_as_rows`; dilated, it has 3 taps."""
+    """Return a kernel over `size` frames for `time_as_rows`; dilated, it has 3 taps."""
     taps, dilation = (3, (size - 1) // 2) if dilated else (size, 1)
     return nn.Conv2d(
         channels, channels, (taps, 1), padding=(size // 2, 0), dilation=(dilation, 1), groups=groups, bias=False

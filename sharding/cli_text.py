@@ -21,6 +21,8 @@ _NAMES = {
 }
 _NAMES |= {"OpenUnitInterval": "a number between 0 and 1"}
 
+Parser = TypeVar("Parser", bound=argparse.ArgumentParser)
+
 
 class HelpFormatter(DefaultHelpFormatter):
     """Help with a usage of a line or two, and types and defaults in plain words."""
@@ -51,6 +53,9 @@ class HelpFormatter(DefaultHelpFormatter):
         if shown and default is not None and default != argparse.SUPPRESS and describe_default(default):
             notes.append(f"default: {describe_default(default)}")
         return text.replace("%", "%%") + (f" ({', '.join(notes).replace('%', '%%')})" if notes else "")
+
+    def _format_action_invocation(self, action: argparse.Action, *arguments, **options) -> str:
+        return super()._format_action_invocation(action, *arguments, **options).replace(" [applied on parse]", "")
 
     def _expand_help(self, action: argparse.Action) -> str:
         return self._get_help_string(action).replace("%%", "%")

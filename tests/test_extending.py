@@ -210,7 +210,7 @@ def test_a_block_stands_under_every_head(folder):
         ({"arch": "torch.nn:Linear"}, "Linear is <class .*Linear'>; allowed is a class derived"),
         ({"arch": BLOCK, "depth": 50}, r"model\.depth=50: .*MotionGate, which is a BasicBlock, are 18, 34"),
         ({"arch": "my_more:Deep"}, r"model\.depth=18: .*Deep, which is a Bottleneck, are 50, 101"),
-        ({"arch": NET, "head": "encoder"}, r"model\.head=encoder: .*R2Plus1D, which is a whole network, is mean"),
+        ({"arch": NET, "head": "encoder"}, r"model\.head=encoder: .*R2Plus1D, which is a complete network, is mean"),
         ({"arch": NET, "head": "pathways", "pathway_frames": (4,)}, r"model\.head=pathways: .*is mean"),
         ({"arch": STAGES, "head": "cross_encoder"}, r"model\.head=cross_encoder: .*is mean"),
         ({"arch": NET, "init": "am_mup"}, r"model\.init=am_mup: .* initialises itself"),

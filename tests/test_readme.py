@@ -78,10 +78,3 @@ def test_python_runs(checkout):
     for block in PYTHON:
         done = run_command([sys.executable, "-c", block])
         assert done.returncode == 0, done.stderr
-
-
-def test_figures_name_files_that_exist():
-    for path in re.findall(
-        r"`((?:launch|pipeline|sharding|model)/[\w/]+\.(?:py|yaml|sh))`", (ROOT / "README.md").read_text()
-    ):
-        assert (ROOT / path).is_file(), path

@@ -6,15 +6,18 @@ import pytest
 import yaml
 
 from launch.training.config import RENAMED
+from launch.training.versions import VERSION
 from tests.conftest import ROOT
 
 CONSTRAINTS = dict(re.findall(r"^([\w-]+)==(\S+)", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
 CHANGELOG = (ROOT / "CHANGELOG.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 WORKFLOWS = sorted((ROOT / ".github").rglob("*.yml"))
 
 
 def test_the_version_is_the_same_everywhere():
     version = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)[1]
+    assert version == VERSION
     assert re.search(r"^## (\d\S+)", CHANGELOG, re.MULTILINE)[1] == version
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == version
 
@@ -57,3 +60,14 @@ def test_contributing_names_files_that_are_there():
     assert len(paths) > 10
     for path in paths:
         assert "NAME" in path or (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_pages_name_are_there(page):
+    """A name without a folder, as in `pipeline/plan.py`, `crops.py`, is in the folder of the one before it."""
+    text = page.read_text()
+    path = r"`((?:launch|pipeline|sharding|model)/[\w/]+\.(?:py|yaml|sh))`((?:, `[\w/]+\.(?:py|yaml|sh)`)*)"
+    for first, more in re.findall(path, text):
+        names = [first, *(f"{first.rpartition('/')[0]}/{name}" for name in re.findall(r"`(.+?)`", more))]
+        missing = [name for name in names if not (ROOT / name).is_file()]
+        assert not missing, f"{page.name} names {missing}"

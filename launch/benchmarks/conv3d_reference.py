@@ -33,7 +33,7 @@ class Conv3dReference(nn.Module):
         self.fc.load_state_dict(net.fc.state_dict())
 
     def forward(self, clips: Tensor, with_losses: bool = False) -> Tensor | Outputs:
-        """Logits (B, num_classes) of clips (B, T, 3, H, W); the auxiliary losses are left out, as zeros."""
+        """Return logits (B, num_classes) of clips (B, T, 3, H, W); the auxiliary losses are left out, as zeros."""
         x = self.stages(clips.transpose(1, 2).contiguous())
         frames = self.fc(self.dropout(x.mean((3, 4)).transpose(1, 2)))
         logits = frames.mean(1)
@@ -41,7 +41,7 @@ class Conv3dReference(nn.Module):
 
 
 def build_conv3d_reference(config: ModelConfig) -> Conv3dReference:
-    """The network of `build_model(config)` in its usual form."""
+    """Return the network of `build_model(config)` in its usual form."""
     net = build_model(config)
     if not isinstance(net, VideoResNet):
         raise ValueError(f"model.arch={config.arch}, model.head={config.head}: only tsn and vpsn are written so")
@@ -93,7 +93,7 @@ class UsualSynthesizer(nn.Module):
 
 
 def lift(conv: nn.Module, in_time: bool = False) -> nn.Conv3d:
-    """The same kernel on volumes: (h, w) as (1, h, w), or, `in_time`, (t, 1) as (t, 1, 1)."""
+    """Return the same kernel on volumes: (h, w) as (1, h, w), or, `in_time`, (t, 1) as (t, 1, 1)."""
     assert isinstance(conv, nn.Conv2d) and not isinstance(conv.padding, str)
 
     def three(values: tuple[int, ...], absent: int) -> tuple[int, int, int]:
@@ -115,7 +115,7 @@ def lift(conv: nn.Module, in_time: bool = False) -> nn.Conv3d:
 
 
 def lift_norm(norm: nn.Module) -> nn.BatchNorm3d:
-    """The same normalisation of volumes."""
+    """Return the same normalisation of volumes."""
     assert isinstance(norm, nn.BatchNorm2d)
     lifted = nn.BatchNorm3d(norm.num_features)
     lifted.load_state_dict(norm.state_dict())
@@ -127,6 +127,6 @@ def _pool(kind: str, size: tuple[int, int, int]) -> nn.Module:
 
 
 def _bag(x: Tensor, kernels: nn.ModuleList) -> Tensor:
-    """The first group of channels as it is, each other one through its kernel."""
+    """Return the first group of channels as it is, each other one through its kernel."""
     identity, *groups = x.chunk(GROUPS, dim=1)
     return torch.cat([identity, *(kernel(group) for kernel, group in zip(kernels, groups))], dim=1)

@@ -171,7 +171,7 @@ def describe_inputs(rates: list[Rate], loading_given: dict[str, float]) -> str:
 
 
 def _show(value: float) -> str:
-    """Return two digits of what is below 10, whole numbers above: no more than a measurement is worth.
+    """Return two digits of what is below 10, integers above: no more than a measurement is worth.
 
     >>> [_show(value) for value in (0.1234, 7.87, 15.4, 5333.3)]
     ['0.12', '7.9', '15', '5,333']

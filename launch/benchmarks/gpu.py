@@ -1,7 +1,7 @@
-"""All that a GPU can tell about this project in under seven minutes, as one JSON.
+"""All that a GPU can show of this project in under seven minutes, as one JSON.
 
 Each part is a process with its own limit of time, so that a crash loses that part alone; they come in the order of what
-is missed most if the time runs out, and the JSON is written again after each.
+is missed first if the time runs out, and the JSON is written again after each.
 """
 
 import contextlib
@@ -39,7 +39,7 @@ PARTS: dict[str, tuple[int, Callable[..., dict], tuple]] = {
     "feed.h264.pyav.16": (30, gpu_parts.feed, ("h264", "pyav", 16)),
     "steps.16": (60, gpu_parts.steps, (16, 16)),
 }
-"""Of each part the limit in seconds, the function and its arguments."""
+"""The limit of each part in seconds, its function and its arguments."""
 
 
 def gpu(options: GpuOptions) -> None:
@@ -47,6 +47,7 @@ def gpu(options: GpuOptions) -> None:
     numbers = {name: getattr(options, name) for name in ("num_videos", "batch_size", "depth", "num_steps")}
     check = Check(options.work.resolve(), options.videos.resolve(), seconds=options.loader_seconds, **numbers)
     check_writable(options.out)
+    gpu_parts.find_videos(check.videos)
     check_gpu(check, options.out, options.seconds, options.only, options.patience)
 
 
@@ -55,18 +56,23 @@ def check_gpu(check: Check, out: Path, seconds: float, only: Sequence[str] = (),
 
     Args:
         patience: what the parts' limits are multiplied by.
+
+    Raises:
+        UserError: `only` names no part, or there is no empty folder to pack in.
     """
     unknown = [name for name in only if not any(part.startswith(name) for part in PARTS)]
     if unknown:
         raise UserError(f"--only {unknown[0]}: the parts are {', '.join(PARTS)}; give the beginnings of names")
+    chosen = [part for part in PARTS if not only or any(part.startswith(name) for name in only)]
     check.work.mkdir(parents=True, exist_ok=True)
+    if "pack" in chosen and any(check.work.iterdir()):
+        raise UserError(f"--work {check.work}: not empty, from an earlier check perhaps; remove it or name another")
     report: dict = {"began": time.strftime("%F %T"), "settings": asdict(check) | {"work": "", "videos": ""}}
     deadline = time.monotonic() + seconds
-    for name, (limit, _, _) in PARTS.items():
-        if only and not any(name.startswith(wanted) for wanted in only):
-            continue
+    for name in chosen:
         left = deadline - time.monotonic()
-        report[name] = _run_part(name, check, min(patience * limit, left)) if left > 10 else {"skipped": "no time left"}
+        limit = min(patience * PARTS[name][0], left)
+        report[name] = _run_part(name, check, limit) if left > 10 else {"skipped": "no time left"}
         write_atomically(out, json.dumps(report, indent=1) + "\n")
         print(name, json.dumps(report[name])[:500], flush=True)
     return report

@@ -1,4 +1,4 @@
-"""The parts of the GPU check: each is run in a process of its own, and returns what goes into the report."""
+"""The parts of the GPU check: each is run in its own process, and returns what goes into the report."""
 
 import os
 import subprocess
@@ -7,11 +7,13 @@ import time
 import traceback
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from launch.benchmarks.conv3d_reference import build_conv3d_reference
 from launch.benchmarks.loader_stages import measure_loader, measure_stages
@@ -19,12 +21,14 @@ from launch.benchmarks.sampler_scale import write_large_dataset
 from launch.benchmarks.train_step import measure_step_memory, measure_steps
 from launch.training.run_log import read_metrics
 from model import ModelConfig, build_model
-from pipeline.config import DataConfig
+from model.config import Depth
+from pipeline.config import DataConfig, Decoder
 from pipeline.cores import cores_per_rank
 from pipeline.decode_speeds import driver_version
 from pipeline.loader import VideoLoader
 from pipeline.nvdec_probe import probe_nvdec
 from sharding.dataset import PackedDataset, load_dataset
+from sharding.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -42,10 +46,10 @@ class Check:
     batch_size: int = 64
     seconds: float = 4.0
     """How long a loader is measured."""
-    depth: int = 50
-    """Of the networks that are measured."""
+    depth: Depth = 50
+    """Layers of the networks that are measured."""
     num_steps: int = 200
-    """Of a training."""
+    """Steps of a training."""
 
     def dataset(self, name: str) -> PackedDataset:
         return load_dataset(self.work / name / "train")
@@ -56,48 +60,46 @@ def device_of() -> torch.device:
 
 
 def machine(check: Check) -> dict:
-    """GPU, driver, cores, and whether NVDEC works or why not."""
+    """Describe GPU, driver, cores, and whether NVDEC works or why not."""
     found = {"cpus": os.cpu_count(), "cores_per_rank": cores_per_rank(), "torch": torch.__version__}
     found["capabilities"] = os.environ.get("NVIDIA_DRIVER_CAPABILITIES")
     if not torch.cuda.is_available():
         return found
     a = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)
     for _ in range(3):
-        a @ a
+        torch.mm(a, a)
     torch.cuda.synchronize()
     began = time.perf_counter()
     for _ in range(10):
-        a @ a
+        torch.mm(a, a)
     torch.cuda.synchronize()
     found["bf16_tflops"] = round(10 * 2 * 8192**3 / (time.perf_counter() - began) / 1e12)
     return found | {"gpu": torch.cuda.get_device_name(), "driver": driver_version(), "nvdec": asdict(probe_nvdec(0))}
 
 
+def find_videos(folder: Path) -> list[Path]:
+    """Return the videos below a folder. Raises UserError if there is none."""
+    found = sorted(path for path in folder.rglob("*") if path.suffix in (".mp4", ".webm", ".mkv", ".avi"))
+    if not found:
+        raise UserError(f"--videos {folder}: no .mp4, .webm, .mkv or .avi below it; give a folder of class folders")
+    return found
+
+
 def pack(check: Check) -> dict:
-    """The videos under the profiles that are measured."""
-    sources = sorted(path for path in check.videos.rglob("*") if path.suffix in (".mp4", ".webm", ".mkv", ".avi"))
-    if not sources:
-        raise FileNotFoundError(f"{check.videos}: no videos")
+    """Pack the videos under the profiles that are measured."""
+    sources = find_videos(check.videos)
     for number in range(check.num_videos):
         source = sources[number % len(sources)]
-        link = (
-            check.work / "videos" / source.parent.name.replace(" ", "_") / f"{source.stem}_{number:03d}{source.suffix}"
-        )
+        folder = check.work / "videos" / source.parent.name.replace(" ", "_")
+        link = folder / f"{source.stem}_{number:03d}{source.suffix}"
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(source.resolve())
     found = {}
     for profile in ("h264", "jpeg"):
         began = time.perf_counter()
-        command = [
-            sys.executable,
-            "-m",
-            "sharding",
-            "pack",
-            "--dataset=folder",
-            "--split=train",
-            f"--profile={profile}",
-        ]
-        run([*command, f"--videos={check.work / 'videos'}", f"--out={check.work / profile}"])
+        command = [sys.executable, "-m", "sharding", "pack", "--dataset=folder", "--split=train"]
+        command += [f"--profile={profile}", f"--videos={check.work / 'videos'}", f"--out={check.work / profile}"]
+        run(command)
         dataset = check.dataset(profile)
         sizes = sorted({(int(w), int(h)) for w, h in zip(dataset.widths, dataset.heights)})
         found[profile] = {
@@ -108,8 +110,8 @@ def pack(check: Check) -> dict:
     return found
 
 
-def feed(check: Check, name: str, decoder: str, num_segments: int) -> dict:
-    """Clips/s of the training loader, its processors' time, and GPU memory that is not torch's."""
+def feed(check: Check, name: str, decoder: Decoder, num_segments: int) -> dict:
+    """Measure clips/s of the training loader, its processors' time, and GPU memory that is not torch's."""
     device, before, times = device_of(), _foreign_memory(), os.times()
     config = DataConfig(num_segments=num_segments, decoder=decoder)
     speed = measure_loader(check.dataset(name), config, check.batch_size, check.seconds, device)
@@ -121,15 +123,15 @@ def feed(check: Check, name: str, decoder: str, num_segments: int) -> dict:
     }
 
 
-def stages(check: Check, name: str, decoder: str) -> dict:
-    """Clips/s of each step of the loader alone."""
+def stages(check: Check, name: str, decoder: Decoder) -> dict:
+    """Measure clips/s of each step of the loader alone."""
     config = DataConfig(num_segments=8)
     found = measure_stages(check.dataset(name), config, decoder, check.batch_size, 2.0, device_of())
     return {stage.name: round(stage.clips_per_second, 1) for stage in found}
 
 
-def handover(check: Check, name: str, decoder: str) -> dict:
-    """Whether a batch is overwritten that torch still has to read: sums read late against sums read at once."""
+def handover(check: Check, name: str, decoder: Decoder) -> dict:
+    """Return whether a batch is overwritten that torch still has to read: sums read late against sums read at once."""
     device = device_of()
 
     def sums(late: bool) -> list[float]:
@@ -149,13 +151,13 @@ def handover(check: Check, name: str, decoder: str) -> dict:
 
 
 def steps(check: Check, num_segments: int, batch: int) -> dict:
-    """Milliseconds and memory of training steps: VPSN and TSN, and both written with Conv3d on volumes."""
+    """Measure milliseconds and memory of training steps: VPSN and TSN, and both written with Conv3d on volumes."""
     device, shape = device_of(), (batch, num_segments, 3, 224, 224)
-    nets = {}
+    nets: dict[str, Callable[[], nn.Module]] = {}
     for arch in ("tsn", "vpsn"):
         config = ModelConfig(arch=arch, depth=check.depth, num_segments=num_segments)
         nets |= {arch: partial(build_model, config), f"{arch}_conv3d": partial(build_conv3d_reference, config)}
-    found = {
+    found: dict[str, dict[str, float | None]] = {
         name: {
             "milliseconds": round(1e3 * speed.seconds, 1),
             "clips_per_second": round(speed.clips_per_second, 1),
@@ -168,8 +170,8 @@ def steps(check: Check, num_segments: int, batch: int) -> dict:
     return found | {"batch": batch}
 
 
-def train(check: Check, name: str, decoder: str, *options: str) -> dict:
-    """Real steps of launch/train.py: clips/s, and the fraction of time in which the GPU waits for data."""
+def train(check: Check, name: str, decoder: Decoder, *options: str) -> dict:
+    """Train real steps with launch/train.py: clips/s, and the fraction of time in which the GPU waits for data."""
     large = check.work / f"large_{name}"
     if not large.exists():
         write_large_dataset(check.work / name / "train", large, check.batch_size * check.num_steps)
@@ -191,8 +193,8 @@ def train(check: Check, name: str, decoder: str, *options: str) -> dict:
     }
 
 
-def waits(check: Check, name: str, decoder: str) -> dict:
-    """Places at which training steps wait for the GPU, with how often, by torch.cuda.set_sync_debug_mode."""
+def waits(check: Check, name: str, decoder: Decoder) -> dict:
+    """Find where training steps wait for the GPU, with how often, by torch.cuda.set_sync_debug_mode."""
     from launch.training.config import parse_config
     from launch.training.supervise import train_run
     from launch.training.trainer import Trainer
@@ -221,12 +223,12 @@ def waits(check: Check, name: str, decoder: str) -> dict:
     Trainer.train_step = watched
     options = [f"--data.train={large}", f"--data.decoder={decoder}", f"--run_dir={check.work / 'run_waits'}"]
     options += ["--model.depth=18", f"--train.batch_size={batch}", "--train.epochs=1", "--train.log_every_steps=100"]
-    code = train_run(parse_config("launch/train.py", [*options, "--schedule.milestones=[]"]))
+    code = train_run(parse_config("launch/benchmark.py", [*options, "--schedule.milestones=[]"]))
     return {"exit_code": code, "steps": count, "places": dict(places.most_common(20))}
 
 
 def tests(check: Check) -> dict:
-    """tests/gpu, which must not be skipped here."""
+    """Run tests/gpu, which must not be skipped here."""
     command = [sys.executable, "-m", "pytest", "-q", "--maxfail=30", "-p", "no:cacheprovider", "--tb=line", "tests/gpu"]
     environment = os.environ | {"FAIL_WITHOUT_GPU": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
@@ -241,7 +243,7 @@ def run(command: list[str]) -> None:
 
 
 def _foreign_memory() -> int:
-    """Bytes in use on the GPU that are not torch's: DALI's, NVDEC's, contexts'."""
+    """Return bytes in use on the GPU that are not torch's: DALI's, NVDEC's, contexts'."""
     if not torch.cuda.is_available():
         return 0
     free, total = torch.cuda.mem_get_info()

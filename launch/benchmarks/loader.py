@@ -103,7 +103,7 @@ def _data_config(options: LoaderOptions, recipe: DataConfig) -> DataConfig:
 def _examine(
     dataset: PackedDataset, config: DataConfig, batch_size: int, seconds: float, device: torch.device, network: float
 ) -> float:
-    """Prints the stages of one decode node; returns the clips per second of them together."""
+    """Print the stages of one decode node; return the clips per second of them together."""
     stages = measure_stages(dataset, config, config.decoder, batch_size, seconds, device)
     speed = measure_loader(dataset, config, batch_size, seconds, device)
     together = Stage("together", speed.clips_per_second, speed.megabytes_per_second)
@@ -144,7 +144,7 @@ def describe_scaling(rates: dict[int, float]) -> str:
 
 
 def diagnosis(stages: Sequence[Stage], together: float, network: float) -> str:
-    """Which stage binds, and what to change."""
+    """Return which stage binds, and what to change."""
     slowest = min(stages, key=lambda stage: stage.clips_per_second)
     if together >= _STALL * network:
         return (

@@ -40,7 +40,7 @@ def measure_loader(
     device: torch.device | str = "cpu",
     min_epochs: int = 0,
 ) -> LoaderSpeed:
-    """Runs the training loader for some `seconds` and whole `min_epochs`, after a first batch that is not counted."""
+    """Run the training loader for some `seconds` and complete `min_epochs`, after a first batch that is not counted."""
     loader = VideoLoader(dataset, config, training=True, micro_batch_size=min(batch_size, len(dataset)), device=device)
     clips = read = 0
     began: float | None = None
@@ -201,7 +201,7 @@ def _copy_rate(config: DataConfig, batch_size: int, device: torch.device, second
 
 
 def _rate(work: Callable[[], int], seconds: float) -> float:
-    """What `work` counts, per second, over at least so many seconds."""
+    """Return what `work` counts, per second, over at least so many seconds."""
     began, count = time.perf_counter(), 0
     while (elapsed := time.perf_counter() - began) < seconds or not count:
         count += work()
@@ -217,7 +217,7 @@ class FirstBatch:
 
 
 def measure_first_batch(directory: Path, config: DataConfig, batch_size: int) -> FirstBatch:
-    """Opens a dataset and loads one batch."""
+    """Open a dataset and load one batch."""
     began = time.perf_counter()
     dataset = load_dataset(directory)
     opened = time.perf_counter()

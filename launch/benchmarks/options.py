@@ -4,16 +4,24 @@ import math
 import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from jsonargparse.typing import NonNegativeInt, PositiveInt, restricted_number_type
-
+from model.config import Depth
 from sharding.errors import UserError
 
-Positive = restricted_number_type("Positive", float, [(">", 0), ("<", math.inf)])
+if TYPE_CHECKING:
+    Positive = float
+    PositiveInt = NonNegativeInt = int
+else:
+    from jsonargparse.typing import NonNegativeInt, PositiveInt, restricted_number_type
+
+    Positive = restricted_number_type("Positive", float, [(">", 0), ("<", math.inf)])
+
 CORES = os.cpu_count() or 1
 KINETICS = {"Kinetics-400": (240_000, 20_000), "Kinetics-700": (545_000, 35_000)}
 
 
+@dataclass(frozen=True)
 class Options:
     """Options whose numbers are finite, not below 0, and 0 only where that is the default."""
 
@@ -126,7 +134,7 @@ class StepOptions(Options):
 
     archs: tuple[str, ...] = ("tsn", "vpsn")
     """Architectures."""
-    depth: int = 50
+    depth: Depth = 50
     """Layers of the ResNet."""
     num_segments: int = 8
     """Frames per clip."""
@@ -175,7 +183,7 @@ class CostOptions(Options):
 
 @dataclass(frozen=True)
 class GpuOptions(Options):
-    """Check all that a GPU can tell about this project, in under seven minutes, as one JSON."""
+    """Check all that a GPU can show of this project, in under seven minutes, as one JSON."""
 
     videos: Path
     """Class folders with a few videos; they are packed again and again."""
@@ -193,7 +201,7 @@ class GpuOptions(Options):
     """Clips per batch."""
     loader_seconds: float = 4.0
     """How long to measure each loader."""
-    depth: int = 50
+    depth: Depth = 50
     """Layers of the networks that are measured."""
     num_steps: int = 200
     """Steps of each training."""

@@ -39,7 +39,7 @@ def read_with_decord(path: Path, num_segments: int) -> torch.Tensor:
 
 
 def read_with_torchcodec(path: Path, num_segments: int) -> torch.Tensor:
-    from torchcodec.decoders import VideoDecoder  # pyright: ignore[reportMissingImports]  # of `benchmark`
+    from torchcodec.decoders import VideoDecoder  # pyright: ignore[reportMissingImports, reportPrivateImportUsage]
 
     decoder = VideoDecoder(str(path), num_ffmpeg_threads=1, seek_mode="approximate")
     return decoder.get_frames_at(_choose(len(decoder), num_segments)).data
@@ -63,7 +63,7 @@ def read_with_pyav(path: Path, num_segments: int) -> torch.Tensor:
 
 
 def read_frames(path: Path, num_segments: int) -> torch.Tensor:
-    """Of a folder that `extract_frames` wrote."""
+    """Return frames of a folder that `extract_frames` wrote."""
     chosen = _choose(sum(1 for _ in path.iterdir()), num_segments)
     files = {number: str(path / FRAME_NAME.format(number)) for number in set(chosen)}
     frames = {number: decode_image(file, mode=ImageReadMode.RGB) for number, file in files.items()}
@@ -79,7 +79,7 @@ READERS: dict[str, Reader] = {
 
 
 def extract_frames(video: Path, folder: Path, short_side: int) -> Path:
-    """Every frame as a JPEG of that short side, but never enlarged, as scripts extract them before training."""
+    """Write every frame as a JPEG of that short side, but never enlarged, as scripts extract them before training."""
     import av
 
     folder.mkdir(parents=True)
@@ -92,7 +92,7 @@ def extract_frames(video: Path, folder: Path, short_side: int) -> Path:
 
 
 def prepare(name: str, videos: Sequence[Path], scratch: Path, short_side: int) -> list[Path]:
-    """What a reader reads of each video: the file, or for `frames` a folder below `scratch`, written here.
+    """Return what a reader reads of each video: the file, or for `frames` a folder below `scratch`, written here.
 
     Raises:
         UserError: the library is unknown, not installed, or cannot read the first file.
@@ -112,7 +112,7 @@ def prepare(name: str, videos: Sequence[Path], scratch: Path, short_side: int) -
 
 
 def stored_bytes(path: Path) -> int:
-    """Of a file, or of all files in a folder."""
+    """Return the bytes of a file, or of all files in a folder."""
     files = path.iterdir() if path.is_dir() else [path]
     return sum(file.stat().st_size for file in files)
 
@@ -120,14 +120,14 @@ def stored_bytes(path: Path) -> int:
 def measure_other_loader(
     name: str, videos: list[Path], config: DataConfig, batch_size: int, threads: int, seconds: float
 ) -> float:
-    """Clips per second of normalised float32 batches (B, S, 3, crop, crop)."""
+    """Measure clips per second of normalised float32 batches (B, S, 3, crop, crop)."""
     read = READERS[name]
     generator = np.random.default_rng(0)
 
     def load(path: Path) -> torch.Tensor:
         frames = transforms.resize(read(path, config.frames_per_clip), [config.short_side], antialias=True)
-        room = np.array(frames.shape[-2:]) - config.crop_size
-        top, left = (int(generator.integers(0, most + 1)) for most in room)
+        margin = np.array(frames.shape[-2:]) - config.crop_size
+        top, left = (int(generator.integers(0, most + 1)) for most in margin)
         frames = transforms.crop(frames, top, left, config.crop_size, config.crop_size)
         if generator.random() < 0.5:
             frames = transforms.horizontal_flip(frames)

@@ -1,4 +1,4 @@
-"""How fast packing is, beside the programs that do the same work: ffmpeg for `h264`, tar for `copy`."""
+"""How fast packing is, next to the programs that do the same work: ffmpeg for `h264`, tar for `copy`."""
 
 import json
 import shutil
@@ -38,7 +38,7 @@ class PackSpeed:
 
 
 def measure_pack(videos: Sequence[Path], workers: int, rounds: int) -> list[PackSpeed]:
-    """Packs files as `h264` and as `copy` without check, and lets ffmpeg and tar do the same, in turns.
+    """Pack files as `h264` and as `copy` without check, and let ffmpeg and tar do the same, interleaved.
 
     Raises:
         UserError: ffmpeg or tar is not installed, or a file cannot be packed.
@@ -63,15 +63,15 @@ def measure_pack(videos: Sequence[Path], workers: int, rounds: int) -> list[Pack
 
 @dataclass(frozen=True)
 class Cost:
-    """Of some work done in a process of its own."""
+    """Cost of some work done in its own process."""
 
     seconds: float
     peak_bytes: int
-    """Most memory that it, or any one of the processes it started, held."""
+    """Maximum of memory that it, or any one of the processes it started, held."""
 
 
 def measure_planning(num_records: int) -> Cost:
-    """Reads a list of that many videos and plans their shards."""
+    """Read a list of that many videos and plan their shards."""
     with tempfile.TemporaryDirectory(prefix="vpsn-benchmark-") as scratch:
         listing = Path(scratch) / "list.txt"
         with listing.open("w") as file:
@@ -80,7 +80,7 @@ def measure_planning(num_records: int) -> Cost:
 
 
 def measure_memory(videos: Sequence[Path], copies: Sequence[int]) -> list[Cost]:
-    """Packs the videos so many times over, as `h264` with one worker."""
+    """Pack the videos so many times over, as `h264` with one worker."""
     costs = []
     for count in copies:
         with tempfile.TemporaryDirectory(prefix="vpsn-benchmark-") as scratch:
@@ -99,7 +99,7 @@ sys.exit(done.returncode)
 
 
 def measure_cost(command: list[str]) -> Cost:
-    """Runs a command; raises UserError if it fails."""
+    """Run a command; raise UserError if it fails."""
     began = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", _WITH_PEAK, *command], stdout=subprocess.PIPE, text=True)
     if done.returncode:
@@ -155,7 +155,7 @@ def _pack_command(folder: Path, workers: int, profile: str, *options: str) -> li
 
 
 def _samples(dataset: PackedDataset) -> list[dict]:
-    """KEY.json of every sample."""
+    """Return KEY.json of every sample."""
     offsets, sizes, samples = dataset.column("json_offset"), dataset.column("json_bytes"), []
     for index in range(len(dataset)):
         with dataset.shard_path(dataset.shards[index]).open("rb") as shard:
@@ -165,7 +165,7 @@ def _samples(dataset: PackedDataset) -> list[dict]:
 
 
 def _ffmpeg(folder: Path, sample: dict) -> list[str]:
-    """The command that makes of one file what the h264 profile makes: the same frames, size and encoder options."""
+    """Return a command that makes of a file what the h264 profile makes: the same frames, size and encoder options."""
     count, kept = sample["source_num_frames_decoded"], sample["num_frames"]
     # Frame n is the middle of one of `kept` equal parts.
     choice = f"gt(floor((n+1)*{kept}/{count}-0.5)\\,floor(n*{kept}/{count}-0.5))"
@@ -180,7 +180,7 @@ def _ffmpeg(folder: Path, sample: dict) -> list[str]:
 
 
 def _run_all(commands: Sequence[list[str]], processes: int) -> None:
-    """Runs commands, at most so many at a time."""
+    """Run commands, at most so many at a time."""
     with ThreadPoolExecutor(processes) as pool:
         for done in pool.map(lambda command: subprocess.run(command, capture_output=True, text=True), commands):
             if done.returncode:

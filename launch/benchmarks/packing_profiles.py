@@ -32,7 +32,7 @@ HEADROOM = 1.2
 
 @dataclass(frozen=True)
 class Candidate:
-    """What one profile would mean for the whole dataset on this machine."""
+    """What one profile would mean for the complete dataset on this machine."""
 
     profile: str
     bytes_per_video: float
@@ -45,7 +45,7 @@ class Candidate:
 def measure_candidates(
     videos: Sequence[Path], num_videos: int, config: DataConfig, workers: int, seconds: float, batch_size: int
 ) -> list[Candidate]:
-    """Packs `videos` under every profile and loads them; totals are for `num_videos` videos like these.
+    """Pack `videos` under every profile and load them; totals are for `num_videos` videos like these.
 
     Raises:
         UserError: none of the videos can be packed.
@@ -98,7 +98,7 @@ def explain(best: Candidate, candidates: Sequence[Candidate], needed_clips_per_s
 
 
 def choose_sample(videos: Sequence[Path], size: int, seed: int = 0) -> list[Path]:
-    """`size` of the videos at random, or all if there are no more."""
+    """Return `size` of the videos at random, or all if there are no more."""
     return sorted(random.Random(seed).sample(list(videos), min(size, len(videos))))
 
 

@@ -36,13 +36,13 @@ class PlanCost:
 
 @dataclass(frozen=True)
 class Randomness:
-    """How well an order mixes what lies in the shards, and what a rank reads for it."""
+    """How well an order mixes what is in the shards, and what a rank reads for it."""
 
     spread: float
-    """Standard deviation, over batches, of the share of samples from one half of the shards, over what batches drawn at
-    random have: 1 is a perfect mixture even of shards packed class by class (ours are shuffled when packed)."""
+    """Standard deviation, over batches, of the fraction of samples from one half of the shards, over what batches drawn
+    at random have: 1 is a perfect mixture even of shards packed class by class (ours are shuffled when packed)."""
     pair_recurrence: float
-    """Share of the pairs of samples in one batch that meet again in the next epoch, over what chance would have."""
+    """Fraction of the pairs of samples in one batch that meet again in the next epoch, over what chance would have."""
     shards_read: int
     """By a rank in 100 steps: what its cache must hold."""
 
@@ -70,7 +70,7 @@ def measure_plan(
 def measure_randomness(
     num_samples: int, world_size: int, batch_per_rank: int, config: DataConfig, samples_per_shard: int = 1024
 ) -> Randomness:
-    """Mixture of the batches of an epoch."""
+    """Measure the mixture of the batches of an epoch."""
     shards = np.arange(num_samples, dtype=np.int32) // samples_per_shard
     batch_size = world_size * batch_per_rank
     steps = num_samples // batch_size
@@ -82,7 +82,8 @@ def measure_randomness(
 
 
 def _pair_recurrence(first: np.ndarray, second: np.ndarray, batch_size: int, pairs: int = 2_000_000) -> float:
-    """Of pairs in one batch of `first`, the share that `second` brings together again, over that of any pair."""
+    """Return the fraction of pairs in one batch of `first` that `second` brings together again, over that of any
+    pair."""
     batch_of = np.full(max(first.max(), second.max()) + 1, -1, np.int64)
     batch_of[second] = np.arange(len(second)) // batch_size
     generator = np.random.default_rng(0)
@@ -95,7 +96,7 @@ def _pair_recurrence(first: np.ndarray, second: np.ndarray, batch_size: int, pai
 
 
 def write_large_dataset(small: Path, out: Path, num_samples: int) -> Path:
-    """A packed split of so many samples: the shards of a small one over and over, as links, under new keys."""
+    """Return a packed split of so many samples: the shards of a small one over and over, as links, under new keys."""
     source = load_dataset(small)
     out.mkdir(parents=True)
     table = pq.read_table(small / TABLE)
@@ -130,7 +131,7 @@ def write_large_dataset(small: Path, out: Path, num_samples: int) -> Path:
 
 
 def _table_of(num_samples: int) -> PackedDataset:
-    """A table of so many videos of 64 frames of 256 x 340 pixels, of which nothing is stored."""
+    """Return a table of so many videos of 64 frames of 256 x 340 pixels, of which nothing is stored."""
     zeros = ("labels", "fps", "shards", "media_offsets", "media_bytes", "index_offsets", "index_bytes")
     columns = dict.fromkeys(zeros, 0) | {"num_frames": 64, "widths": 340, "heights": 256}
     same: dict[str, Any] = {name: np.broadcast_to(np.int32(value), num_samples) for name, value in columns.items()}

@@ -32,9 +32,9 @@ class RankSpeed:
 
 
 def measure_ranks(config: Path, data: Path, numbers: tuple[int, ...], rounds: int) -> list[RankSpeed]:
-    """Trains an epoch with each number of ranks, in turns, each rank with as many threads.
+    """Train an epoch with each number of ranks, interleaved, each rank with as many threads.
 
-    On a CPU a rank gets the cores' share of the largest number, so that one rank does not use what two would.
+    On a CPU a rank gets as many cores as with the largest number, so that one rank does not use what two would.
 
     Raises:
         UserError: a run failed.
@@ -57,7 +57,7 @@ def measure_ranks(config: Path, data: Path, numbers: tuple[int, ...], rounds: in
 
 
 def _train(config: Path, data: Path, ranks: int, run_dir: Path, threads: int) -> list[dict]:
-    """The lines that training logs."""
+    """Return the lines that training logs."""
     launcher = [str(Path(sys.executable).with_name("deepspeed")), f"--num_gpus={ranks}", f"--master_port={free_port()}"]
     options = [f"--config={config}", f"--data.train={data}", "--data.val=null", f"--run_dir={run_dir}"]
     options += ["--train.epochs=1", "--train.log_every_steps=5", "--schedule.warmup_epochs=0"]

@@ -1,10 +1,10 @@
-"""How fast networks train: seconds and memory of whole steps, on random clips that are already on the device."""
+"""How fast networks train: seconds and memory of complete steps, on random clips that are already on the device."""
 
 import multiprocessing
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +23,7 @@ from sharding.memory import used_memory
 
 @dataclass(frozen=True)
 class StepSpeed:
-    """Of one network."""
+    """Speed of one network."""
 
     seconds: float
     """Median over the measured steps."""
@@ -33,13 +33,13 @@ class StepSpeed:
 
 
 def measure_steps(
-    nets: dict[str, Callable[[], nn.Module]],
+    nets: Mapping[str, Callable[[], nn.Module]],
     shape: Sequence[int],
     device: torch.device,
     precision: str = "bf16",
     rounds: int = 5,
 ) -> dict[str, StepSpeed]:
-    """Times forward, losses, backward and SGD of several networks, in turns, so that a busy moment hits all alike.
+    """Time forward, losses, backward and SGD of several networks, interleaved, so that a busy moment hits all alike.
 
     Args:
         nets: names and makers of networks with the interface of `model`.
@@ -69,9 +69,9 @@ def measure_steps(
 def measure_step_memory(
     make: Callable[[], nn.Module], shape: Sequence[int], device: torch.device, precision: str = "bf16"
 ) -> int | None:
-    """Most bytes that a network, its optimizer and its training steps take at once.
+    """Return the maximum of bytes that a network, its optimizer and its training steps take at once.
 
-    On a GPU what PyTorch allocates; on the CPU what a process of its own grows by, which is known on Linux alone
+    On a GPU what PyTorch allocates; on the CPU what a separate process grows by, which is known on Linux alone
     (elsewhere None).
 
     Args:
@@ -101,7 +101,7 @@ def _take_steps(make: Callable[[], nn.Module], shape: Sequence[int], device: tor
 
 
 def _stepper(net: nn.Module, shape: Sequence[int], device: torch.device, precision: str) -> Callable[[], None]:
-    """A function that takes one training step, on clips that lie in memory as the network takes them."""
+    """Return a function that takes one training step, on clips laid out in memory as the network takes them."""
     net = net.to(device).train()
     batch, frames, channels, height, width = shape
     clips = torch.randn(batch, frames, height, width, channels, device=device).permute(0, 1, 4, 2, 3)
@@ -128,7 +128,7 @@ def step(options: StepOptions) -> None:
     configs = {
         arch: ModelConfig(arch=arch, depth=options.depth, num_segments=options.num_segments) for arch in options.archs
     }
-    nets = {arch: partial(build_model, config) for arch, config in configs.items()}
+    nets: dict[str, Callable[[], nn.Module]] = {arch: partial(build_model, config) for arch, config in configs.items()}
     if options.usual:
         nets |= {
             f"{arch}_usual": partial(build_conv3d_reference, configs[arch])
@@ -138,7 +138,7 @@ def step(options: StepOptions) -> None:
     shape = (options.batch_size, options.num_segments, 3, options.size, options.size)
     peaks = [measure_step_memory(make, shape, device, options.precision) for make in nets.values()]
     speeds = measure_steps(nets, shape, device, options.precision, options.rounds)
-    first = speeds[options.archs[0]]
+    first, first_peak = speeds[options.archs[0]], peaks[0]
     rows = [
         (
             f"{arch}-{options.depth}",
@@ -146,7 +146,7 @@ def step(options: StepOptions) -> None:
             f"{speed.spread:.0%}",
             f"{speed.clips_per_second:.2f}",
             f"{speed.seconds / first.seconds:.3f}",
-            *(("-", "-") if peak is None else (f"{peak / 1e6:.0f}", f"{peak / peaks[0]:.3f}")),
+            *(("-", "-") if not peak or not first_peak else (f"{peak / 1e6:.0f}", f"{peak / first_peak:.3f}")),
         )
         for (arch, speed), peak in zip(speeds.items(), peaks)
     ]

@@ -2,16 +2,17 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from launch.training.checkpoint import CheckpointInfo, find_checkpoint, load_checkpoint
 from launch.training.config import Config
+from launch.training.versions import version_of
 from model import fuse_batch_norm
 from pipeline.config import DataConfig
 from pipeline.dali_graph import PIXEL_MEAN, PIXEL_STD
@@ -61,12 +62,12 @@ def export_checkpoint(path: Path, out: Path, opset: int | None) -> None:
 
 
 def export(net: nn.Module, shape: Sequence[int], path: Path, opset: int | None = None) -> Exported:
-    """Writes a network in evaluation mode, on the CPU, for clips (B, *shape), to `path`, once it was found to agree.
+    """Write a network in evaluation mode, on the CPU, for clips (B, *shape), to `path`, once it was found to agree.
 
     Raises:
         UserError: it could not be written for this opset, or onnxruntime's logits differ by more than TOLERANCE.
     """
-    logging.getLogger("onnxscript").setLevel(logging.ERROR)  # it tells of every way it tries to convert an opset
+    logging.getLogger("onnxscript").setLevel(logging.ERROR)  # it reports every way it tries to convert an opset
     clips = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
     program = torch.onnx.export(
         net,
@@ -94,7 +95,7 @@ def export(net: nn.Module, shape: Sequence[int], path: Path, opset: int | None =
 
 
 def compare_with_onnxruntime(net: nn.Module, path: Path, shape: Sequence[int]) -> float:
-    """Runs the network and the file on the same random clips, in batches of CHECKED_BATCHES.
+    """Run the network and the file on the same random clips, in batches of CHECKED_BATCHES.
 
     Returns:
         `largest_difference` of `Exported`; not a number if one of the two gives logits that are none.
@@ -123,14 +124,14 @@ def compare_with_onnxruntime(net: nn.Module, path: Path, shape: Sequence[int]) -
 
 
 def read_opset(path: Path) -> int:
-    """The version of the standard operators that an ONNX file uses."""
+    """Return the version of the standard operators that an ONNX file uses."""
     import onnx
 
     return next(entry.version for entry in onnx.load(path).opset_import if entry.domain in ("", "ai.onnx"))
 
 
 def describe(name: str, exported: Exported, checkpoint: Path, info: CheckpointInfo, config: Config) -> dict:
-    """What model.json says: how a video becomes an input, what the outputs mean, and where it all comes from."""
+    """Return what model.json says: how a video becomes an input, what the outputs mean, and where it all comes from."""
     data = config.data
     return {
         "format_version": FORMAT_VERSION,
@@ -165,13 +166,13 @@ def describe(name: str, exported: Exported, checkpoint: Path, info: CheckpointIn
         "export": {
             "checked_batches": list(CHECKED_BATCHES),
             "largest_difference": exported.largest_difference,
-            "versions": {name: version(name) for name in ("vpsn", "torch", "onnx", "onnxscript", "onnxruntime")},
+            "versions": {name: version_of(name) for name in ("vpsn", "torch", "onnx", "onnxscript", "onnxruntime")},
         },
     }
 
 
-def _preprocessing(packing: dict, data: DataConfig) -> list[dict]:
-    """The steps from a video to an input, in order."""
+def _preprocessing(packing: Mapping[str, Any], data: DataConfig) -> list[dict]:
+    """Return the steps from a video to an input, in order."""
     store = {"step": "store", "square_pixels": True, "upright": True}
     if packing["profile"] in ("h264", "jpeg"):
         store["max_frames"] = packing["max_frames"]
@@ -228,7 +229,7 @@ def _sampling(data: DataConfig) -> dict:
 
 
 def require_packages(opset: int | None) -> None:
-    """Raises UserError if a package is missing, or `opset` is none that could be written."""
+    """Raise UserError if a package is missing, or `opset` is none that could be written."""
     try:
         import onnx
         import onnxruntime  # noqa: F401

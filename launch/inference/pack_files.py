@@ -14,12 +14,13 @@ VIDEO_SUFFIXES = {".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg
 
 
 def find_videos(folder: Path) -> list[Path]:
-    """Files below `folder` whose suffix is that of a video, sorted."""
+    """Return files below `folder` whose suffix is that of a video, sorted."""
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file())
 
 
 def collect_videos(names: Sequence[str]) -> list[Path]:
-    """The files that names mean, each once: a file itself, the videos below a folder, what a pattern matches, sorted.
+    """Return the files that names mean, each once: a file itself, the videos below a folder, what a pattern matches,
+    sorted.
 
     Raises:
         UserError: a name means no file.
@@ -42,7 +43,7 @@ def collect_videos(names: Sequence[str]) -> list[Path]:
 
 
 def pack_files(videos: Sequence[Path], folder: Path, **settings: Any) -> tuple[Path, dict[int, str]]:
-    """Packs files as the one class "video", in `folder`, which it may fill as it likes.
+    """Pack files as the one class "video", in `folder`, which it may fill as it likes.
 
     Args:
         settings: options of PackConfig.
@@ -72,5 +73,5 @@ def pack_files(videos: Sequence[Path], folder: Path, **settings: Any) -> tuple[P
 
 
 def file_number(key: str) -> int:
-    """The place in `videos` of the file that became the sample `key`."""
+    """Return the place in `videos` of the file that became the sample `key`."""
     return int(key)

@@ -78,7 +78,7 @@ class Predictor:
 
 
 def predict(net: nn.Module, info: CheckpointInfo, config: Config, videos: Sequence[Path]) -> list[torch.Tensor | str]:
-    """For each file its logits (num_classes,) float32, of one clip and the centre crop, or in words why it has none."""
+    """Return for each file its logits (num_classes,) float32, of one clip and the centre crop, or why it has none."""
     device = next(net.parameters()).device
     with open_loader(videos, info.packing, config.data, device) as (loader, failures):
         results: list[torch.Tensor | str] = [failures.get(place, "") for place in range(len(videos))]
@@ -95,7 +95,7 @@ def predict(net: nn.Module, info: CheckpointInfo, config: Config, videos: Sequen
 def open_loader(
     videos: Sequence[Path], packing: Mapping[str, Any], data: DataConfig, device: torch.device | str
 ) -> Iterator[tuple[VideoLoader | None, dict[int, str]]]:
-    """Packs files into a temporary folder, with the settings of the training data, and opens the loader of evaluation.
+    """Pack files into a temporary folder, with the settings of the training data, and open the loader of evaluation.
 
     Yields the loader, which gives one view of each video, or None if all files failed, and why those failed that did,
     by their place in `videos`. The place of a sample is file_number(loader.dataset.key(sample_id)).

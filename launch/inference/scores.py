@@ -30,7 +30,7 @@ class Scores:
     """Of the packed split."""
 
     def top(self, count: int) -> float:
-        """Share of samples whose class is among the `count` highest scores."""
+        """Return the fraction of samples whose class is among the `count` highest scores."""
         if not len(self.labels):
             return float("nan")
         best = np.argsort(-self.scores, 1, kind="stable")[:, :count]
@@ -38,7 +38,7 @@ class Scores:
 
 
 def write_scores(path: Path, scores: Scores) -> None:
-    """Writes a score file."""
+    """Write a score file."""
     values = pa.FixedSizeListArray.from_arrays(pa.array(scores.scores.ravel()), scores.scores.shape[1])
     table = pa.table(
         {
@@ -53,7 +53,7 @@ def write_scores(path: Path, scores: Scores) -> None:
 
 
 def read_scores(path: Path) -> Scores:
-    """Reads a score file. Raises UserError for what is none."""
+    """Read a score file. Raises UserError for what is none."""
     try:
         table = pq.read_table(path)
         metadata = table.schema.metadata
@@ -72,7 +72,7 @@ def describe_accuracy(scores: Scores) -> str:
 
 
 def mean_scores(files: list[Path]) -> Scores:
-    """The mean of several files' scores of the same samples, as of 8 and of 16 frames.
+    """Return the mean of several files' scores of the same samples, as of 8 and of 16 frames.
 
     Raises:
         UserError: one is no score file, or not of the same packed split and classes.

@@ -1,6 +1,6 @@
 """Optimization planning: which clips and learning rates in which order, and how many epochs of each.
 
-A state is a clip setting and a learning rate. The candidate paths are those of a graph from the source, which stands
+A state is a clip setting and a learning rate. The candidate paths are those of a graph from the source, which is
 for the weights that training starts from, to the sink, the longest clips at the lowest rate. Training along an edge
 ends at the peak of its accuracy; a dynamic program keeps for each state the best model that reaches it.
 
@@ -40,7 +40,7 @@ class PlanConfig:
     """T: training along an edge ends this many epochs after its peak, and the first estimate is made after so many, but
     no fewer than four."""
     max_epochs: int = 200
-    """Most epochs along one edge."""
+    """Maximum of epochs along one edge."""
 
     def __post_init__(self) -> None:
         if not self.clips:
@@ -58,7 +58,7 @@ class PlanConfig:
         return len(self.clips) * len(self.rate_factors)
 
     def phase(self, state: int, epochs: int) -> PhaseConfig:
-        """So many epochs in a state."""
+        """Return a phase of so many epochs in a state."""
         clip, rate = divmod(state - 1, len(self.rate_factors))
         setting = self.clips[clip]
         assert setting.learning_rate is not None
@@ -79,7 +79,8 @@ class Edge(NamedTuple):
 
 
 def plan_edges(num_clips: int, num_rates: int, extended: bool) -> tuple[Edge, ...]:
-    """Transitions to the next longer clips or the next lower rate; extended: to shorter clips and a lower rate too.
+    """Return transitions to the next longer clips or the next lower rate; extended: to shorter clips and a lower rate
+    too.
 
     In topological order: when an edge comes, all that end where it starts have been.
 
@@ -111,13 +112,13 @@ class Curve:
         return -self.a * np.exp(-self.b * epoch) - self.c * epoch - self.d * epoch**2 + self.e
 
     def peak(self, most: int) -> int:
-        """The whole epoch in [0, most] where it is highest; the first of several, up to rounding."""
+        """Return the epoch in [0, most] where it is highest; the first of several, up to rounding."""
         return int(np.argmax(np.round(self(np.arange(most + 1.0)), 9)))
 
 
 def fit_curve(metrics: Sequence[float]) -> Curve | None:
-    """The curve of least squares through the metrics after 0, 1, … epochs; None from fewer than five, or if one is no
-    number.
+    """Fit the curve of least squares through the metrics after 0, 1, … epochs; None from fewer than five, or if one is
+    no number.
 
     Given b the curve is linear in the rest, so only b is searched.
     """
@@ -134,7 +135,7 @@ def fit_curve(metrics: Sequence[float]) -> Curve | None:
 
 
 def _fit_linear(values: np.ndarray, b: float) -> tuple[np.ndarray, float]:
-    """(a, c, d, e) of the best curve with this b, and its sum of squares.
+    """Return (a, c, d, e) of the best curve with this b, and its sum of squares.
 
     The best under a, d, e >= 0 is the unconstrained best of those that are not zero: of all choices of these the best
     that has no negative one.
@@ -142,20 +143,20 @@ def _fit_linear(values: np.ndarray, b: float) -> tuple[np.ndarray, float]:
     x = np.arange(len(values), dtype=float)
     largest = x[-1]
     columns = np.stack([-np.exp(-b * x), -x / largest, -((x / largest) ** 2), np.ones_like(x)], axis=1)
-    found, least = np.zeros(4), np.inf
+    found, smallest = np.zeros(4), np.inf
     for kept in itertools.product((True, False), repeat=3):
         mask = np.array([kept[0], True, kept[1], kept[2]])
         solution = np.zeros(4)
         solution[mask] = np.linalg.lstsq(columns[:, mask], values, rcond=None)[0]
         residual = float(np.sum((columns @ solution - values) ** 2))
-        if (solution[[0, 2, 3]] >= 0).all() and residual < least:
-            found, least = solution, residual
-    return found / [1, largest, largest**2, 1], least
+        if (solution[[0, 2, 3]] >= 0).all() and residual < smallest:
+            found, smallest = solution, residual
+    return found / [1, largest, largest**2, 1], smallest
 
 
 def find_peak(metrics: Sequence[float], patience: int, most: int) -> tuple[int, float] | None:
-    """The peak and the fitted metric there, once training has gone `patience` epochs beyond it or `most` in all; None
-    before.
+    """Return the peak and the fitted metric there, once training has gone `patience` epochs beyond it or `most` in all;
+    None before.
 
     Args:
         metrics: after 0, 1, … epochs.
@@ -203,14 +204,14 @@ class Plan:
     best: dict[int, Outcome] = field(default_factory=dict)
 
     def add(self, outcome: Outcome) -> None:
-        """Takes in the outcome of an edge; of equal scores the first stays."""
+        """Take in the outcome of an edge; of equal scores the first stays."""
         self.outcomes.append(outcome)
         end = outcome.edge.end
         if end not in self.best or outcome.score > self.best[end].score:
             self.best[end] = outcome
 
     def trace(self, sink: int) -> tuple[Outcome, ...]:
-        """The outcomes from the source to the sink that made the sink's model."""
+        """Return the outcomes from the source to the sink that made the sink's model."""
         found: list[Outcome] = []
         while sink != SOURCE:
             found.append(self.best[sink])
@@ -218,12 +219,12 @@ class Plan:
         return tuple(reversed(found))
 
     def path(self, sink: int) -> tuple[Outcome, ...]:
-        """The same without those of zero epochs: what is to be trained."""
+        """Return the same without those of zero epochs: what is to be trained."""
         return tuple(outcome for outcome in self.trace(sink) if outcome.epochs > 0)
 
 
 def find_plan(edges: Sequence[Edge], train: Callable[[Edge, Outcome | None], Outcome | None]) -> Plan | None:
-    """The dynamic program: each edge is trained once, from the best model of its start.
+    """Run the dynamic program: each edge is trained once, from the best model of its start.
 
     Where states have one model, since edges of zero epochs hand it on, edges from them into one state are the same
     training, which is not repeated.

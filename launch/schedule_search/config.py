@@ -25,22 +25,22 @@ class PlannedConfig(Config):
         self.schedule_of_all()
 
     def base(self) -> Config:
-        """What all edges share."""
+        """Return what all edges share."""
         return Config(**{name: getattr(self, name) for name in Config.__dataclass_fields__})
 
     def schedule_of(self, path: list[tuple[int, int]]) -> Config:
-        """The run of these states and epochs."""
+        """Return the run of these states and epochs."""
         phases = tuple(self.plan.phase(state, epochs) for state, epochs in path)
         schedule = replace(self.schedule, warmup_epochs=min(self.schedule.warmup_epochs, phases[0].epochs))
         changes = {"run_dir": f"{self.run_dir}/trained", "resume": "never"}
         return replace(self.base(), phases=phases, schedule=schedule, **changes)
 
     def schedule_of_all(self) -> Config:
-        """A run of all states, to be checked before anything is begun."""
+        """Return a run of all states, to be checked before anything is begun."""
         return self.schedule_of([(state, self.plan.max_epochs) for state in range(1, self.plan.num_states + 1)])
 
     def along(self, edge: Edge, start: Outcome | None) -> Config:
-        """Training along an edge, from the outcome that made the model of its start."""
+        """Return the training along an edge, from the outcome that made the model of its start."""
         most = self.plan.max_epochs
         config = self.base().with_clips(self.plan.phase(edge.end, most), most)
         if start is not None and start.weights is not None:  # in the place of initial ones, whose warm-up is over

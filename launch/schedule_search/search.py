@@ -1,4 +1,4 @@
-"""Finds in which order, and for how many epochs each, to train with which clips and learning rates.
+"""The search for the order, and for how many epochs each, to train with which clips and learning rates.
 
 The command is launch/search_schedule.py. It trains along the edges of the plan's graph (algorithm.py), each a run in
 RUN/edges, and leaves
@@ -56,6 +56,7 @@ def find_schedule(config: PlannedConfig) -> int:
         raise UserError("data.val is not set: a plan is made by the accuracy on a packed validation split")
     check_phases(config.schedule_of_all())
     train_set, val_set = load_splits(config)
+    assert val_set is not None  # as data.val names it
     ranks = start_ranks(config.train.timeout_seconds)
     with errors_on_all_ranks(ranks):
         open_plan(config, ranks)
@@ -64,7 +65,7 @@ def find_schedule(config: PlannedConfig) -> int:
 
 
 def open_plan(config: PlannedConfig, ranks: Ranks) -> None:
-    """Makes the folder; the first rank checks whether the plan there may be gone on with."""
+    """Make the folder; the first rank checks whether the plan there may be resumed."""
     path = Path(config.run_dir) / "plan.yaml"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,13 +78,13 @@ def open_plan(config: PlannedConfig, ranks: Ranks) -> None:
         raise UserError(f"run_dir={config.run_dir} cannot be written: {error.strerror}; choose another") from error
     if config.resume == "never":
         raise UserError(
-            f"run_dir={config.run_dir} holds a plan already; go on with --resume, or choose another --run_dir"
+            f"run_dir={config.run_dir} holds a plan already; continue with --resume, or choose another --run_dir"
         )
     check_same_run(load_config(path, PlannedConfig), config, path.parent)
 
 
 def search(config: PlannedConfig, ranks: Ranks, train_set: PackedDataset, val_set: PackedDataset) -> bool:
-    """The dynamic program over the edges; returns False if a signal asked to leave."""
+    """Run the dynamic program over the edges; return False if a signal asked to leave."""
 
     def train(edge: Edge, start: Outcome | None) -> Outcome | None:
         done = train_edge(config, edge, start, ranks, train_set, val_set)
@@ -106,7 +107,7 @@ def train_edge(
     train_set: PackedDataset,
     val_set: PackedDataset,
 ) -> Outcome | None:
-    """Trains until the peak, unless it was done before; None if a signal asked to leave."""
+    """Train until the peak, unless that was done before; return None if a signal asked to leave."""
     along = config.along(edge, start)
     folder = Path(along.run_dir)
     if (outcome := _from_first(lambda: load_outcome(folder), ranks)) is not None:
@@ -131,6 +132,7 @@ def evaluate_start(trainer: Trainer) -> None:
     """
     if _from_first(lambda: 0 in read_accuracies(trainer.run_dir), trainer.ranks):
         return
+    assert trainer.val_loader is not None  # `find_schedule` requires one
     model, precision = trainer.config.model, trainer.config.train.precision
     net = build_network(trainer.config).to(trainer.ranks.device)  # the trainer's own has moved on if it was resumed
     evaluation = evaluate(net, trainer.val_loader, model.num_classes, precision, model.levels)
@@ -167,12 +169,12 @@ def read_accuracies(run_dir: Path) -> dict[int, float]:
 
 
 def weights_of(folder: Path, epoch: int) -> Path:
-    """Where the weights of an epoch are kept until the peak is known."""
+    """Return where the weights of an epoch are kept until the peak is known."""
     return folder / "weights" / f"epoch-{epoch:04d}.safetensors"
 
 
 def keep_weights(folder: Path) -> None:
-    """Copies the evaluated weights of the newest checkpoint, unless there are some of this epoch."""
+    """Copy the evaluated weights of the newest checkpoint, unless there are some of this epoch."""
     last = last_checkpoint(folder)
     if last is None:
         return
@@ -184,7 +186,7 @@ def keep_weights(folder: Path) -> None:
 
 
 def finish_edge(folder: Path, edge: Edge, start: Outcome | None, watch: Watch) -> Outcome:
-    """Writes the outcome and the weights of the peak, and removes the others; at zero epochs they are the start's."""
+    """Write the outcome and the weights of the peak, and remove the others; at zero epochs they are the start's."""
     assert watch.peak is not None
     epochs, score = watch.peak
     weights = start.weights if start else None
@@ -200,7 +202,7 @@ def finish_edge(folder: Path, edge: Edge, start: Outcome | None, watch: Watch) -
 
 
 def load_outcome(folder: Path) -> Outcome | None:
-    """What `finish_edge` wrote."""
+    """Return what `finish_edge` wrote."""
     if not (folder / "edge.json").exists():
         return None
     values = json.loads((folder / "edge.json").read_text())
@@ -208,7 +210,7 @@ def load_outcome(folder: Path) -> Outcome | None:
 
 
 def conclude(config: PlannedConfig, plan: Plan) -> None:
-    """Writes schedule.yaml, plan.json and plan.png."""
+    """Write schedule.yaml, plan.json and plan.png."""
     folder = Path(config.run_dir)
     path = plan.path(config.plan.num_states)
     if not path:
@@ -218,15 +220,15 @@ def conclude(config: PlannedConfig, plan: Plan) -> None:
     schedule = config.schedule_of([(outcome.edge.end, outcome.epochs) for outcome in path])
     write_atomically(folder / "schedule.yaml", schedule_yaml(schedule))
     picture = draw_plan(plan, config.plan, folder / "plan.png")
-    for phase, whole in zip(schedule.phases, schedule.split_phases()):
+    for phase, complete in zip(schedule.phases, schedule.split_phases()):
         log.info(
-            "%d epochs: %d frames, learning rate %g", phase.epochs, whole.data.frames_per_clip, phase.learning_rate
+            "%d epochs: %d frames, learning rate %g", phase.epochs, complete.data.frames_per_clip, phase.learning_rate
         )
     log.info("%s; train it with launch/train.py --config %s", picture, folder / "schedule.yaml")
 
 
 def schedule_yaml(config: Config) -> str:
-    """What differs from the defaults, as a configuration for `launch/train.py`."""
+    """Return what differs from the defaults, as a configuration for `launch/train.py`."""
     defaults = asdict(Config())
     values = {}
     for section, given in asdict(config).items():
@@ -243,5 +245,5 @@ def schedule_yaml(config: Config) -> str:
 
 
 def _from_first(call: Callable[[], Value], ranks: Ranks) -> Value:
-    """What `call` returns on the first rank, on all of them."""
+    """Return what `call` returns on the first rank, on all of them."""
     return gather_objects(call() if ranks.is_main_process else None, ranks)[0]

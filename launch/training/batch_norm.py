@@ -10,7 +10,7 @@ Net = TypeVar("Net", bound=nn.Module)
 
 
 def prepare_batch_norm(net: Net, config: TrainConfig) -> Net:
-    """`net` with the BatchNorm that `config` asks for; before its parameters go to an optimizer."""
+    """Return `net` with the BatchNorm that `config` asks for; before its parameters go to an optimizer."""
     for norm in held_norms(net, config.batch_norm):
         norm.requires_grad_(False)
     if config.sync_batch_norm:
@@ -19,13 +19,13 @@ def prepare_batch_norm(net: Net, config: TrainConfig) -> Net:
 
 
 def set_training_mode(net: nn.Module, config: TrainConfig) -> None:
-    """Training mode, but for the BatchNorm layers that `config` holds still."""
+    """Set training mode, but for the BatchNorm layers that `config` holds still."""
     net.train()
     for norm in held_norms(net, config.batch_norm):
         norm.eval()
 
 
 def held_norms(net: nn.Module, mode: str) -> list[nn.Module]:
-    """The BatchNorm layers that keep their statistics, scale and shift under train.batch_norm=`mode`."""
+    """Return the BatchNorm layers that keep their statistics, scale and shift under train.batch_norm=`mode`."""
     norms = [module for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     return {"train": [], "partial": norms[1:], "frozen": norms}[mode]

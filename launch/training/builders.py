@@ -24,7 +24,7 @@ log = logging.getLogger("launch.training.builders")
 
 
 def load_splits(config: Config) -> tuple[PackedDataset, PackedDataset | None]:
-    """The training split and, if the configuration names one, the validation split, of the same classes."""
+    """Return the training split and, if the configuration names one, the validation split, of the same classes."""
     data = config.data
     if data.train is None:
         raise UserError("data.train is not set: give the folder of a packed training split")
@@ -65,8 +65,8 @@ def build_loaders(
     val_set: PackedDataset | None,
     agree: Agree,
 ) -> tuple[VideoLoader, VideoLoader | None]:
-    """The loader of the training split, and of the validation split if there is one; `agree` joins what the ranks find
-    bad."""
+    """Return the loader of the training split, and of the validation split if there is one; `agree` joins what the
+    ranks find bad."""
     shared: dict[str, Any] = {"rank": ranks.rank, "world_size": ranks.world_size, "device": ranks.device}
     shared |= {"micro_batch_size": micro_batch_size, "gather": partial(gather_objects, ranks=ranks)}
     loader = VideoLoader(
@@ -82,7 +82,7 @@ def build_loaders(
 
 
 def build_network(config: Config) -> Network:
-    """The network in its initial state."""
+    """Return the network in its initial state."""
     torch.manual_seed(config.train.seed)
     try:
         net = build_model(_with_weights_of_run(config.model))
@@ -98,14 +98,14 @@ def build_network(config: Config) -> Network:
 
 
 def _with_weights_of_run(model: ModelConfig) -> ModelConfig:
-    """Where `pretrained` is the folder of a run or checkpoint, the same with the file of its weights."""
+    """Return `model`, where `pretrained` is the folder of a run or checkpoint with the file of its weights."""
     if model.pretrained is None or not Path(model.pretrained).is_dir():
         return model
     return replace(model, pretrained=str(find_checkpoint(Path(model.pretrained)) / "model.safetensors"))
 
 
 def check_phases(config: Config) -> None:
-    """Raises UserError if the network of a phase cannot go on with the weights of the phase before."""
+    """Raise UserError if the network of a phase cannot take the weights of the phase before."""
     phases = config.split_phases()
     if len(phases) == 1:
         return

@@ -1,11 +1,11 @@
-"""Checkpoints: folders that appear whole or not at all, with all that evaluation and prediction need.
+"""Checkpoints: folders that appear complete or not at all, with all that evaluation and prediction need.
 
 RUN/checkpoints/step-00000120/
     model.safetensors    the network alone; what evaluate, predict and anyone else's code read
     model_raw.safetensors    with train.ema_decay: the network that is trained, of which that is the moving average
     checkpoint.json      classes, input specification, where in the run it was taken, metrics, versions
     config.yaml          the resolved configuration
-    mp_rank_00_… .pt     DeepSpeed's: optimizer and everything else that training goes on from
+    mp_rank_00_… .pt     DeepSpeed's: optimizer and everything else that training resumes from
 RUN/checkpoints/last, best    text files with a folder's name
 """
 
@@ -16,7 +16,6 @@ import shutil
 import stat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from launch.training.config import Config, load_config
+from launch.training.versions import version_of
 from model import Network, build_model
 from model.pretrained import describe_mismatch
 from sharding.errors import UserError
@@ -40,7 +40,7 @@ class CheckpointInfo:
     step: int
     """Optimizer steps taken since the beginning of the run."""
     epoch: int
-    """Whole epochs taken."""
+    """Complete epochs taken."""
     classes: tuple[str, ...]
     """Class names; the place is the class id."""
     packing: Mapping[str, Any]
@@ -54,15 +54,15 @@ class CheckpointInfo:
 
 
 def describe_versions() -> dict[str, str]:
-    """Versions that bear on a result."""
+    """Return versions that bear on a result."""
     names = ("vpsn", "torch", "torchvision", "deepspeed", "av", "numpy")
-    return {"python": platform.python_version()} | {name: version(name) for name in names}
+    return {"python": platform.python_version()} | {name: version_of(name) for name in names}
 
 
 def write_checkpoint(
     folder: Path, net: nn.Module, info: CheckpointInfo, config: Config, raw: nn.Module | None = None
 ) -> None:
-    """Writes the parts of a checkpoint that evaluation and prediction need: of `net`, and if it is an average the `raw`
+    """Write the parts of a checkpoint that evaluation and prediction need: of `net`, and if it is an average the `raw`
     network too."""
     config_path = folder / "config.yaml"
     config_path.write_text(config.to_yaml())
@@ -80,12 +80,12 @@ def _write_tensors(net: nn.Module, path: Path, mode: int) -> None:
 
 
 def write_info(folder: Path, info: CheckpointInfo) -> None:
-    """Writes checkpoint.json."""
+    """Write checkpoint.json."""
     write_atomically(folder / "checkpoint.json", json.dumps(asdict(info), indent=1) + "\n")
 
 
 def read_info(folder: Path) -> CheckpointInfo:
-    """Reads checkpoint.json.
+    """Read checkpoint.json.
 
     Raises:
         UserError: it is missing, damaged, or of a newer version.
@@ -117,7 +117,7 @@ def _check_info(info: CheckpointInfo) -> None:
 
 
 def point(folder: Path, pointer: str, name: str) -> None:
-    """Lets `pointer` ("last" or "best") name the checkpoint `name`."""
+    """Let `pointer` ("last" or "best") name the checkpoint `name`."""
     write_atomically(folder / pointer, name + "\n")
 
 
@@ -137,7 +137,7 @@ def pointed(folder: Path, pointer: str) -> str | None:
 
 
 def remove_old_checkpoints(folder: Path, keep: int) -> None:
-    """Keeps the newest `keep` checkpoints and those that `last` and `best` name."""
+    """Keep the newest `keep` checkpoints and those that `last` and `best` name."""
     names = sorted(path.name for path in folder.glob("step-*"))
     kept = {pointed(folder, "last"), pointed(folder, "best"), *names[-keep:]}
     for name in names:
@@ -156,9 +156,10 @@ def find_checkpoint(path: Path | str) -> Path:
     if (path / "checkpoint.json").exists():
         return path
     if path.name in ("last", "best") and path.is_file():
-        return path.parent / pointed(path.parent, path.name)
-    folder = path if path.name == "checkpoints" else path / "checkpoints"
-    name = pointed(folder, "best") or pointed(folder, "last")
+        folder, name = path.parent, pointed(path.parent, path.name)
+    else:
+        folder = path if path.name == "checkpoints" else path / "checkpoints"
+        name = pointed(folder, "best") or pointed(folder, "last")
     if name is None:
         raise UserError(
             f"{path}: no checkpoint there; give a run folder, or a folder with checkpoint.json and model.safetensors"
@@ -167,7 +168,8 @@ def find_checkpoint(path: Path | str) -> Path:
 
 
 def load_checkpoint(path: Path | str) -> tuple[Network, CheckpointInfo, Config]:
-    """The trained network, in eval mode on the CPU, with its description and configuration; nothing is unpickled.
+    """Return the trained network, in eval mode on the CPU, with its description and configuration; nothing is
+    unpickled.
 
     Raises:
         UserError: no checkpoint, a damaged one, one of a newer version, or of a network that cannot be imported.

@@ -25,7 +25,7 @@ class ClipConfig:
     """In the place of train.batch_norm."""
 
     def changes(self) -> dict[str, dict[str, Any]]:
-        """What it replaces, by section of the configuration."""
+        """Return what it replaces, by section of the configuration."""
         names = {
             "data": ("num_segments", "frames_per_segment", "sampling", "frame_stride"),
             "optimizer": ("learning_rate",),
@@ -39,7 +39,7 @@ class ClipConfig:
 
 @dataclass(frozen=True)
 class PhaseConfig(ClipConfig):
-    """A phase: so many epochs of these clips. It goes on from the weights of the one before, with a new optimizer."""
+    """A phase: so many epochs of these clips. It continues from the weights of the one before, with a new optimizer."""
 
     epochs: int = 1
     """Epochs of this phase."""

@@ -16,8 +16,8 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float, world_si
     all ranks scale alike even if their devices round differently.
     """
     grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    norms = torch.stack([norm.float() for norm in torch._foreach_norm(grads)])
+    norms = torch.stack([norm.float() for norm in torch.ops.aten._foreach_norm.Scalar(grads)])
     norm = sum_over_ranks(norms.square().sum().sqrt() / world_size)
     factor = (torch.full_like(norm, max_norm) / (norm + 1e-6)).clamp(max=1.0)
-    torch._foreach_mul_(grads, factor)
+    torch.ops.aten._foreach_mul_.Tensor(grads, factor)
     return norm

@@ -33,7 +33,7 @@ class TrainConfig:
     batch_size: int = 64
     """Clips per optimizer step, over all ranks and accumulation steps."""
     micro_batch_size: int | None = None
-    """Clips per forward pass on one rank; by default a rank takes its whole share of the batch at once."""
+    """Clips per forward pass on one rank; by default a rank takes its complete part of the batch at once."""
     precision: Literal["fp32", "bf16", "fp16"] = "bf16"
     """Arithmetic of the network: autocast to bf16 or fp16 over float32 parameters and BatchNorm, or fp32 throughout."""
     zero_stage: Literal[0, 1, 2] = 0
@@ -132,7 +132,7 @@ class OptimizerConfig:
     reference_batch_size: int = 64
     """The learning rate is scaled by train.batch_size over this; 0 leaves it as it is."""
     momentum: float = 0.9
-    """Momentum of sgd; of second_moment the decay of the first moment; lcam has two of its own."""
+    """Momentum of sgd; of second_moment the decay of the first moment; lcam has its own two."""
     nesterov: bool = False
     """Nesterov's form of momentum, for sgd and lcam."""
     lcam: LcamConfig = field(default_factory=LcamConfig)
@@ -155,7 +155,7 @@ class OptimizerConfig:
             raise ValueError("optimizer.nesterov=true: optimizer.name=second_moment has no such form; use false")
 
     def scaled_learning_rate(self, batch_size: int) -> float:
-        """The learning rate for batches of `batch_size` clips."""
+        """Return the learning rate for batches of `batch_size` clips."""
         scale = batch_size / self.reference_batch_size if self.reference_batch_size else 1.0
         return self.learning_rate * scale
 
@@ -181,10 +181,10 @@ class ScheduleConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Cross-entropy, and the weights of the synthesizers' losses beside it."""
+    """Cross-entropy, and the weights of the synthesizers' losses next to it."""
 
     label_smoothing: float = 0.0
-    """Share of each label that is spread evenly over all classes, 0 <= share < 1."""
+    """Fraction of each label that is spread evenly over all classes, 0 <= fraction < 1."""
     interaction: float = 0.01
     """Weight of the interaction loss (Eq. 2)."""
     capacity: float = 0.001
@@ -206,13 +206,13 @@ class Config:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     phases: tuple[PhaseConfig, ...] = ()
-    """Phases of the run, one after the other; by default the other sections describe the whole run."""
+    """Phases of the run, one after the other; by default the other sections describe the complete run."""
     deepspeed: dict[str, Any] = field(default_factory=dict)
-    """Raw options for DeepSpeed, beside those derived from the sections above; they may not contradict these."""
+    """Raw options for DeepSpeed, next to those derived from the sections above; they may not contradict these."""
     run_dir: str = "runs/run"
     """Folder of the run: checkpoints, logs, metrics, pictures."""
     resume: Literal["never", "auto"] = "never"
-    """auto, or plain --resume: go on from the newest checkpoint in the run folder, if there is one."""
+    """auto, or plain --resume: continue from the newest checkpoint in the run folder, if there is one."""
 
     def __post_init__(self) -> None:
         if self.phases:
@@ -233,14 +233,14 @@ class Config:
             )
 
     def split_phases(self) -> tuple["Config", ...]:
-        """A configuration of each phase; its train.epochs is the epoch of the run that ends it."""
+        """Return a configuration of each phase; its train.epochs is the epoch of the run that ends it."""
         if not self.phases:
             return (self,)
         ends = accumulate(phase.epochs for phase in self.phases)
         return tuple(self.with_clips(phase, end) for phase, end in zip(self.phases, ends))
 
     def with_clips(self, clips: ClipConfig, epochs: int) -> "Config":
-        """The same with other clips, without phases."""
+        """Return the same with other clips, without phases."""
         changes = clips.changes()
         changes["train"]["epochs"] = epochs
         if {"num_segments", "frames_per_segment"} & changes["data"].keys():
@@ -250,7 +250,7 @@ class Config:
 
     def _check_phases(self) -> None:
         if self.schedule.name != "step" or self.schedule.milestones:
-            raise ValueError("phases have learning rates of their own; use schedule.name=step, schedule.milestones=[]")
+            raise ValueError("phases have their own learning rates; use schedule.name=step, schedule.milestones=[]")
         epochs = sum(phase.epochs for phase in self.phases)
         if self.train.epochs not in (TrainConfig.epochs, epochs):
             raise ValueError(f"train.epochs={self.train.epochs}: the phases have {epochs} epochs; leave it out")
@@ -258,7 +258,7 @@ class Config:
         self.split_phases()
 
     def to_yaml(self) -> str:
-        """The whole configuration as YAML that `load_config` reads."""
+        """Return the complete configuration as YAML that `load_config` reads."""
         return yaml.safe_dump(asdict(self), sort_keys=False)
 
 
@@ -297,8 +297,6 @@ def parse_config(
     parser.link_arguments(("data.num_segments", "data.frames_per_segment"), "model.num_segments", operator.mul)
     parser.link_arguments("data.train", "model.num_classes", compute_fn=_count_classes)
     parser.link_arguments("data.train", "model.levels", compute_fn=_read_levels)
-    for link in parser._links_group._group_actions:
-        link.metavar = ""  # for lines of 80 columns
     return _instantiate(parser, parser.parse_args(arguments), kind)
 
 
@@ -306,7 +304,7 @@ _CONFIG_HELP = "YAML file; what it leaves out keeps its default, and the command
 
 
 def load_config(path: Path, kind: type[Config] = Config) -> Config:
-    """Reads a resolved configuration that `Config.to_yaml` wrote.
+    """Read a resolved configuration that `Config.to_yaml` wrote.
 
     Raises:
         UserError: the file is missing or not such a configuration.

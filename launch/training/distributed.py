@@ -30,24 +30,25 @@ class Ranks:
 
 @cache
 def _host_group() -> dist.ProcessGroup | None:
-    """Over which the processes talk about what does not lie on their devices; None is the default group."""
+    """Return the group over which the processes exchange what is not on their devices; None is the default group."""
     return None if dist.get_backend() == "gloo" else new_group()
 
 
 def new_group() -> dist.ProcessGroup:
-    """A group of all ranks that talks over the processors' memories; to be called by all of them together."""
+    """Return a group of all ranks that communicates over the processors' memories; to be called by all of them
+    together."""
     group = dist.new_group(backend="gloo")
     assert isinstance(group, dist.ProcessGroup)  # an int only for a rank that is not in it
     return group
 
 
 def barrier() -> None:
-    """Waits for all ranks."""
+    """Wait for all ranks."""
     dist.barrier(group=_host_group())
 
 
 def any_rank(flag: bool, ranks: Ranks) -> bool:
-    """Whether `flag` holds on any rank; waits for the other ranks' processes, not for the devices."""
+    """Return whether `flag` holds on any rank; waits for the other ranks' processes, not for the devices."""
     if ranks.world_size == 1:
         return flag
     value = torch.tensor(int(flag))
@@ -56,7 +57,7 @@ def any_rank(flag: bool, ranks: Ranks) -> bool:
 
 
 def gather_objects(value: object, ranks: Ranks) -> list:
-    """What each rank gives, by rank, on all of them; waits like `any_rank`."""
+    """Return what each rank gives, by rank, on all of them; waits like `any_rank`."""
     values = [value] * ranks.world_size
     if ranks.world_size > 1:
         dist.all_gather_object(values, value, group=_host_group())
@@ -73,7 +74,7 @@ Value = TypeVar("Value")
 
 
 def gather_over_ranks(value: Value) -> list[Value]:
-    """The values of all ranks, in the order of the ranks, on each of them."""
+    """Return the values of all ranks, in the order of the ranks, on each of them."""
     values: list = [None] * dist.get_world_size()
     dist.all_gather_object(values, value)
     return values
@@ -101,7 +102,7 @@ class Agreement:
 
 @contextmanager
 def errors_on_all_ranks(ranks: Ranks) -> Iterator[None]:
-    """A UserError within, on some of the ranks, becomes that of the lowest of these on all; all must come here."""
+    """Raise on all ranks what of the UserErrors within the lowest of them raised; all must come here."""
     found = None
     try:
         yield
@@ -121,7 +122,7 @@ _turns = itertools.count(os.getpid() * 37)  # processes that ask at the same tim
 
 
 def free_port() -> int:
-    """A port that nobody listens on; each call gives another one.
+    """Return a port that nobody listens on; each call gives another one.
 
     Raises:
         OSError: there is none.

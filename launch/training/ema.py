@@ -43,7 +43,8 @@ class WeightEma:
                 average.copy_(value)
             return
         floating = [index for index, average in enumerate(averages) if average.is_floating_point()]
-        torch._foreach_lerp_([averages[i] for i in floating], [values[i] for i in floating], 1 - self._decay)
+        old, new = ([tensors[i] for i in floating] for tensors in (averages, values))
+        torch.ops.aten._foreach_lerp_.Scalar(old, new, 1 - self._decay)
         for average, value in zip(averages, values, strict=True):
             if not average.is_floating_point():  # BatchNorm's number of batches
                 average.copy_(average * self._decay + value * (1 - self._decay))

@@ -9,24 +9,24 @@ import sys
 from contextlib import redirect_stdout
 from datetime import timedelta
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from launch.training.clipping import clip_gradients
 from launch.training.distributed import Ranks, _host_group, any_rank, barrier, free_port, sum_over_ranks
 from launch.training.optimizers import build_optimizer, parameter_groups
+from launch.training.versions import version_of
 
 # DeepSpeed builds its communication kernels at first use and finds the build tools of this environment on the PATH.
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 
-# They are kept for each environment by itself, or two of them would build anew in turns.
+# They are kept for each environment by itself, or two that alternate would build again each time.
 os.environ.setdefault(
     "TORCH_EXTENSIONS_DIR",
     str(
         Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         / "torch_extensions"
-        / ("vpsn-" + hashlib.sha256(f"{sys.prefix} {version('torch')}".encode()).hexdigest()[:12])
+        / ("vpsn-" + hashlib.sha256(f"{sys.prefix} {version_of('torch')}".encode()).hexdigest()[:12])
     ),
 )
 
@@ -41,6 +41,7 @@ import deepspeed
 import torch.distributed as dist
 from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine
 from deepspeed.runtime.config import DeepSpeedConfig
+from deepspeed.runtime.config_utils import DeepSpeedConfigModel
 from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
 from deepspeed.runtime.zero.config import ZeroStageEnum
 from deepspeed.utils.tensor_fragment import fragment_address
@@ -66,7 +67,7 @@ logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
 
 
 def check_device(config: Config) -> None:
-    """Raises UserError if this machine has not got what `config.train` needs, before anything is begun."""
+    """Raise UserError if this machine has not got what `config.train` needs, before anything is begun."""
     train = config.train
     if not torch.cuda.is_available():
         if train.require_gpu:
@@ -110,7 +111,7 @@ def start_ranks(timeout_seconds: float = 600.0) -> Ranks:
 
 
 def stop_ranks() -> None:
-    """Leaves the process group."""
+    """Leave the process group."""
     _host_group.cache_clear()
     if dist.is_initialized():
         dist.destroy_process_group()
@@ -137,7 +138,7 @@ def _join(backend: str, timeout: timedelta) -> None:
 
 
 def deepspeed_options(config: Config, world_size: int) -> dict:
-    """DeepSpeed's configuration dictionary, derived from ours.
+    """Return DeepSpeed's configuration dictionary, derived from ours.
 
     Raises:
         UserError: the batch cannot be shared, or `config.deepspeed` contradicts another section.
@@ -177,9 +178,9 @@ def _check_known(raw: dict, zero_stage: int) -> None:
     except ValidationError as error:
         first = error.errors()[0]
         *_, key = first["loc"] or ("",)
-        section = consulted.find(first["loc"][0]) if first["loc"] else consulted
+        section = consulted.find(str(first["loc"][0])) if first["loc"] else consulted
         if first["type"] == "extra_forbidden":
-            raise unknown_key(section.path, key, _fields(error.title)) from error
+            raise unknown_key(section.path, str(key), _fields(error.title)) from error
         raise UserError(f"{section.path}.{key}={first['input']!r}: {first['msg']}") from error
     except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"deepspeed: DeepSpeed refuses it: {' '.join(str(error).split())}") from error
@@ -188,17 +189,19 @@ def _check_known(raw: dict, zero_stage: int) -> None:
 
 def _fields(model: str) -> set[str]:
     """Return the names of the fields of DeepSpeed's configuration model of this name."""
-    kinds = deepspeed.runtime.config_utils.DeepSpeedConfigModel.__subclasses__()
+    kinds = DeepSpeedConfigModel.__subclasses__()
     return {name for kind in kinds if kind.__name__ == model for name in kind.model_fields}
 
 
 def build_engine(config: Config, net: nn.Module, options: dict, ranks: Ranks) -> Engine:
-    """The DeepSpeed engine around `net`, its optimizer over `parameter_groups`; `options` are `deepspeed_options`."""
+    """Return the DeepSpeed engine around `net`, its optimizer over `parameter_groups`; `options` are
+    `deepspeed_options`."""
     learning_rate = config.optimizer.scaled_learning_rate(config.train.batch_size)
     optimizer = build_optimizer(config.optimizer, parameter_groups(net, config.optimizer), learning_rate)
     # DeepSpeed shares parameters as flat memory and refuses channels-last ones; ZeRO 1 and 2 keep them flat for good.
     # The network's feature maps are channels-last all the same, and each convolution then lays its kernel out alike.
     net.to(ranks.device).to(memory_format=torch.contiguous_format)
+    engine: Any  # what is replaced below is not declared
     engine, *_ = deepspeed.initialize(model=net, optimizer=optimizer, config=options)
     engine.checkpoint_engine = PlainCheckpoints(engine.checkpoint_engine)
     if config.train.zero_stage == 0:
@@ -216,14 +219,14 @@ def build_engine(config: Config, net: nn.Module, options: dict, ranks: Ranks) ->
 
 
 def set_learning_rate(engine: Engine, learning_rate: float) -> None:
-    """Sets the learning rate of the next optimizer step, times each group's own factor."""
+    """Set the learning rate of the next optimizer step, times each group's own factor."""
     optimizer: Any = engine.optimizer  # torch's, or DeepSpeed's around it
     for group in optimizer.param_groups:
         group["lr"] = learning_rate * group["learning_rate_factor"]
 
 
 def note_loss(engine: Engine, loss: torch.Tensor, steps_per_epoch: int) -> None:
-    """Tells the loss of a forward pass, its mean over the ranks, to an optimizer whose steps depend on it."""
+    """Pass the loss of a forward pass, its mean over the ranks, to an optimizer whose steps depend on it."""
     note = getattr(engine.basic_optimizer, "note_loss", None)
     if note is not None:
         mean = sum_over_ranks(loss.detach().to(torch.float64, copy=True)) / dist.get_world_size()
@@ -231,14 +234,14 @@ def note_loss(engine: Engine, loss: torch.Tensor, steps_per_epoch: int) -> None:
 
 
 def seed_step(engine: Engine, seed: int, rank: int) -> None:
-    """Seeds dropout by (seed, step, micro-batch, rank), so that a resumed run drops what an undisturbed one would."""
+    """Seed dropout by (seed, step, micro-batch, rank), so that a resumed run drops what an undisturbed one would."""
     micro_batch = engine.micro_steps % engine.gradient_accumulation_steps()
     entropy = np.random.SeedSequence([seed, engine.global_steps, micro_batch, rank])
     torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
 
 
 def average_buffers(net: nn.Module, world_size: int) -> None:
-    """Makes BatchNorm's running statistics the mean over the ranks, so that all evaluate and save the same network."""
+    """Make BatchNorm's running statistics the mean over the ranks, so that all evaluate and save the same network."""
     if world_size == 1:
         return
     for buffer in net.buffers():
@@ -247,7 +250,7 @@ def average_buffers(net: nn.Module, world_size: int) -> None:
 
 
 def is_finite(net: nn.Module, ranks: Ranks) -> bool:
-    """Whether all weights and buffers are numbers, on all ranks; waits for the device."""
+    """Return whether all weights and buffers are numbers, on all ranks; waits for the device."""
     tensors = [value for value in net.state_dict().values() if value.is_floating_point()]
     return not any_rank(not torch.stack([value.isfinite().all() for value in tensors]).all(), ranks)
 
@@ -299,6 +302,7 @@ def save_engine(engine: Engine, folder: Path, name: str, state: dict) -> None:
     scaler = _loss_scale(engine)  # DeepSpeed leaves it out
     state = state | {"loss_scale": scaler.state_dict() if scaler else None}
     engine.save_checkpoint(str(folder), tag=name, client_state=state, save_latest=False)
+    assert isinstance(engine.checkpoint_engine, PlainCheckpoints)  # `build_engine` set it
     engine.checkpoint_engine.raise_error()
 
 
@@ -313,7 +317,8 @@ def load_engine(engine: Engine, folder: Path, name: str) -> dict:
     if path is None or state is None:
         raise UserError(f"{folder / name}: DeepSpeed finds no checkpoint there")
     if isinstance(scaler, LossScale):
-        engine.optimizer.loss_scaler = scaler  # checkpoints of versions before 0.2 hold one of DeepSpeed's
+        optimizer: Any = engine.optimizer
+        optimizer.loss_scaler = scaler  # checkpoints of versions before 0.2 hold one of DeepSpeed's
     if scaler is not None and state.get("loss_scale"):
         scaler.load_state_dict(state["loss_scale"])
     return state

@@ -29,7 +29,7 @@ class Evaluation:
     samples: int
     """Samples seen, over all ranks."""
     clips_per_second: float
-    """Of this rank."""
+    """Speed of this rank."""
     confusion: torch.Tensor
     """(num_classes, num_classes) int64: rows are true classes, columns predicted ones."""
     sample_ids: torch.Tensor
@@ -67,12 +67,12 @@ class Evaluation:
 
 
 def accuracy(confusion: torch.Tensor) -> float:
-    """Fraction of samples that are right; nan without any."""
+    """Return fraction of samples that are right; nan without any."""
     return float(confusion.diag().sum() / confusion.sum())
 
 
 def mean_class_accuracy(confusion: torch.Tensor) -> float:
-    """Mean over classes that occur of the fraction of their samples that are right."""
+    """Return mean over classes that occur of the fraction of their samples that are right."""
     counts = confusion.sum(1)
     return float((confusion.diag()[counts > 0] / counts[counts > 0]).mean())
 
@@ -106,8 +106,8 @@ class _Counts:
 def compute_scores(
     net: Network, batch: VideoBatch, precision: str, given_levels: tuple[str, ...] = ()
 ) -> dict[str, torch.Tensor]:
-    """Probabilities (B, classes of the level) float32 of the samples of a batch, the mean of those of their views: on
-    each coarser level that the network predicts, and under "" of the classes."""
+    """Return probabilities (B, classes of the level) float32 of the samples of a batch, the mean of those of their
+    views: on each coarser level that the network predicts, and under "" of the classes."""
     given = [labels.repeat_interleave(batch.num_views) for labels in batch.labels_of(given_levels).values()]
     return {
         level: logits.softmax(1).view(len(batch.labels), batch.num_views, -1).mean(1)

@@ -10,7 +10,7 @@ from model import Network
 
 
 def compute_logits(net: nn.Module, clips: torch.Tensor, precision: str) -> torch.Tensor:
-    """Logits (B, num_classes) float32 of clips (B, T, 3, H, W), in the arithmetic the network was trained in."""
+    """Return logits (B, num_classes) float32 of clips (B, T, 3, H, W), in the arithmetic the network was trained in."""
     with torch.inference_mode(), _autocast(clips, precision):
         return net(clips).float()
 
@@ -18,8 +18,8 @@ def compute_logits(net: nn.Module, clips: torch.Tensor, precision: str) -> torch
 def compute_level_logits(
     net: Network, clips: torch.Tensor, precision: str, given: Sequence[torch.Tensor] = ()
 ) -> dict[str, torch.Tensor]:
-    """Logits (B, classes of the level) float32 on each coarser level that the network predicts, and under "" those of
-    the classes; `given` are the true labels (B,) of levels that it may be told."""
+    """Return logits (B, classes of the level) float32 on each coarser level that the network predicts, and under ""
+    those of the classes; `given` are the true labels (B,) of levels that it may be given."""
     with torch.inference_mode(), _autocast(clips, precision):
         outputs = net(clips, *given, with_losses=True)
     return {"": outputs.logits.float()} | {

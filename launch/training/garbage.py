@@ -1,4 +1,4 @@
-"""Python's garbage collector, which would otherwise stop each rank at a moment of its own and make all others wait."""
+"""Python's garbage collector, which would otherwise stop each rank at another moment and make all others wait."""
 
 import gc
 from collections.abc import Iterator

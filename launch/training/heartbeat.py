@@ -3,7 +3,7 @@ to wait for it.
 
 Every rank writes a growing number into the store of the process group, and who it is. The first rank watches the
 numbers of all, the others its own, as well as the one verdict: what went wrong, and where. A rank that learns a verdict
-while it waits in a collective operation, where nothing can be told to it, is ended from a thread.
+while it waits in a collective operation, where no message can reach it, is ended from a thread.
 """
 
 import logging
@@ -30,7 +30,7 @@ class Heartbeat:
 
     Args:
         heartbeat_timeout_seconds: how long a rank may give no sign of life before it is taken for dead.
-        end: what ends this process when it cannot go on; it is given the verdict.
+        end: what ends this process when it cannot continue; it is given the verdict.
     """
 
     def __init__(self, ranks: Ranks, heartbeat_timeout_seconds: float, end: Callable[[str], None] | None = None):
@@ -42,7 +42,7 @@ class Heartbeat:
         self._verdict = ""
         self._failed = False
         if ranks.world_size > 1:
-            # A connection of its own: the process group's may be held for long by a wait for other ranks.
+            # Its own connection: the process group's may be held for long by a wait for other ranks.
             address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
             timeout = timedelta(seconds=heartbeat_timeout_seconds)
             self._store = TCPStore(address, port, is_master=False, wait_for_workers=False, timeout=timeout)
@@ -51,12 +51,12 @@ class Heartbeat:
             self._thread.start()
 
     def stop(self) -> None:
-        """No more signs of life from here on, and no more heed of others'."""
+        """Send no more signs of life from here on, and heed no others'."""
         self._stopping.set()
 
     def explain(self, error: BaseException) -> str:
-        """What ended the job, on a rank in which `error` was raised: that, or if that only says that another rank does
-        not answer, what happened to the other."""
+        """Return what ended the job, on a rank in which `error` was raised: that, or if that only says that another
+        rank does not answer, what happened to the other."""
         own = f"rank {self._ranks.rank}: {type(error).__name__}: {' '.join(str(error).split())}"
         if self._ranks.world_size == 1:
             return own
@@ -74,7 +74,7 @@ class Heartbeat:
         self._store.set(_beat_key(rank), f"{beats} rank {rank} on {socket.gethostname()}, process {os.getpid()}")
 
     def _watch(self) -> None:
-        """In the thread: until `stop`, or until a verdict is known."""
+        """Watch, in the thread, until `stop`, or until a verdict is known."""
         keys = [_beat_key(rank) for rank in range(self._ranks.world_size if self._ranks.is_main_process else 1)]
         beats, heard = 0, {}
         while not self._stopping.wait(self._interval):
@@ -98,7 +98,7 @@ class Heartbeat:
         return None
 
     def _tell(self, verdict: str) -> None:
-        """Makes `verdict` the one that all ranks learn, unless there is one."""
+        """Make `verdict` the one that all ranks learn, unless there is one."""
         self._verdict = verdict
         with suppress(RuntimeError, OSError):  # the store is gone with its rank, and that is what the others learn
             self._verdict = self._store.compare_set(_VERDICT, "", verdict).decode()
@@ -118,7 +118,7 @@ def _beat_key(rank: int) -> str:
 
 
 def _is_of_others(error: BaseException) -> bool:
-    """Whether this is how a collective operation fails when another rank is gone."""
+    """Return whether this is how a collective operation fails when another rank is gone."""
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error).lower())
 
 

@@ -10,7 +10,7 @@ from sharding.errors import UserError
 
 
 def expected_world_size() -> int:
-    """The number of ranks that the launcher describes in the environment."""
+    """Return the number of ranks that the launcher describes in the environment."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
@@ -20,8 +20,8 @@ _SILENT_SECONDS = 5.0
 
 @contextmanager
 def errors_once() -> Iterator[None]:
-    """A UserError within leaves the first process of each machine as it is, and the others silently, with exit code 2
-    and a little later."""
+    """Let a UserError within leave the first process of each machine as it is, and the others silently, with exit code
+    2 and a little later."""
     try:
         yield
     except UserError:

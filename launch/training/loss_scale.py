@@ -2,7 +2,8 @@
 
 DeepSpeed hands torch's GradScaler there to an optimizer that takes no notice of it: gradients are clipped while they
 are still scaled, each rank looks for overflows in its own partition alone, each parameter group counts as a step, and
-the scale is not saved. The same optimizer does all of that right with a loss scaler of its own kind, which this is.
+the scale is not saved. The same optimizer does all of that right with a loss scaler that is not DeepSpeed's, such as
+this one.
 """
 
 import torch

@@ -16,7 +16,7 @@ def training_losses(
     stages: tuple[str, ...],
     level_labels: Mapping[str, torch.Tensor] | None = None,
 ) -> dict[str, torch.Tensor]:
-    """Scalars by name: "loss" is the sum to minimise, the others are what it is made of.
+    """Return scalars by name: "loss" is the sum to minimise, the others are what it is made of.
 
     Of a network with several heads "classification" is the sum of their cross-entropies.
 

@@ -6,7 +6,7 @@ from launch.training.config import ScheduleConfig
 
 
 def learning_rate_factor(schedule: ScheduleConfig, step: int, steps_per_epoch: int, epochs: int) -> float:
-    """What the learning rate is multiplied by in optimizer step `step`, counted from 0 over the whole run.
+    """Return what the learning rate is multiplied by in optimizer step `step`, counted from 0 over the complete run.
 
     >>> [learning_rate_factor(ScheduleConfig(milestones=(2, 3)), step, 1, 4) for step in range(4)]
     [1.0, 1.0, 0.1, 0.010000000000000002]

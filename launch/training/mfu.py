@@ -32,7 +32,7 @@ PEAK_FLOPS = {
 
 
 def peak_flops(device: torch.device, precision: str) -> float | None:
-    """What the device can do in a second; None where that is not known: CPUs, other GPUs, fp32."""
+    """Return what the device can do in a second; None where that is not known: CPUs, other GPUs, fp32."""
     if device.type != "cuda" or precision == "fp32":
         return None
     name = torch.cuda.get_device_name(device)
@@ -40,8 +40,8 @@ def peak_flops(device: torch.device, precision: str) -> float | None:
 
 
 def training_flops(config: ModelConfig, crop_size: int) -> float:
-    """Floating-point operations of training on one clip: two for a multiply-add of convolutions and classifier, and
-    three times as many with the backward pass, which computes two products of that size."""
+    """Return floating-point operations of training on one clip: two for a multiply-add of convolutions and classifier,
+    and three times as many with the backward pass, which computes two products of that size."""
     return 6.0 * measure(config.without_files(), crop_size).multiply_adds
 
 
@@ -55,7 +55,8 @@ class Utilization:
         self._share_of_clip = training_flops(config, crop_size) / peak if peak else None
 
     def figures(self, clips_per_second: float) -> dict[str, float]:
-        """At this many clips a second on this device; the peak of its memory since the last call. Nothing on a CPU."""
+        """Return the use of this device at so many clips a second, and its peak memory since the last call; {} on a
+        CPU."""
         figures = {}
         if self._share_of_clip is not None:
             figures["flop_utilization"] = clips_per_second * self._share_of_clip

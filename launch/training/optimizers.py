@@ -1,6 +1,6 @@
-"""Optimizers beside torch's: momentum chosen by the loss, and gradients scaled by a power of their second moment.
+"""Optimizers next to torch's: momentum chosen by the loss, and gradients scaled by a power of their second moment.
 
-They are `torch.optim.Optimizer`s. Everything that they go on from lies in their state dict, and a step over some of the
+They are `torch.optim.Optimizer`s. Everything that they resume from is in their state dict, and a step over some of the
 parameter groups (DeepSpeed's ZeRO takes one for each group) is the same as that part of a step over all of them.
 """
 
@@ -22,7 +22,7 @@ class _GroupwiseOptimizer(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
-        """One step; returns the closure's value if there is one."""
+        """Take one step; return the closure's value if there is one."""
         value = None
         if closure is not None:
             with torch.enable_grad():
@@ -37,7 +37,7 @@ class _GroupwiseOptimizer(Optimizer):
         return value
 
     def _step_group(self, group: dict, params: list[Tensor], grads: list[Tensor]) -> None:
-        """The step of a group's parameters that have a gradient, to which weight decay was added."""
+        """Return the step of a group's parameters that have a gradient, to which weight decay was added."""
         raise NotImplementedError
 
 
@@ -47,7 +47,7 @@ class Lcam(_GroupwiseOptimizer):
         m <- momentum_low if loss < mean of the losses of this epoch so far, this one included, else momentum_high
 
     and buffers are left as they are: b <- m b + g, parameter <- parameter - lr b. With both momenta equal it is
-    `torch.optim.SGD`. The loss of a step is told before it:
+    `torch.optim.SGD`. The loss of a step is passed before it:
 
         loss.backward()
         optimizer.note_loss(loss.detach(), epoch, step)
@@ -70,7 +70,7 @@ class Lcam(_GroupwiseOptimizer):
         super().__init__(params, {"lr": lr, **momenta, "nesterov": nesterov, "weight_decay": weight_decay})
 
     def note_loss(self, loss: Tensor, epoch: int, step: int) -> None:
-        """Takes the loss, a scalar, of a forward pass for step `step` of epoch `epoch`; of several for one step their
+        """Take the loss, a scalar, of a forward pass for step `step` of epoch `epoch`; of several for one step their
         mean counts. Where ranks share a batch, it is to be the mean over them."""
         first = self.param_groups[0]
         losses = first.get("losses", torch.zeros(4, dtype=torch.float64)).to(loss.device, copy=True)
@@ -85,7 +85,7 @@ class Lcam(_GroupwiseOptimizer):
         first["losses"] = losses
 
     def _finish_step(self, losses: Tensor) -> Tensor:
-        """Chooses the momentum of the next step; returns "losses" with this one counted and nothing under way."""
+        """Choose the momentum of the next step; return "losses" with this one counted and nothing under way."""
         loss = losses[2] / losses[3]
         finished = torch.stack([losses[0] + loss, losses[1] + 1])
         below = loss < finished[0] / finished[1]
@@ -153,7 +153,7 @@ class SecondMomentExponent(_GroupwiseOptimizer):
 
 
 def build_optimizer(config: OptimizerConfig, groups: list[dict], learning_rate: float) -> torch.optim.Optimizer:
-    """The optimizer that `config` names."""
+    """Return the optimizer that `config` names."""
     second = config.second_moment
     makers = {
         "sgd": partial(torch.optim.SGD, momentum=config.momentum, nesterov=config.nesterov),
@@ -173,7 +173,7 @@ _NO_MAPS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNo
 
 
 def parameter_groups(net: nn.Module, config: OptimizerConfig) -> list[dict]:
-    """What is trained: weights of convolutions and linear maps; their biases, with a learning rate of their own and
+    """Return what is trained: weights of convolutions and linear maps; their biases, with their own learning rate and
     without decay; the rest, which is norms, embeddings, positions and class tokens, without decay."""
     weights, biases, others = [], [], []
     for module in net.modules():

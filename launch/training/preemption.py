@@ -17,8 +17,8 @@ from launch.training.distributed import Ranks, any_rank
 log = logging.getLogger("launch.training.preemption")
 
 EXIT_CODE = 75
-"""Of a run that left because it was asked to: EX_TEMPFAIL of sysexits.h, "try again later" - that is, --resume. Unlike
-0 it cannot be mistaken for a finished training, nor like 1 for a failed one."""
+"""Exit code of a run that left because it was asked to: EX_TEMPFAIL of sysexits.h, "try again later" - that is,
+--resume. Unlike 0 it cannot be mistaken for a finished training, nor like 1 for a failed one."""
 
 
 # Launchers pass a signal on to their processes, which may have had it already: within this time it is the same one.
@@ -43,7 +43,7 @@ class StopRequest:
             raise KeyboardInterrupt
 
     def asked(self) -> bool:
-        """Whether any rank has had such a signal: the same answer on all ranks, which must all ask."""
+        """Return whether any rank has had such a signal: the same answer on all ranks, which must all ask."""
         asked = any_rank(self._signal is not None, self._ranks)
         if asked:
             name = signal.Signals(self._signal).name if self._signal else "a signal to another rank"

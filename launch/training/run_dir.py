@@ -1,4 +1,4 @@
-"""The folder of a training run: begun, gone on with, saved to."""
+"""The folder of a training run: begun, resumed, saved to."""
 
 import errno
 import fcntl
@@ -88,7 +88,7 @@ def _lock(run_dir: Path) -> int:
 
 
 def open_run(config: Config, classes: tuple[str, ...], ranks: Ranks) -> Path:
-    """Makes the run folder; the first rank checks whether the one there may be gone on with.
+    """Make the run folder; the first rank checks whether the one there may be resumed.
 
     Raises:
         UserError: it cannot be written, or it holds a run and `resume` is "never", or a run of another configuration,
@@ -133,17 +133,18 @@ def _check_partitions(checkpoint: Path, world_size: int) -> None:
 
 
 def last_checkpoint(run_dir: Path) -> Path | None:
-    """The newest checkpoint of a run."""
+    """Return the newest checkpoint of a run."""
     name = pointed(run_dir / "checkpoints", "last")
     return run_dir / "checkpoints" / name if name else None
 
 
 def resume(run_dir: Path, engine: Engine, loader: VideoLoader, average: WeightEma, ranks: Ranks) -> bool:
-    """Takes the newest checkpoint, if there is one, into the engine, the loader and the average; returns whether it is
+    """Take the newest checkpoint, if there is one, into the engine, the loader and the average; return whether it is
     of the end of an epoch and has not been evaluated."""
     last = last_checkpoint(run_dir)
     if last is None:
         return False
+    assert isinstance(engine.module, nn.Module)
     check_weights(engine.module, last)
     _check_same_data(last, loader, run_dir)
     state = load_engine(engine, last.parent, last.name)
@@ -175,14 +176,14 @@ class PhaseEnd(NamedTuple):
 
 
 def take_weights(net: nn.Module, run_dir: Path) -> None:
-    """Takes the weights that were trained last into a network around which no engine was built yet."""
+    """Take the weights that were trained last into a network around which no engine was built yet."""
     last = _last_of_phase(run_dir)
     raw = last / "model_raw.safetensors"
     net.load_state_dict(load_file(raw if raw.exists() else last / "model.safetensors"))
 
 
 def begin_phase(before: PhaseEnd, run_dir: Path, engine: Engine, loader: VideoLoader, average: WeightEma) -> None:
-    """Goes on counting where the phase before ended, with clips and an optimizer of its own."""
+    """Continue counting where the phase before ended, with other clips and a new optimizer."""
     loader.epoch, loader.excluded = before.loader["epoch"], tuple(before.loader["excluded"])
     engine.global_steps = before.steps
     average.load(_last_of_phase(run_dir) / "model.safetensors", before.steps)
@@ -235,7 +236,7 @@ def remove_unfinished(folder: Path) -> None:
 
 @contextmanager
 def _saving(folder: Path, ranks: Ranks) -> Iterator[None]:
-    """A step of saving that all ranks end together. A full file system becomes a UserError on all of them, and the
+    """Let all ranks end a step of saving together. A full file system becomes a UserError on all of them, and the
     unfinished checkpoint is removed."""
     with errors_on_all_ranks(ranks):
         try:
@@ -252,7 +253,7 @@ def _saving(folder: Path, ranks: Ranks) -> Iterator[None]:
 
 
 def _means_full(error: BaseException | None) -> bool:
-    """Whether the error, or one that it was raised from, says that a file system or a quota is full."""
+    """Return whether the error, or one that it was raised from, says that a file system or a quota is full."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return True
@@ -263,7 +264,7 @@ def _means_full(error: BaseException | None) -> bool:
 
 
 def record_evaluation(run_dir: Path, metrics: dict[str, float], ranks: Ranks) -> None:
-    """Writes the figures into the newest checkpoint; it is the best one if no other has a higher top-1 accuracy."""
+    """Write the figures into the newest checkpoint; it is the best one if no other has a higher top-1 accuracy."""
     if not ranks.is_main_process:
         return
     folder = run_dir / "checkpoints"
@@ -277,7 +278,9 @@ def record_evaluation(run_dir: Path, metrics: dict[str, float], ranks: Ranks) ->
 
 def describe_best(run_dir: Path) -> str:
     """Return the accuracy of the best checkpoint next to that of guessing."""
-    best = read_info(run_dir / "checkpoints" / pointed(run_dir / "checkpoints", "best"))
+    name = pointed(run_dir / "checkpoints", "best")
+    assert name is not None  # the end of a training with a validation split
+    best = read_info(run_dir / "checkpoints" / name)
     return (
         f"best top-1 {_percent(best.metrics['top1'])} after epoch {best.epoch} "
         f"(chance {_percent(1 / len(best.classes))})"
@@ -289,7 +292,7 @@ def _percent(fraction: float) -> str:
 
 
 def check_same_run(old: Config, new: Config, run_dir: Path) -> None:
-    """Raises UserError if `new` would train something else than `old`."""
+    """Raise UserError if `new` would train something else than `old`."""
     before, now = (
         asdict(config)
         | {"data": config.data.sampling_settings(), "phases": dict(enumerate(map(asdict, config.phases), 1))}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def start_logging(run_dir: Path, rank: int) -> None:
-    """The first rank's messages and all ranks' errors go to the console, everything to run_dir/logs/rank-N.log."""
+    """Send the first rank's messages and all ranks' errors to the console, everything to run_dir/logs/rank-N.log."""
     folder = run_dir / "logs"
     folder.mkdir(parents=True, exist_ok=True)
     console = logging.StreamHandler(sys.stdout if rank == 0 else sys.stderr)
@@ -90,7 +90,7 @@ class RunLog:
 
 
 def check_wandb() -> None:
-    """Raises UserError if Weights & Biases is not installed."""
+    """Raise UserError if Weights & Biases is not installed."""
     try:
         import wandb  # noqa: F401
     except ImportError as error:
@@ -98,7 +98,7 @@ def check_wandb() -> None:
 
 
 def _start_wandb(run_dir: Path, config: dict) -> Any:
-    """Begins the record, or goes on with that of the run in this folder."""
+    """Begin the record, or continue that of the run in this folder."""
     import wandb
 
     path = run_dir / "wandb-id.txt"
@@ -108,9 +108,9 @@ def _start_wandb(run_dir: Path, config: dict) -> Any:
 
 
 def read_metrics(run_dir: Path) -> list[dict]:
-    """The lines of a run's metrics.jsonl; a last line that a killed process left unfinished is left out."""
+    """Return the lines of a run's metrics.jsonl; a last line that a killed process left unfinished is left out."""
     path = run_dir / "metrics.jsonl"
     if not path.exists():
         return []
-    *whole, _unfinished = path.read_text().split("\n")
-    return [json.loads(line) for line in whole]
+    *complete, _unfinished = path.read_text().split("\n")
+    return [json.loads(line) for line in complete]

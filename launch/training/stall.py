@@ -19,11 +19,11 @@ class StallTimer:
         self._ended: float | torch.cuda.Event | None = None
 
     def step_ended(self) -> None:
-        """Everything that the step does has been launched."""
+        """Note that everything that the step does has been launched."""
         self._ended = self._now()
 
     def step_begins(self) -> None:
-        """The batch is at hand; what follows computes."""
+        """Note that the batch is at hand; what follows computes."""
         self._pairs.append((self._ended, self._now()))
 
     def take(self) -> float:

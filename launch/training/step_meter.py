@@ -58,7 +58,7 @@ class StepMeter:
                 self._bar.update(batch.is_last_micro_batch)
 
     def add(self, losses: dict[str, torch.Tensor], step: int, clips: int) -> None:
-        """Counts a forward pass for optimizer step `step` with its losses (scalars); does not wait for the device."""
+        """Count a forward pass for optimizer step `step` with its losses (scalars); does not wait for the device."""
         self._names = list(losses)
         self._losses.append(torch.stack([value.detach().float() for value in losses.values()]))
         self._steps.append(step)
@@ -91,7 +91,7 @@ def _with_console() -> list[logging.Logger]:
 
 
 def describe_step(figures: dict[str, float], epochs_left: float, samples: int) -> str:
-    """One line for people: what the step's figures say, and how long the rest of the training will take."""
+    """Return one line for people: what the step's figures say, and how long the rest of the training will take."""
     left = timedelta(seconds=round(epochs_left * samples / figures["clips_per_second"]))
     used = f", {figures['flop_utilization']:.0%} of the GPU's FLOPs" if "flop_utilization" in figures else ""
     if "peak_memory_bytes" in figures:

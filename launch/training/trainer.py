@@ -48,7 +48,7 @@ log = logging.getLogger("launch.training.trainer")
 
 
 class Trainer:
-    """One run, or a phase of it that follows on another. All that training goes on from is the engine's, the loader's
+    """One run, or a phase of it that follows on another. All that training resumes from is the engine's, the loader's
     and the average's; the rest follows from the step."""
 
     def __init__(
@@ -87,8 +87,8 @@ class Trainer:
         return self.loader.epoch * self.loader.steps_per_epoch + self.loader.step
 
     def train(self, enough: Callable[[], bool] = lambda: False) -> bool:
-        """Until the last epoch, or until it is `enough`, which is asked before each, or until a signal asks to leave:
-        then all is saved, and it returns False."""
+        """Train until the last epoch, or until it is `enough`, which is asked before each, or until a signal asks to
+        leave: then save all, and return False."""
         log.info("%s", describe_run(self.config, self.ranks, self.net, self.loader))
         log.info("%s", describe_length(self.config, self.loader.steps_per_epoch))
         with frozen_heap():
@@ -111,18 +111,18 @@ class Trainer:
         return True
 
     def end(self) -> PhaseEnd:
-        """For the next phase to go on from."""
+        """Return what the next phase resumes from."""
         return PhaseEnd(self.loader.state_dict(), self.engine.global_steps)
 
     def close(self) -> None:
-        """Stops the reading threads and writes out what is buffered."""
+        """Stop the reading threads and write out what is buffered."""
         for loader in (self.loader, self.val_loader):
             if loader is not None:
                 loader.close()
         self.log.close()
 
     def train_epoch(self) -> bool:
-        """What is left of the loader's epoch; returns False if it left in the middle of it."""
+        """Train on what is left of the loader's epoch; return False if a signal ended it in the middle."""
         train = self.config.train
         set_training_mode(self.engine, train)
         sample_ids: list[torch.Tensor] = []
@@ -145,7 +145,7 @@ class Trainer:
         return True
 
     def train_step(self, batch: VideoBatch) -> dict[str, torch.Tensor]:
-        """Forward, backward and, once the batch is complete, the optimizer's step; returns the losses."""
+        """Run forward, backward and, once the batch is complete, the optimizer's step; return the losses."""
         engine, net = self.engine, self.net
         seed_step(engine, self.config.train.seed, self.ranks.rank)
         clips, labels = self.mix(batch.clips, batch.labels)
@@ -159,7 +159,7 @@ class Trainer:
         return losses
 
     def learning_rate(self, step: int) -> float:
-        """Of the optimizer step that follows `step` others."""
+        """Return the learning rate of the optimizer step that follows `step` others."""
         train = self.config.train
         factor = learning_rate_factor(self.config.schedule, step, self.loader.steps_per_epoch, train.epochs)
         return self.config.optimizer.scaled_learning_rate(train.batch_size) * factor
@@ -173,7 +173,7 @@ class Trainer:
         log.info("epoch %.2f, step %d: %s", figures["epoch"], self.step, line)
 
     def evaluate(self) -> None:
-        """Accuracy on the validation split, if there is one, of what was saved last."""
+        """Measure the accuracy on the validation split, if there is one, of what was saved last."""
         if self.val_loader is None:
             return
         model, precision = self.config.model, self.config.train.precision
@@ -183,14 +183,14 @@ class Trainer:
         log.info("after epoch %d: %s", self.loader.epoch, evaluation)
 
     def save_within_epoch(self) -> bool:
-        """Saves if it is time to, or if a signal asks to leave, which it returns."""
+        """Save if it is time to, or if a signal asks to leave, which it returns."""
         every, asked = self.config.train.save_every_steps, self.stop.asked()
         if asked or (every and self.step % every == 0):
             self.save()
         return asked
 
     def save(self) -> None:
-        """A checkpoint of this moment, with statistics of BatchNorm that agree over the ranks."""
+        """Save a checkpoint of this moment, with statistics of BatchNorm that agree over the ranks."""
         for net in dict.fromkeys((self.net, self.average.module)):
             average_buffers(net, self.ranks.world_size)
         if not is_finite(self.net, self.ranks):

@@ -11,7 +11,7 @@ from matplotlib import pyplot as plt
 
 
 def save(figure, path: Path) -> Path:
-    """Writes a figure as PNG and closes it."""
+    """Write a figure as PNG and close it."""
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=110, format="png")
     plt.close(figure)

@@ -28,7 +28,7 @@ def draw_gradcam(
     class_name: str | None = None,
     stage: str = "layer4",
 ) -> Path:
-    """Draws the frames that the network sees of a video, and over them what speaks for a class of `info.classes`.
+    """Draw the frames that the network sees of a video, and over them what speaks for a class of `info.classes`.
 
     By default for the most probable one.
 
@@ -58,7 +58,7 @@ def draw_gradcam(
 
 
 def compute_gradcam(net: VideoResNet, clips: torch.Tensor, target: int, stage: str) -> torch.Tensor:
-    """Grad-CAM of class `target` at the end of a stage, for clips (B, T, 3, H, W): (B, T, H, W) in [0, 1].
+    """Return Grad-CAM of class `target` at the end of a stage, for clips (B, T, 3, H, W): (B, T, H, W) in [0, 1].
 
     The gradients are averaged over space for each frame, so that frames may count differently; the largest value of a
     clip is 1, unless nothing in it speaks for the class.
@@ -67,7 +67,7 @@ def compute_gradcam(net: VideoResNet, clips: torch.Tensor, target: int, stage: s
 
     layer: nn.Module = net.synthesizers[stage] if stage in net.synthesizers else getattr(net, stage)
     # Feature maps are those of folded frames (B * T, C, h, w), and so are the maps; where a stem strides over time each
-    # stands for several frames.
+    # covers several frames.
     maps = LayerGradCam(net, layer).attribute(clips, target=target, relu_attributions=True)
     assert isinstance(maps, torch.Tensor)  # one layer, one output
     maps = maps.detach()
@@ -77,13 +77,13 @@ def compute_gradcam(net: VideoResNet, clips: torch.Tensor, target: int, stage: s
 
 
 def restore_pixels(clip: torch.Tensor) -> np.ndarray:
-    """The pictures (T, H, W, 3) uint8 of a normalised clip (T, 3, H, W)."""
+    """Return the pictures (T, H, W, 3) uint8 of a normalised clip (T, 3, H, W)."""
     pixels = clip.permute(0, 2, 3, 1) * torch.tensor(PIXEL_STD) + torch.tensor(PIXEL_MEAN)
     return pixels.round().clamp(0, 255).byte().numpy()
 
 
 def require_captum() -> None:
-    """Raises UserError if captum is not installed."""
+    """Raise UserError if captum is not installed."""
     try:
         import captum  # noqa: F401
     except ImportError:
@@ -91,7 +91,7 @@ def require_captum() -> None:
 
 
 def check_class(name: str | None, classes: Sequence[str]) -> None:
-    """Raises UserError for a class that is not among `classes`, with the nearest one that is."""
+    """Raise UserError for a class that is not among `classes`, with the nearest one that is."""
     if name is None or name in classes:
         return
     near = difflib.get_close_matches(name, classes, n=1)

@@ -21,7 +21,7 @@ SUFFIXES = (".mp4", ".mkv", ".mov")
 """Of files that can be written."""
 
 SMALLEST_SIDE = 240
-"""Videos with a shorter side are enlarged by a whole factor, so that the text can be read."""
+"""Videos with a shorter side are enlarged by an integer factor, so that the text can be read."""
 
 # RGBA; drawing replaces what was drawn before, and with it its opacity.
 _BACKGROUND, _TRACK = (14, 17, 23, 190), (44, 49, 60, 190)
@@ -69,10 +69,10 @@ def draw_overlays(rows: Sequence[dict], videos: Sequence[Path], targets: Sequenc
 
 
 def overlay_predictions(video: Path, target: Path, predictions: Sequence[tuple[str, float]]) -> None:
-    """Writes `video` anew, as H.264 at a steady rate, upright, with square pixels, the predictions drawn on each frame.
+    """Write `video` again, as H.264 at a steady rate, upright, with square pixels, the predictions drawn on each frame.
 
     Args:
-        predictions: (class, probability), the most probable first; drawn are those for which there is room.
+        predictions: (class, probability), the most probable first; drawn are those for which there is space.
 
     Raises:
         MediaError: the video cannot be decoded, or the result not be encoded.
@@ -107,7 +107,8 @@ def overlay_predictions(video: Path, target: Path, predictions: Sequence[tuple[s
 
 
 def draw_panel(size: tuple[int, int], predictions: Sequence[tuple[str, float]]) -> tuple[Image.Image, tuple[int, int]]:
-    """The panel for frames of `size` (width, height), RGBA, and its place (left, top) in them, at the bottom left.
+    """Return the panel for frames of `size` (width, height), RGBA, and its place (left, top) in them, at the bottom
+    left.
 
     A row for each class: its name, its probability, and a bar as long as that. As many rows as fit into two fifths of
     the height. Both sides of the frames are at least SMALLEST_SIDE.
@@ -130,8 +131,8 @@ def draw_panel(size: tuple[int, int], predictions: Sequence[tuple[str, float]]) 
         draw.rectangle((margin, top, right, top + row_height - 1), fill=_TRACK)
         if (end := margin + round(probability * (row_width - 1))) > margin:
             draw.rectangle((margin, top, end, top + row_height - 1), fill=_OTHERS if row else _FIRST)
-        room = row_width - share_width - 3 * margin
-        draw.text((2 * margin, middle), _shorten(name, font, room), _TEXT, font, anchor="lm")
+        width = row_width - share_width - 3 * margin
+        draw.text((2 * margin, middle), _shorten(name, font, width), _TEXT, font, anchor="lm")
         draw.text((right - margin, middle), share, _TEXT, font, anchor="rm")
     return panel, (margin, height - panel.height - margin)
 
@@ -147,14 +148,14 @@ class _Stamp:
         self.light, self.rest = pixels[..., :3] * opacity + 127, 255 - opacity
 
     def __call__(self, picture: np.ndarray) -> None:
-        """Changes `picture` (H, W, 3) uint8."""
+        """Change `picture` (H, W, 3) uint8."""
         picture[self.window] = (picture[self.window] * self.rest + self.light) // 255
 
 
-def _shorten(name: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, room: float) -> str:
-    """`name`, cut to `room` pixels and ended by dots if it is longer."""
-    if font.getlength(name) <= room:
+def _shorten(name: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> str:
+    """Return `name`, cut to `width` pixels and ended by dots if it is longer."""
+    if font.getlength(name) <= width:
         return name
-    while name and font.getlength(name + "…") > room:
+    while name and font.getlength(name + "…") > width:
         name = name[:-1]
     return name.rstrip() + "…"

@@ -11,7 +11,7 @@ from sharding.errors import UserError
 from sharding.files import check_writable
 
 MOST_VIDEOS = 2000
-"""Of a dataset, whose frames are sampled for a picture."""
+"""Videos of a dataset whose frames are sampled for a picture."""
 
 
 def curves(run: Path, out: Path | None) -> Path:

@@ -19,7 +19,7 @@ FRAMES_PER_ROW = 8
 
 
 def draw_curves(run_dir: Path, path: Path | None = None) -> Path:
-    """Draws the loss and its parts, the accuracies and the learning rate over the epochs, from metrics.jsonl.
+    """Draw the loss and its parts, the accuracies and the learning rate over the epochs, from metrics.jsonl.
 
     Raises:
         UserError: the run has no figures yet.
@@ -46,7 +46,7 @@ def draw_curves(run_dir: Path, path: Path | None = None) -> Path:
 
 
 def draw_confusion(confusion: np.ndarray, classes: Sequence[str], path: Path) -> Path:
-    """Draws counts (C, C), true classes down and predicted ones across, as shares of each true class."""
+    """Draw counts (C, C), true classes down and predicted ones across, as fractions of each true class."""
     counts = np.asarray(confusion, float)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     side = min(16.0, max(4.0, 0.45 * len(classes) + 2))
@@ -68,7 +68,7 @@ def draw_confusion(confusion: np.ndarray, classes: Sequence[str], path: Path) ->
 
 
 def kernel_names(config: SynthesizerConfig) -> tuple[list[str], list[str]]:
-    """The four spatial and the four temporal kernels, named as in Figure 5 of the paper: domain, kind, size.
+    """Return the four spatial and the four temporal kernels, named as in Figure 5 of the paper: domain, kind, size.
 
     >>> kernel_names(SynthesizerConfig())
     (['S-I', 'S-C-3', 'S-C-5', 'S-M-3'], ['T-I', 'T-C-3', 'T-C-5', 'T-M-3'])
@@ -89,7 +89,7 @@ def draw_synthesizers(
     path: Path,
     start: Mapping[str, np.ndarray] | None = None,
 ) -> Path:
-    """Draws ||T_ij||_1 (4, 4) of each synthesizer: spatial kernels j across, temporal kernels i down; Figure 5.
+    """Draw ||T_ij||_1 (4, 4) of each synthesizer: spatial kernels j across, temporal kernels i down; Figure 5.
 
     The darker the denser, each map on its own scale, from its smallest to its largest value. With `start`, the norms
     before training, it is their change in percent, all maps on one scale: red grew, blue shrank.
@@ -125,10 +125,10 @@ def draw_synthesizers(
 
 
 def draw_frames(num_frames: np.ndarray, num_segments: int, epochs: int, title: str, path: Path) -> Path:
-    """Draws where in videos of `num_frames` (N,) frames are sampled: in `epochs` of training, in a test, and evenly.
+    """Draw where in videos of `num_frames` (N,) frames are sampled: in `epochs` of training, in a test, and evenly.
 
-    Left: places in the video, from its beginning 0 to its end 1; a frame f of n stands for [f/n, (f+1)/n). Right: how
-    many frames lie between one sampled frame and the next.
+    Left: places in the video, from its beginning 0 to its end 1; a frame f of n covers [f/n, (f+1)/n). Right: how
+    many frames are between one sampled frame and the next.
     """
     draws = np.random.default_rng(0).random((epochs, len(num_frames), num_segments))
     training = [[random_frames(int(n), u) for n, u in zip(num_frames, epoch)] for epoch in draws]
@@ -157,7 +157,7 @@ def draw_frames(num_frames: np.ndarray, num_segments: int, epochs: int, title: s
 
 
 def draw_heat(pictures: np.ndarray, heat: np.ndarray, labels: Sequence[str], title: str, path: Path) -> Path:
-    """Draws pictures (T, H, W, 3) uint8 in a strip, and below each the same under its heat (T, H, W) in [0, 1]."""
+    """Draw pictures (T, H, W, 3) uint8 in a strip, and below each the same under its heat (T, H, W) in [0, 1]."""
     count, height, width = pictures.shape[:3]
     per_row, gap = min(count, FRAMES_PER_ROW), max(1, width // 40)
     bands = math.ceil(count / per_row)
@@ -186,10 +186,10 @@ def draw_heat(pictures: np.ndarray, heat: np.ndarray, labels: Sequence[str], tit
 
 
 def share_before(edges: np.ndarray, frames: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Which share of the frames (K,) of videos of `lengths` (K,) frames lies before each edge (E,).
+    """Return the fraction of the frames (K,) of videos of `lengths` (K,) frames that is before each edge (E,).
 
-    A frame counts with the share of its stretch [f/n, (f+1)/n) that does, so that one of a short video, which stands
-    for much of it, does not fall into a single bin.
+    A frame counts with the fraction of its stretch [f/n, (f+1)/n) that does, so that one of a short video, which covers
+    much of it, does not fall into a single bin.
     """
     return np.array([np.clip(edge * lengths - frames, 0, 1).mean() for edge in edges])
 

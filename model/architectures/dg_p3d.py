@@ -13,7 +13,7 @@ One head is layer4; the other sees layer3's frames pooled over time in fours, an
 stride. Each is trained on its own; what they say is averaged.
 
 T starts as the identity in A and as nothing in B and C, the context as nothing, and two-dimensional weights of the stem
-stand at its third frame: a pretrained network starts as the two-dimensional one on every fourth frame.
+are at its third frame: a pretrained network starts as the two-dimensional one on every fourth frame.
 """
 
 from collections.abc import Callable
@@ -46,7 +46,7 @@ class Stem(nn.Conv2d):
         return super().forward(x.contiguous(memory_format=torch.channels_last))
 
     def convert_2d_weights(self, state: dict[str, Tensor], prefix: str) -> None:
-        """Puts two-dimensional weights in `state` at their frame, with zeros for the others."""
+        """Put two-dimensional weights in `state` at their frame, with zeros for the others."""
         weight = state.get(f"{prefix}weight")
         if weight is not None and weight.shape[1:] == (3, 7, 7):
             inflated = weight.new_zeros(len(weight), STRIDE, 3, 7, 7)
@@ -70,7 +70,7 @@ class SpatioTemporalConv(nn.Module):
         return self.spatial(x) + self.temporal(x[:, :, :: self.stride, :: self.stride])
 
     def convert_2d_weights(self, state: dict[str, Tensor], prefix: str) -> None:
-        """Takes the 3x3 weights of a two-dimensional ResNet for S."""
+        """Take the 3x3 weights of a two-dimensional ResNet for S."""
         if (weight := state.pop(f"{prefix}weight", None)) is not None:
             state[f"{prefix}spatial.weight"] = weight
 
@@ -123,7 +123,7 @@ class DGP3DBottleneck(Bottleneck):
 
 
 def block(place: BlockSpec, depth: int) -> Bottleneck:
-    """The block at `place`: A, B, C in turn."""
+    """Return the block at `place`: A, B, C in turn."""
     return DGP3DBottleneck(place, "ABC"[place.index % 3])
 
 
@@ -141,7 +141,7 @@ class DualHead(nn.Module):
         return self.fc(dropout(clip_means(x, self.num_frames)))
 
     def convert_2d_weights(self, state: dict[str, Tensor], prefix: str) -> None:
-        """Takes the first head's weights where `state` has none of its own."""
+        """Take the first head's weights where `state` has none for this one."""
         if not any(name.startswith(prefix) for name in state):
             first = {name: value for name, value in state.items() if name.startswith(("layer4.", "fc."))}
             state.update({prefix + name: value for name, value in first.items()})
@@ -165,7 +165,8 @@ class DGP3D(VideoResNet):
         self.dual = _build_dual(depth, self.stage_channels["layer3"], num_frames, pooled, block, num_classes)
 
     def forward(self, clips: Tensor, with_losses: bool = False) -> Tensor | Outputs:
-        """Logits (B, num_classes) of clips (B, T, 3, H, W), the mean of both heads; with `with_losses` each head's too.
+        """Return logits (B, num_classes) of clips (B, T, 3, H, W), the mean of both heads; with `with_losses` each
+        head's too.
 
         Raises:
             ValueError: the clips do not have `num_segments` frames of 3 channels.
@@ -175,11 +176,11 @@ class DGP3D(VideoResNet):
         return join_outputs(logits, [])._replace(head_logits=heads) if with_losses else logits
 
     def forward_head(self, features: Tensor) -> Tensor:
-        """Logits (B, num_classes) of feature maps (B*T/4, channels, H/16, W/16): the mean of both heads."""
+        """Return logits (B, num_classes) of feature maps (B*T/4, channels, H/16, W/16): the mean of both heads."""
         return torch.stack(self.forward_heads(features)).mean(0)
 
     def forward_heads(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (B, num_classes) of each head."""
+        """Return logits (B, num_classes) of each head."""
         first = self.fc(self.dropout(clip_means(self.layer4(features), self.num_frames)))
         return first, self.dual(features, self.dropout)
 

@@ -1,8 +1,9 @@
 """GST: grouped spatial-temporal aggregation (Luo and Yuille, 2019).
 
 The 3x3 of every bottleneck is split: half of its input channels go through a 1x3x3 kernel to 3/4 of its output
-channels, the other half through a 3x3x3 kernel to the last 1/4 (alpha = 4, beta = 2). BN and ReLU follow on the whole.
-The paper has bottlenecks only; of a basic block the first 3x3 is split, which carries the stride, BN and ReLU too.
+channels, the other half through a 3x3x3 kernel to the last 1/4 (alpha = 4, beta = 2). BN and ReLU follow on all
+channels. The paper has bottlenecks only; of a basic block the first 3x3 is split, which carries the stride, BN and ReLU
+too.
 """
 
 import torch
@@ -35,7 +36,7 @@ class SplitConv(nn.Module):
         return torch.cat([self.spatial(spatial), temporal], dim=1)
 
     def convert_2d_weights(self, state: dict[str, Tensor], prefix: str) -> None:
-        """Turns the 3x3 weights of a two-dimensional ResNet into the slice that the spatial kernel replaces."""
+        """Turn the 3x3 weights of a two-dimensional ResNet into the slice that the spatial kernel replaces."""
         if (weight := state.pop(prefix + "weight", None)) is not None:
             outputs, inputs = self.spatial.weight.shape[:2]
             state[prefix + "spatial.weight"] = weight[:outputs, :inputs]
@@ -58,5 +59,5 @@ class GSTBasicBlock(BasicBlock):
 
 
 def block(place: BlockSpec, depth: int) -> Block:
-    """The block of a ResNet of `depth`."""
+    """Return the block of a ResNet of `depth`."""
     return (GSTBottleneck if depth >= 50 else GSTBasicBlock)(place)

@@ -1,6 +1,6 @@
 """P3D: pseudo-3D residual networks (Qiu, Yao and Mei, 2017).
 
-Between the 1x1 convolutions of a bottleneck stand a spatial kernel S, 1x3x3, and a temporal kernel T, 3x1x1, each
+Between the 1x1 convolutions of a bottleneck are a spatial kernel S, 1x3x3, and a temporal kernel T, 3x1x1, each
 followed by BN and ReLU:
 
     A  T(S(x))
@@ -55,5 +55,5 @@ class P3DBottleneck(Bottleneck):
 
 
 def block(place: BlockSpec, kinds: str) -> Bottleneck:
-    """The block at `place`: the kinds in turn, plain in the last stage."""
+    """Return the block at `place`: the kinds in turn, plain in the last stage."""
     return Bottleneck(place) if place.stage == LAST_STAGE else P3DBottleneck(place, kinds[place.index % len(kinds)])

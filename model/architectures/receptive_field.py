@@ -1,4 +1,4 @@
-"""The blocks that the paper compares the synthesizer with (Figure 4): residual, on a share of a stage's channels.
+"""The blocks that the paper compares the synthesizer with (Figure 4): residual, on a fraction of a stage's channels.
 
 RF-S                one dense pair 1x3x3, 3x1x1 between compression and expansion: receptive field 3x3x3
 RF-L                two such pairs: 5x5x5
@@ -41,7 +41,7 @@ class DensePairs(nn.Module):
         initialize(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Folded frames (B*T, C, H, W) -> the same shape"""
+        """Map folded frames (B*T, C, H, W) to the same shape"""
         return self.expand(self.pairs(self.compress(x))).add_(x)
 
 
@@ -57,10 +57,10 @@ class TemporalInception(nn.Module):
         initialize(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Folded frames (B*T, C, H, W) -> the same shape"""
+        """Map folded frames (B*T, C, H, W) to the same shape"""
         return self.expand(self.temporal(self.compress(x))).add_(x)
 
 
 def build_inception(channels: int, num_segments: int, config: SynthesizerConfig) -> Synthesizer:
-    """RF-L-Inception."""
+    """Return the RF-L-Inception block."""
     return Synthesizer(channels, num_segments, replace(config, fusion="grouping"))

@@ -16,7 +16,7 @@ FIRST_STAGE = 3
 class ThreeFrameConv(nn.Conv2d):
     """A dense kernel of 3 x k x k on folded frames: a k x k convolution of each frame and its two neighbours.
 
-    Input channels are those of the previous frame, of the frame itself, and of the next; beyond the ends lie zeros.
+    Input channels are those of the previous frame, of the frame itself, and of the next; beyond the ends are zeros.
     Two-dimensional weights become the middle of the three, so that a pretrained network keeps its behaviour.
     """
 
@@ -47,7 +47,7 @@ class SlowOnly(VideoResNet):
     """The network: dropout is drawn once for a clip, after the mean over its frames."""
 
     def forward_head(self, features: Tensor) -> Tensor:
-        """Logits (B, num_classes) of feature maps (B*T, channels, h, w)."""
+        """Return logits (B, num_classes) of feature maps (B*T, channels, h, w)."""
         return self.fc(self.dropout(clip_means(features, self.num_segments)))
 
 

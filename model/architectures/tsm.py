@@ -34,13 +34,14 @@ class ShiftBottleneck(_Shift, Bottleneck):
 
 
 def shift(x: Tensor, num_segments: int, share: int) -> Tensor:
-    """Channels [0, share) of frame t + 1, [share, 2 share) of t - 1, the rest of t; folded frames (B*T, C, H, W)."""
+    """Return channels [0, share) of frame t + 1, [share, 2 share) of t - 1, the rest of t; folded frames (B*T, C, H,
+    W)."""
     ahead, behind, rest = as_frames(x, num_segments).split([share, share, x.shape[1] - 2 * share], dim=-1)
     return fold(torch.cat([next_frame(ahead), previous_frame(behind), rest], dim=-1))
 
 
 def block(place: BlockSpec, depth: int) -> BasicBlock | Bottleneck:
-    """The residual block at `place` of a TSM-ResNet."""
+    """Return the residual block at `place` of a TSM-ResNet."""
     plain, shifted = (BasicBlock, ShiftBasicBlock) if depth < 50 else (Bottleneck, ShiftBottleneck)
     every = 2 if depth == 101 else 1
     return (shifted if place.position % every == 0 else plain)(place)

@@ -5,7 +5,7 @@
 
 A frame is the mean of its feature map, a linear map of it, and a learned position. The words are those of a label on a
 *coarser* level than the one to be predicted: the network holds the names of the coarser levels' classes and no others.
-In training it is told the true coarser label; without one it takes that which a classifier on the frames alone finds,
+In training it is given the true coarser label; without one it takes that which a classifier on the frames alone finds,
 so that prediction needs nothing but the clip.
 """
 
@@ -52,7 +52,7 @@ class FrameEncoder(nn.Module):
 
 
 class FrameTextEncoder(FrameEncoder):
-    """The same with the words of a label behind the frames; modality embeddings tell the two kinds of token apart."""
+    """The same with the words of a label behind the frames; modality embeddings distinguish the two kinds of token."""
 
     def __init__(
         self, channels: int, num_segments: int, config: EncoderConfig, dropout: float, classes: tuple[str, ...]
@@ -62,7 +62,7 @@ class FrameTextEncoder(FrameEncoder):
         self.modality = nn.Parameter(0.02 * torch.randn(2, config.width))
 
     def forward(self, frames: Tensor, label: Tensor) -> Tensor:
-        """frames (B, T, channels), label (B,) ids among the classes of the text -> (B, width)"""
+        """Encode frames (B, T, channels), label (B,) ids among the classes of the text -> (B, width)"""
         video = self.tokens(frames) + self.modality[VIDEO]
         words, is_padding = self.text(label)
         ignored = torch.cat([is_padding.new_zeros(video.shape[:2]), is_padding], dim=1)
@@ -84,7 +84,7 @@ class EncoderResNet(VideoResNet):
         return FrameEncoder(self.fc.in_features, config.num_segments, config.encoder, config.dropout)
 
     def forward_head(self, features: Tensor) -> Tensor:
-        """Logits (B, num_classes) of feature maps (B*T, channels, h, w)."""
+        """Return logits (B, num_classes) of feature maps (B*T, channels, h, w)."""
         return self.fc(self.dropout(self.encoder(self.frames(features))))
 
     def frames(self, features: Tensor) -> Tensor:
@@ -114,7 +114,8 @@ class CrossEncoderResNet(EncoderResNet):
         return encoder
 
     def forward(self, clips: Tensor, coarser: Tensor | None = None, with_losses: bool = False) -> Tensor | Outputs:
-        """As `VideoResNet`'s; `coarser` (B,) are the true labels of the coarser level, by default those predicted.
+        """Return what `VideoResNet` does; `coarser` (B,) are the true labels of the coarser level, by default those
+        predicted.
 
         `Outputs.level_logits` has the logits of that level, of the frames alone.
         """
@@ -134,5 +135,5 @@ class CrossEncoderResNet(EncoderResNet):
 
 
 def text_level(config: ModelConfig) -> str:
-    """The coarser level whose text is read: the one that is named, else the finest."""
+    """Return the coarser level whose text is read: the one that is named, else the finest."""
     return config.encoder.text_level or (config.levels[-1][0] if config.levels else "")

@@ -1,6 +1,6 @@
 """The multi-task network of a hierarchy of labels: a pathway for each level, joined from coarse to fine.
 
-Stage 1, `PathwayNet`: each level has a network of its own, on its own number of frames of the same clip, and its
+Stage 1, `PathwayNet`: each level has its own network, on its own number of frames of the same clip, and its
 cross-entropy. Stage 2, `IntegrationNet`: these networks are frozen; of each one's features a layer makes e, s, el, and
 the event is predicted from [e], the set from [e; s], the element from [e; s; el].
 """
@@ -19,7 +19,7 @@ HIDDEN = 512
 
 
 def pathway_frames(num_segments: int, num_frames: int) -> list[int]:
-    """The frames of a clip that a pathway takes: the middle one of each of `num_frames` equal parts.
+    """Return the frames of a clip that a pathway takes: the middle one of each of `num_frames` equal parts.
 
     >>> pathway_frames(16, 4)
     [2, 6, 10, 14]
@@ -41,7 +41,7 @@ class PathwayNet(nn.Module):
         self.frames = [pathway_frames(config.num_segments, pathway.num_segments) for pathway in pathways]
 
     def forward(self, clips: Tensor, with_losses: bool = False) -> Tensor | Outputs:
-        """Logits (B, num_classes) of clips (B, T, 3, H, W); with `with_losses` those of the coarser levels too.
+        """Return logits (B, num_classes) of clips (B, T, 3, H, W); with `with_losses` those of the coarser levels too.
 
         Raises:
             ValueError: the clips do not have `num_segments` frames.
@@ -55,11 +55,11 @@ class PathwayNet(nn.Module):
         return join_outputs(logits, [], tuple(coarser)) if with_losses else logits
 
     def classify(self, clips: Tensor) -> list[Tensor]:
-        """The logits of every level, (B, classes of the level)."""
+        """Return the logits of every level, (B, classes of the level)."""
         return [pathway(clips[:, frames]) for pathway, frames in zip(self.pathways, self.frames)]
 
     def load_pretrained(self, source: str, depth: int) -> None:
-        """Loads weights of such a network, or of one ResNet into every pathway; see `weights.load_pretrained`."""
+        """Load weights of such a network, or of one ResNet into every pathway; see `pretrained.load_pretrained`."""
         if source != "imagenet" and any(name.startswith("pathways.") for name in read_weights(source, depth)):
             load_pretrained(self, source, depth)
         else:
@@ -90,7 +90,7 @@ class IntegrationNet(PathwayNet):
         self.train()
 
     def train(self, mode: bool = True) -> "IntegrationNet":
-        """The pathways stay in evaluation mode: frozen, their BatchNorm learns nothing either."""
+        """Keep the pathways in evaluation mode: frozen, their BatchNorm learns nothing either."""
         super().train(mode)
         self.pathways.eval()
         return self

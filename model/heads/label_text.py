@@ -13,7 +13,7 @@ PADDING = 0
 
 
 def split_words(text: str) -> list[str]:
-    """Runs of letters or of digits, in lower case.
+    """Return the runs of letters or of digits, in lower case.
 
     >>> split_words("(BB) leap forward, 1.5 turns")
     ['bb', 'leap', 'forward', '1', '5', 'turns']
@@ -40,17 +40,17 @@ class LabelText(nn.Module):
         self.positions = nn.Parameter(0.02 * torch.randn(1, word_ids.shape[1], width))
 
     def __len__(self) -> int:
-        """Number of classes."""
+        """Return the number of classes."""
         return len(self.word_ids)
 
     def forward(self, label: Tensor) -> tuple[Tensor, Tensor]:
-        """label (B,) -> tokens (B, L, width), and which of them stand for no word, (B, L) bool."""
+        """Return the tokens (B, L, width) of label (B,), and which of them are for no word, (B, L) bool."""
         ids = self.word_ids[label]
         return self.project(self.words(ids)) + self.positions, ids == PADDING
 
     @torch.no_grad()
     def load_vectors(self, path: Path) -> None:
-        """Takes the vectors of its words from lines `word number ... number`; words without one stay as they are.
+        """Take the vectors of its words from lines `word number ... number`; words without one stay as they are.
 
         Raises:
             ValueError: no such file, a vector of another width, or none of the words in it.

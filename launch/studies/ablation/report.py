@@ -70,7 +70,7 @@ COMPARISONS = (
 
 
 def load_results() -> Results:
-    """Of each row that has any, in the order of the rows."""
+    """Read the results of each row that has any, in the order of the rows."""
     found: dict[str, list[dict]] = {}
     for name in ROWS:
         files = sorted(RESULTS.glob(f"{name}-[0-9]*.json"))
@@ -80,7 +80,7 @@ def load_results() -> Results:
 
 
 def write_results() -> str:
-    """Writes the tables into RESULTS.md, between its two marks, and draws the picture; returns what was written.
+    """Write the tables into RESULTS.md, between its two marks, and draw the picture; return what was written.
 
     Raises:
         UserError: there is no result yet, or RESULTS.md lacks the marks.
@@ -99,12 +99,12 @@ def write_results() -> str:
 
 
 def describe(results: Results) -> str:
-    """The tables as Markdown."""
+    """Return the tables as Markdown."""
     return "\n\n".join((_networks(results), _comparisons(results), _tuning()))
 
 
 def percent(results: Sequence[dict], figure: str = "top1") -> np.ndarray:
-    """A figure of each seed, in %."""
+    """Return a figure of each seed, in %."""
     return 100 * np.array([result[figure] for result in results])
 
 
@@ -129,7 +129,7 @@ class Difference:
 
 
 def compare(results: Results, comparison: Comparison) -> Difference:
-    """What the row that the paper calls better has more than the other."""
+    """Return what the row that the paper calls better has more than the other."""
     better, worse = (
         {each["seed"]: 100 * each["top1"] for each in results[name]} for name in (comparison.better, comparison.worse)
     )
@@ -137,7 +137,7 @@ def compare(results: Results, comparison: Comparison) -> Difference:
 
 
 def published_difference(comparison: Comparison) -> float | None:
-    """In the paper, in % top-1."""
+    """Return the paper's difference, in % top-1."""
     ours, others = ROWS[comparison.better].published, ROWS[comparison.worse].published
     if comparison.published is not None or ours is None or others is None:
         return comparison.published
@@ -145,7 +145,7 @@ def published_difference(comparison: Comparison) -> float | None:
 
 
 def verdict(mean: float, margin: float, published: float | None) -> str:
-    """What a difference says, beside the paper's where that is more than chance.
+    """Return what a difference says, next to the paper's where that is more than chance.
 
     >>> verdict(3.0, 2.0, 1.6), verdict(-3.0, 2.0, 1.6), verdict(3.0, 2.0, 0.4), verdict(1.0, 2.0, 1.6)
     ('agrees', 'contradicts', 'better', 'not resolved')
@@ -188,7 +188,7 @@ def _comparisons(results: Results) -> str:
 
 
 def _possible(results: Results) -> list[Comparison]:
-    """Those of rows that have a seed in common."""
+    """Return the comparisons of rows that have a seed in common."""
     seeds = {name: {each["seed"] for each in found} for name, found in results.items()}
     return [each for each in COMPARISONS if seeds.get(each.better, set()) & seeds.get(each.worse, set())]
 
@@ -204,7 +204,7 @@ def _tuning() -> str:
 
 
 def draw(results: Results, path: Path) -> Path:
-    """Top-1 of every row, a dot a seed; and the paper's differences against those found here."""
+    """Draw the top-1 of every row, a dot a seed; and the paper's differences against those found here."""
     size = (15, 0.3 * len(results) + 1.6)
     figure, (rows, differences) = plt.subplots(1, 2, figsize=size, constrained_layout=True)
     names = list(results)[::-1]
@@ -231,7 +231,7 @@ def draw(results: Results, path: Path) -> Path:
     differences.set_yticks(range(len(known)), [each.what.split(":")[0] for each in known])
     differences.axvline(0, color="black", linewidth=0.8)
     points = [float(each) for comparison in known for each in compare(results, comparison).by_seed] or [0.0]
-    differences.set_xlim(min(points) - 5, max(points) + 5)  # intervals of two seeds would leave no room for these
+    differences.set_xlim(min(points) - 5, max(points) + 5)  # intervals of two seeds would leave no space for these
     differences.set(xlabel="points of top-1 with 95 % interval, a dot a seed", title="differences")
     for colour, meaning in VERDICTS.values():
         if meaning:

@@ -28,7 +28,7 @@ class Row:
     name: str
     title: str
     options: tuple[str, ...]
-    """What it has beside the configuration that all share."""
+    """What it has next to the configuration that all share."""
     published: float | None = None
     """Top-1 in % on Something-Something v1 in the paper, of ResNet-50 at 112 x 112 but for the rows of 16 frames."""
     table: str = ""

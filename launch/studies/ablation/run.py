@@ -1,6 +1,6 @@
 """The controlled experiment: every architecture and every part of the synthesizer at one budget, on generated videos.
 
-    python -m launch.studies.ablation                 # all that has no result yet, then RESULTS.md; stopped, it goes on
+    python -m launch.studies.ablation                 # all that has no result yet, then RESULTS.md; stopped, it resumes
     python -m launch.studies.ablation --rows [tsn,vpsn] --seeds [0]
     python -m launch.studies.ablation --tune true           # the learning rates that were tried for TSN
     python -m launch.studies.ablation --report_only true    # RESULTS.md and its picture from the results there are
@@ -67,7 +67,7 @@ class Run:
         return RESULTS / f"{self.name}-{self.seed}.json"
 
     def arguments(self) -> list[str]:
-        """Of `launch/train.py`."""
+        """Return the arguments of `launch/train.py`."""
         return [f"--config={CONFIG}", *self.options, f"--train.seed={self.seed}", f"--run_dir={self.run_dir}"]
 
     def config(self) -> Config:
@@ -88,7 +88,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _rounds(options) -> list[list[Run]]:
-    """A seed of all rows before the next, so that a part of the experiment is as useful as can be."""
+    """Return the runs: a seed of all rows before the next, so that a part of the experiment is as useful as can be."""
     if options.tune:
         rates = [(f"tune_{rate:g}", ("--model.arch=tsn", f"--optimizer.learning_rate={rate}")) for rate in TUNED_RATES]
         return [[Run(name, chosen, TUNING_SEED) for name, chosen in rates]]
@@ -97,7 +97,7 @@ def _rounds(options) -> list[list[Run]]:
 
 
 def make_data() -> None:
-    """Writes and packs the videos that are not there yet."""
+    """Write and pack the videos that are not there yet."""
     sharding = (sys.executable, "-m", "sharding")
     for split, options in SPLITS.items():
         videos, packed = DATA / "videos", DATA / "packed"
@@ -109,7 +109,7 @@ def make_data() -> None:
 
 
 def perform(runs: list[Run], jobs: int) -> None:
-    """Performs those without a result, `jobs` at a time.
+    """Perform those without a result, `jobs` at a time.
 
     Raises:
         UserError: a result is of other settings or other data than are asked for.
@@ -134,7 +134,7 @@ def _is_done(run: Run) -> bool:
 
 
 def _perform(run: Run, threads: int) -> None:
-    """Trains, evaluates, and writes the result."""
+    """Train, evaluate, and write the result."""
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     deepspeed = [str(Path(sys.executable).with_name("deepspeed")), "--num_gpus=1", f"--master_port={free_port()}"]
     run.run_dir.mkdir(parents=True, exist_ok=True)
@@ -170,26 +170,27 @@ def _perform(run: Run, threads: int) -> None:
 
 
 def _motion_accuracy(confusion: torch.Tensor) -> float:
-    """Share of samples whose motion is right, whatever the size."""
+    """Return the fraction of samples whose motion is right, whatever the size."""
     motions = len(confusion) // NUM_SIZES
     merged = confusion.view(motions, NUM_SIZES, motions, NUM_SIZES).sum((1, 3))
     return float(merged.diag().sum() / merged.sum())
 
 
 def _accuracy(rows: torch.Tensor, size: int) -> float:
-    """Of the classes of one size, whose `rows` of the confusion matrix these are."""
+    """Return the accuracy on the classes of one size, whose `rows` of the confusion matrix these are."""
     return float(sum(row[place * NUM_SIZES + size] for place, row in enumerate(rows)) / rows.sum())
 
 
 def _settings(config: Config) -> dict:
-    """All that a result follows from."""
+    """Return all that a result follows from."""
     values = asdict(config)
     del values["run_dir"], values["resume"]
     return json.loads(json.dumps(values))
 
 
 def same_settings(recorded: dict, config: Config) -> bool:
-    """Whether a result recorded with these settings is one of `config`; of options that came later it cannot tell."""
+    """Return whether a result recorded with these settings is one of `config`; of options that came later nothing is
+    known."""
     return _agree(with_current_names(recorded), _settings(config))
 
 
@@ -204,7 +205,7 @@ def _fingerprints() -> dict[str, str]:
 
 
 def _run(command: list[str], environment: dict[str, str] | None = None, log: Path | None = None) -> None:
-    """Shows a command and runs it; what it says goes to `log`, if that is given.
+    """Show a command and run it; what it says goes to `log`, if that is given.
 
     Raises:
         UserError: it failed.

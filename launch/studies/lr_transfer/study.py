@@ -7,7 +7,7 @@ with the lowest loss after so many steps. With L layers on the network's shortes
 
 for SGD without momentum on networks without normalisation, where it keeps the mean square of what one step changes of
 the layers' outputs the same for all depths; that is measured too, and says which exponent would. kappa is the mean over
-the shallow depths; beside it stands the power law fitted to them. Both are held against the depths held out, whose best
+the shallow depths; next to it the power law fitted to them. Both are held against the depths held out, whose best
 learning rate is measured too.
 """
 
@@ -101,7 +101,7 @@ class PowerLaw:
 
 
 def layers_of(network: str, depth: int) -> int:
-    """L of a network: the layers of its shortest path.
+    """Return L of a network: the layers of its shortest path.
 
     >>> layers_of("residual", 8), layers_of("plain", 8), layers_of("resnet", 50)
     (10, 8, 18)
@@ -110,8 +110,8 @@ def layers_of(network: str, depth: int) -> int:
 
 
 def fit_law(layers: Sequence[int], rates: Sequence[float], exponent: float | None = None) -> PowerLaw:
-    """The power law through measured best learning rates: least squares of the logarithms; with `exponent` given, kappa
-    is the mean of rate / layers^exponent."""
+    """Return the power law through measured best learning rates: least squares of the logarithms; with `exponent`
+    given, kappa is the mean of rate / layers^exponent."""
     if exponent is not None:
         return PowerLaw(float(np.mean([rate / count**exponent for count, rate in zip(layers, rates)])), exponent)
     slope, intercept = np.polyfit(np.log(layers), np.log(rates), 1)
@@ -119,8 +119,8 @@ def fit_law(layers: Sequence[int], rates: Sequence[float], exponent: float | Non
 
 
 def search(loss_at: Callable[[float], float], first_rate: float, per_decade: int) -> dict[float, float]:
-    """The losses of learning rates 10^(i / per_decade), from `first_rate` on until on either side of the best WORSE
-    were tried.
+    """Return the losses of learning rates 10^(i / per_decade), from `first_rate` on until on either side of the best
+    WORSE were tried.
 
     Raises:
         UserError: no end was found.
@@ -136,15 +136,15 @@ def search(loss_at: Callable[[float], float], first_rate: float, per_decade: int
         if math.isinf(losses[best]):  # all too large
             wanted = [min(losses) - 1]
         else:
-            beside = (best + sign * distance for distance in range(1, WORSE + 1) for sign in (1, -1))
-            wanted = [place for place in beside if place not in losses]
+            around = (best + sign * distance for distance in range(1, WORSE + 1) for sign in (1, -1))
+            wanted = [place for place in around if place not in losses]
     return {10 ** (place / per_decade): losses[place] for place in sorted(losses)}
 
 
 def vertex(losses: dict[float, float]) -> float:
-    """Where the parabola through the lowest loss and its neighbours, over the logarithm of the rate, is lowest.
+    """Return where the parabola through the lowest loss and its neighbours, over the logarithm of the rate, is lowest.
 
-    Beside a training that diverged it is the best rate itself.
+    Next to a training that diverged it is the best rate itself.
     """
     rates = sorted(losses)
     place = min(range(len(rates)), key=lambda i: losses[rates[i]])
@@ -156,7 +156,7 @@ def vertex(losses: dict[float, float]) -> float:
 
 
 def measure(config: TransferConfig, depth: int, first_rate: float) -> Measurement:
-    """Seeks the best learning rate of a depth."""
+    """Seek the best learning rate of a depth."""
     losses = search(lambda rate: train(config.task, depth, rate), first_rate, config.rates_per_decade)
     layers = layers_of(config.task.network, depth)
     update = mean_square_update(config.task, depth)
@@ -164,7 +164,7 @@ def measure(config: TransferConfig, depth: int, first_rate: float) -> Measuremen
 
 
 def measure_all(config: TransferConfig) -> list[Measurement]:
-    """Of every depth, each search beginning where the theory expects its end after the one before."""
+    """Measure every depth, each search beginning where the theory expects its end after the one before."""
     found: list[Measurement] = []
     for depth in (*config.depths, *sorted(config.held_out)):
         rate = config.first_rate
@@ -181,7 +181,7 @@ def measure_all(config: TransferConfig) -> list[Measurement]:
 
 
 def conclude(config: TransferConfig, found: Sequence[Measurement]) -> dict:
-    """The laws, and what they say of the depths that are held out or only to be predicted."""
+    """Return the laws, and what they say of the depths that are held out or only to be predicted."""
     network = config.task.network
     shallow = [measurement for measurement in found if measurement.depth in config.depths]
     layers, rates = [m.layers for m in shallow], [m.best_rate for m in shallow]
@@ -224,7 +224,7 @@ def conclude(config: TransferConfig, found: Sequence[Measurement]) -> dict:
 
 
 def draw(found: Sequence[Measurement], conclusion: dict, title: str, path: Path) -> Path:
-    """Draws the losses over the learning rates, and the best learning rates over L with the laws, log-log."""
+    """Draw the losses over the learning rates, and the best learning rates over L with the laws, log-log."""
     figure, (losses, law) = plt.subplots(1, 2, figsize=(12, 4.2), constrained_layout=True)
     colors = plt.get_cmap("viridis")(np.linspace(0.0, 0.85, len(found)))
     for m, color in zip(found, colors):
@@ -254,7 +254,7 @@ def draw(found: Sequence[Measurement], conclusion: dict, title: str, path: Path)
 
 
 def describe_exponents(conclusion: dict) -> str:
-    """The exponents over all measured depths, in a line."""
+    """Return the exponents over all measured depths, in a line."""
     exponents = conclusion["exponents_over_all_depths"]
     if not exponents:
         return "one depth only: no exponent"
@@ -262,7 +262,7 @@ def describe_exponents(conclusion: dict) -> str:
 
 
 def describe(task: TaskConfig) -> str:
-    """The networks and their training, in a line."""
+    """Return the networks and their training, in a line."""
     optimizer = (
         f"Adam, first decay {task.momentum:g}" if task.optimizer == "adam" else f"SGD, momentum {task.momentum:g}"
     )
@@ -278,7 +278,7 @@ def main(arguments: list[str] | None = None) -> None:
         description="Measures the best learning rate of shallow networks and predicts that of deep ones.",
         exit_on_error=False,
     )
-    parser.add_argument("--out", type=Path, required=True, help="Picture to write, NAME.png; NAME.json beside it.")
+    parser.add_argument("--out", type=Path, required=True, help="Picture to write, NAME.png; NAME.json next to it.")
     parser.add_argument("--threads", type=int, default=0, help="Threads of torch; 0 leaves them as they are.")
     parser.add_class_arguments(TransferConfig)
     options = parser.parse_args(arguments)
@@ -311,7 +311,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _finite(value: object) -> object:
-    """JSON has no infinity: a training that diverged has null for its loss."""
+    """Replace infinities by null, the loss of a training that diverged: JSON has none."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

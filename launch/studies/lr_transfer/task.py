@@ -1,7 +1,7 @@
 """What learning rates are compared on: networks of a given depth, images made for them, and a short training.
 
 An image is one of 40 smooth patterns or its negative, under noise; its class is the pattern's number modulo 10. So no
-linear map of the pixels tells the class, and a hundred steps are neither nothing nor enough.
+linear map of the pixels shows the class, and a hundred steps are neither nothing nor enough.
 """
 
 import math
@@ -81,7 +81,7 @@ class Residual(nn.Module):
 
 
 def build_network(config: TaskConfig, depth: int) -> nn.Module:
-    """Images (B, 3, H, W) -> logits (B, 10)."""
+    """Map images (B, 3, H, W) to logits (B, 10)."""
     if config.network == "resnet":
         model = ModelConfig("tsn", cast(Depth, depth), NUM_CLASSES, num_segments=1, dropout=0.0, init=config.init)
         return nn.Sequential(nn.Unflatten(0, (-1, 1)), build_model(model))
@@ -106,7 +106,7 @@ def _convolution(in_channels: int, width: int, batch_norm: bool, num_blocks: int
 
 
 def draw_batch(config: TaskConfig, repeat: int, step: int) -> tuple[Tensor, Tensor]:
-    """Images (B, 3, H, W) and labels (B,) of a step; the patterns are those of every step and repeat."""
+    """Return images (B, 3, H, W) and labels (B,) of a step; the patterns are those of every step and repeat."""
     generator = torch.Generator().manual_seed(0)
     patterns = torch.randn(NUM_PATTERNS, 3, PATTERN_SIZE, PATTERN_SIZE, generator=generator)
     patterns = F.interpolate(patterns, (config.image_size,) * 2, mode="bicubic", align_corners=True)
@@ -119,7 +119,7 @@ def draw_batch(config: TaskConfig, repeat: int, step: int) -> tuple[Tensor, Tens
 
 
 def train(config: TaskConfig, depth: int, learning_rate: float) -> float:
-    """The mean loss of the last fifth of the steps, over the repeats; infinite if one diverged."""
+    """Return the mean loss of the last fifth of the steps, over the repeats; infinite if one diverged."""
     return sum(_train_once(config, depth, learning_rate, repeat) for repeat in range(config.repeats)) / config.repeats
 
 
@@ -142,7 +142,7 @@ def _train_once(config: TaskConfig, depth: int, learning_rate: float, repeat: in
 
 
 def mean_square_update(config: TaskConfig, depth: int, draws: int = 8) -> float:
-    """The quantity that the theory holds constant, for a learning rate near zero and divided by its square:
+    """Return the quantity that the theory holds constant, for a learning rate near zero and divided by its square:
 
         1/L sum_l E[(dz_l)^2] / rate^2
 
@@ -167,7 +167,7 @@ def mean_square_update(config: TaskConfig, depth: int, draws: int = 8) -> float:
 
 
 def _record(net: nn.Module, images: Tensor, labels: Tensor) -> tuple[list[Tensor], Tensor]:
-    """What the layers of the shortest path give, and the loss."""
+    """Return what the layers of the shortest path give, and the loss."""
     outputs: list[Tensor] = []
     hooks = [
         layer.register_forward_hook(lambda module, inputs, output: outputs.append(output.detach().clone()))
@@ -180,7 +180,8 @@ def _record(net: nn.Module, images: Tensor, labels: Tensor) -> tuple[list[Tensor
 
 
 def _path(net: nn.Module) -> list[nn.Module]:
-    """The layers of a network's shortest path: its first convolution and its residual blocks, or all convolutions."""
+    """Return the layers of a network's shortest path: its first convolution and its residual blocks, or all
+    convolutions."""
     convolutions: list[nn.Module] = [module for module in net.modules() if isinstance(module, nn.Conv2d)]
     blocks = [module for module in net.modules() if isinstance(module, (Residual, Block))]
     return [convolutions[0], *blocks] if blocks else convolutions

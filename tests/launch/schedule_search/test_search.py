@@ -182,7 +182,7 @@ def test_a_plan_is_found_drawn_and_trained(planned, tmp_path):
     epochs = [line["epoch"] for line in read_metrics(tmp_path / "run") if line["kind"] == "evaluation"]
     assert len(epochs) == sum(phase["epochs"] for phase in schedule["phases"])
     again = run_command(plan_command(planned / "plan.yaml", planned))
-    assert again.returncode == 2 and "holds a plan already; go on with --resume" in again.stderr
+    assert again.returncode == 2 and "holds a plan already; continue with --resume" in again.stderr
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Checkpoint folders: what is loaded runs no code, damage is one line, nothing half-written stays."""
 
+import importlib.metadata
 import json
 import os
 import stat
@@ -9,7 +10,16 @@ import pytest
 import torch
 from torch import nn
 
-from launch.training.checkpoint import CheckpointInfo, find_checkpoint, pointed, read_info, write_checkpoint
+from launch.benchmarks.report import conditions
+from launch.training import versions
+from launch.training.checkpoint import (
+    CheckpointInfo,
+    describe_versions,
+    find_checkpoint,
+    pointed,
+    read_info,
+    write_checkpoint,
+)
 from launch.training.config import Config, TrainConfig
 from launch.training.distributed import Ranks
 from launch.training.ema import WeightEma
@@ -77,6 +87,21 @@ def test_checkpoints_with_deepspeeds_own_objects_resume(alone, tmp_path, zero_st
     for each in (engine, resumed):
         take_step(each)
     assert torch.equal(engine.module.weight, resumed.module.weight)
+
+
+def test_versions_without_metadata(monkeypatch):
+    """A checkout that was never installed has none, nor has a package that was built into a container by hand."""
+
+    def no_metadata(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    assert torch.__version__.startswith(describe_versions()["torch"])  # which lacks the build, as in +cu132
+    for module in (importlib.metadata, versions):
+        monkeypatch.setattr(module, "version", no_metadata)
+    found = describe_versions()
+    assert found.pop("vpsn") == versions.VERSION and found.pop("python")
+    assert set(found) == {"torch", "torchvision", "deepspeed", "av", "numpy"} and set(found.values()) == {"unknown"}
+    assert "av unknown" in conditions()
 
 
 def test_all_files_have_the_same_mode(tmp_path):
