@@ -9,7 +9,6 @@ On 13 videos, with --size 32 --batch-size 4, after Lightning's own messages:
 """
 
 import argparse
-from contextlib import closing
 
 import lightning
 import torch
@@ -55,8 +54,8 @@ def main() -> None:
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     trainer = lightning.Trainer(devices=1, max_epochs=options.epochs, num_sanity_val_steps=0, **quiet)
     with (
-        closing(VideoLoader(train, config, training=True, **shared)) as train_loader,
-        closing(VideoLoader(val, config, training=False, **shared)) as val_loader,
+        VideoLoader(train, config, training=True, **shared) as train_loader,
+        VideoLoader(val, config, training=False, **shared) as val_loader,
     ):
         trainer.fit(VideoClassifier(len(train.manifest.classes)), train_loader, val_loader)
     print(f"top-1 after {options.epochs} epoch(s): {100 * float(trainer.callback_metrics['top1']):.2f} %")

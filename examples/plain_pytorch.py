@@ -10,7 +10,6 @@ On 13 videos, with --size 32 --batch-size 4:
 """
 
 import argparse
-import contextlib
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -34,9 +33,8 @@ def main() -> None:
     net = build_model(ModelConfig(arch="vpsn", depth=18, num_classes=len(classes), num_segments=8)).to(device)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.005, momentum=0.9, weight_decay=1e-4)
     config = DataConfig(num_segments=8, short_side=options.size * 8 // 7, crop_size=options.size)
-    loader = VideoLoader(dataset, config, training=True, micro_batch_size=options.batch_size, device=device)
-    print(f"{len(dataset)} samples, {len(classes)} classes, {len(loader)} steps an epoch, {device}")
-    with contextlib.closing(loader):
+    with VideoLoader(dataset, config, training=True, micro_batch_size=options.batch_size, device=device) as loader:
+        print(f"{len(dataset)} samples, {len(classes)} classes, {len(loader)} steps an epoch, {device}")
         for epoch in range(options.epochs):
             total = 0.0
             for batch in loader:  # clips (B, T, 3, H, W), labels (B,)
