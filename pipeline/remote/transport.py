@@ -113,13 +113,21 @@ class RemoteFolder:
         """Waits, but not longer than until it is stopped; returns whether it is."""
         return self._stopped.wait(after_seconds)
 
-    def read(self, name: str) -> bytes:
-        """The whole of a small file. Raises as `download`."""
+    def read(self, name: str, max_bytes: int) -> bytes:
+        """Return the content of a small file. Raises as `download`."""
         file = io.BytesIO()
-        self.download(name, file)
+        self.download(name, file, max_bytes=max_bytes)
         return file.getvalue()
 
-    def download(self, name: str, file: BinaryIO, *, num_bytes: int | None = None, digest: str = "") -> None:
+    def download(
+        self,
+        name: str,
+        file: BinaryIO,
+        *,
+        num_bytes: int | None = None,
+        max_bytes: int | None = None,
+        digest: str = "",
+    ) -> None:
         """Goes on from what `file`, open for reading and writing, holds already, to the end of the remote file.
 
         With a digest, an interrupted transfer is continued where it broke off if the server can; otherwise it is
@@ -129,6 +137,7 @@ class RemoteFolder:
             name: of the file in this folder.
             file: is appended to, or emptied where the server or a wrong digest makes that necessary.
             num_bytes: the length of the file, if known: not a byte more is fetched, and fewer are a failure.
+            max_bytes: of a file whose length is not known; a server that sends more is given up.
             digest: the SHA-256 (hexadecimal) that the whole must have; a file with another is fetched again.
 
         Raises:
@@ -146,6 +155,8 @@ class RemoteFolder:
                 for offset, block in self._blocks(name, position, num_bytes):
                     if offset < position:  # the server began anew
                         hashed = _empty(file)
+                    if max_bytes is not None and offset + len(block) > max_bytes:
+                        raise _Failure(f"more than the {max_bytes:,} bytes that it may have", "upload it again")
                     file.write(block)
                     hashed.update(block)
                     position = offset + len(block)
