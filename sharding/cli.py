@@ -17,7 +17,7 @@ from jsonargparse import ArgumentParser, set_parsing_settings
 from jsonargparse._typehints import ActionTypeHint
 
 from sharding.cli_text import HelpFormatter, describe_error, find_parser, item_type, suggest_name, unknown_name
-from sharding.errors import UserError
+from sharding.errors import UserError, redacted
 
 # The sentence under each dataclass field is its documentation and its --help.
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
@@ -68,7 +68,7 @@ class CommandLine(ArgumentParser):
         hint = f"; {hint}" if hint else see
         if not self.exit_on_error:
             raise UserError(line + hint)
-        print(f"{parser.prog}: error: {line}{hint}", file=sys.stderr)
+        print(redacted(f"{parser.prog}: error: {line}{hint}"), file=sys.stderr)
         sys.exit(2)
 
     def _hint(self, unknown: str) -> str | None:
@@ -233,7 +233,7 @@ def _open_missing_streams() -> None:
 
 def _report(line: str, code: int) -> int:
     with suppress(OSError):
-        print(line, file=sys.stderr, flush=True)
+        print(redacted(line), file=sys.stderr, flush=True)
     return code
 
 

@@ -68,7 +68,7 @@ def evaluate_checkpoint(
         print(describe_classes(evaluation.confusion.numpy(), info.classes), end="")
         print(evaluation)
         print(
-            f"{data.test_clips} clip(s) x {data.test_crops} crop(s) of {data.crop_size} pixels; data {location}, "
+            f"{data.test_clips} clip(s) x {data.test_crops} crop(s) of {data.crop_size} pixels; data {dataset.location}, "
             f"fingerprint {dataset.fingerprint[:16]}; written to {out}"
         )
     stop_ranks()

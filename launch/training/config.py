@@ -18,7 +18,7 @@ from launch.training.option_names import HINTS, RENAMED, SYNONYMS, with_current_
 from model import ModelConfig
 from pipeline.config import DataConfig, is_remote
 from sharding.cli import CommandLine
-from sharding.errors import UserError, check_minimum
+from sharding.errors import UserError, check_minimum, redacted
 from sharding.manifest import MANIFEST, Manifest, load_manifest
 
 NEED_LEVELS = ("pathways", "integration", "cross_encoder")  # heads that are made of levels of labels
@@ -259,7 +259,15 @@ class Config:
 
     def to_yaml(self) -> str:
         """The whole configuration as YAML that `load_config` reads."""
-        return yaml.safe_dump(asdict(self), sort_keys=False)
+        return yaml.safe_dump(self.without_secrets(), sort_keys=False)
+
+    def without_secrets(self) -> dict[str, Any]:
+        """Return all values by section, for files: passwords and tokens of the data's URLs stay in memory."""
+        values = asdict(self)
+        for name in ("train", "val"):
+            location = values["data"][name]
+            values["data"][name] = redacted(location) if location else location
+        return values
 
 
 Kind = TypeVar("Kind", bound=Config)

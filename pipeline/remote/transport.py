@@ -17,7 +17,7 @@ from hashlib import sha256
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit, urlunsplit
 
-from sharding.errors import UserError
+from sharding.errors import UserError, redacted
 from sharding.files import hash_rest
 
 logger = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ _BLOCK_BYTES = 8 << 20
 _DAMAGED_DOWNLOADS = 3
 _DOWN_SECONDS = 60
 _CREDENTIAL_ERRORS = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "DefaultCredentialsError")
-_SECRETS = re.compile(r"(?<=://)[^\s/@]+@|\?[^\s'\")]+")  # password and query of a URL in the text of an error
+_QUERY = re.compile(r"\?[^\s'\")]+")  # of an address without its host, in the text of an error
 _PASSING_STATUS = (408, 416, 425, 429)  # of 400 to 499, those that another attempt may mend
 
 
@@ -89,6 +89,11 @@ class RemoteFolder:
     """
 
     def __init__(self, url: str, retry: RetryPolicy | None = None):
+        if "***" in url:
+            raise UserError(
+                f"{url}: its password or token is kept in no file; give the URL again (--data.train=URL, "
+                "--data.val=URL), or one without it: fsspec's own configuration and the environment may have it too"
+            )
         self.url, self.retry = url.rstrip("/"), retry or RetryPolicy()
         self.protocol = urlsplit(url).scheme
         self._stopped = threading.Event()
@@ -99,11 +104,12 @@ class RemoteFolder:
         return RemoteFolder, (self.url, self.retry)
 
     def __str__(self) -> str:
-        return _shown(self.url)
+        return redacted(self.url)
 
     def name_of(self, name: str) -> str:
         """The URL of a file as messages and logs show it."""
-        return f"{self}/{name}"
+        address, mark, query = str(self).partition("?")
+        return f"{address}/{name}{mark}{query}"
 
     def stop(self) -> None:
         """Lets running downloads end with a RemoteError, at their next block or attempt."""
@@ -256,15 +262,15 @@ def _open(url: str, retry: RetryPolicy) -> tuple[Any, str]:
     try:
         from fsspec.core import url_to_fs
     except ImportError:
-        raise UserError(f"{_shown(url)}: fsspec is not installed; {install}") from None
+        raise UserError(f"{redacted(url)}: fsspec is not installed; {install}") from None
     protocol = urlsplit(url).scheme
     try:
         options = _options(protocol, retry)
         filesystem, root = url_to_fs(url, skip_instance_cache=True, use_listings_cache=False, **options)
     except ImportError as error:
-        raise UserError(f"{_shown(url)}: {error}; {install}") from error
+        raise UserError(f"{redacted(url)}: {error}; {install}") from error
     except ValueError as error:
-        raise UserError(f"{_shown(url)}: {error}; use s3://, gs://, https:// or another that fsspec knows") from error
+        raise UserError(f"{redacted(url)}: {error}; use s3://, gs://, https:// or another that fsspec knows") from error
     if protocol in ("s3", "s3a"):
         filesystem.retries = 1  # attempts of s3fs within each of ours
     return filesystem, root.rstrip("/")
@@ -302,7 +308,7 @@ def _failure_of(error: Exception) -> _Failure:
     """What an error of fsspec, or of a library behind it, means."""
     status = _status_of(error)
     text = " ".join(str(getattr(error, "message", "") or error).split()) or type(error).__name__
-    text = _SECRETS.sub("", text)
+    text = _QUERY.sub("?***", redacted(text))
     if isinstance(error, FileNotFoundError) or status == 404:
         remedy = "check the URL, which must be that of a packed split, and that all its files were uploaded"
         return _Failure("not found", remedy, missing=True)
@@ -324,12 +330,6 @@ def _status_of(error: BaseException) -> int:
         return int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     status: Any = getattr(error, "status", None) or getattr(error, "code", None)  # aiohttp; gcsfs
     return int(status) if str(status).isdecimal() else 0
-
-
-def _shown(url: str) -> str:
-    """A URL without a password or a token in it."""
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def _empty(file: BinaryIO) -> Any:
