@@ -62,8 +62,10 @@ def open_dataset(
     directory = root.absolute() / manifest.fingerprint
     try:
         directory.mkdir(parents=True, exist_ok=True)
+        if directory.is_symlink():
+            raise UserError(f"{directory}: a link in the cache, which could lead anywhere; remove it")
         with locked(directory / ".lock"):
-            dataset = _fetch_table(remote, manifest, directory)
+            dataset = _fetch_table(remote, manifest, directory, max(cache_bytes, _TABLE_BYTES))
     except OSError as error:
         raise UserError(f"{error.filename or directory}: {error.strerror}; the cache must be writable") from error
     return replace(dataset, shard_source=ShardCache(remote, directory, manifest.shards, cache_bytes))
@@ -94,15 +96,16 @@ def _fetch_manifest(remote: RemoteFolder) -> Manifest:
     raise problem
 
 
-def _fetch_table(remote: RemoteFolder, manifest: Manifest, directory: Path) -> PackedDataset:
+def _fetch_table(remote: RemoteFolder, manifest: Manifest, directory: Path, cache_bytes: int) -> PackedDataset:
     """Makes the folder, which the caller has locked, that of the dataset without its shards, and opens it."""
     table = directory / TABLE
     if not _is_whole(table, manifest):
-        max_bytes = _TABLE_BYTES + manifest.samples * _TABLE_BYTES_OF_A_ROW
+        max_bytes = min(_TABLE_BYTES + manifest.samples * _TABLE_BYTES_OF_A_ROW, cache_bytes)
         _fetch_file(remote, table, manifest.table_sha256, max_bytes)
     try:
         if manifest.frames_sha256 and not _has_hash(directory / FRAMES, manifest.frames_sha256):
-            _fetch_file(remote, directory / FRAMES, manifest.frames_sha256, max_frames_bytes(directory, manifest))
+            max_bytes = min(max_frames_bytes(directory, manifest), cache_bytes)
+            _fetch_file(remote, directory / FRAMES, manifest.frames_sha256, max_bytes)
         try:
             write_atomically(directory / QUARANTINE, remote.read(QUARANTINE, MAX_QUARANTINE_BYTES))
         except MissingError:  # nothing is set aside

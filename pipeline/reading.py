@@ -52,7 +52,7 @@ def read_packets(
         offsets = dataset.frame_offsets(sample_id)
         if offsets is None:
             index = read_range(file, int(dataset.index_offsets[sample_id]), int(dataset.index_bytes[sample_id]))
-            offsets = np.frombuffer(index, "<i4")
+            offsets = np.frombuffer(index[: len(index) // 4 * 4], "<i4")
         _check_offsets(offsets, int(dataset.num_frames[sample_id]), int(dataset.media_bytes[sample_id]))
         media, packets = int(dataset.media_offsets[sample_id]), []
         for first, last in packets_to_read(offsets, frames, interval):

@@ -199,6 +199,13 @@ def with_current_names(
     return current
 
 
+# Of a file or folder that an error names: it may not be read or written, is gone, or is not what it should be.
+_WHAT_A_USER_CAN_MEND = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY),
+    *(errno.ELOOP, errno.ENAMETOOLONG, errno.ENOSPC, errno.EDQUOT, errno.ESTALE),
+}
+
+
 def run_command(main: Callable[[list[str] | None], int | None], prog: str) -> NoReturn:
     """Run `main(None)`, on the process's own arguments, and exit with its result.
 
@@ -218,9 +225,12 @@ def run_command(main: Callable[[list[str] | None], int | None], prog: str) -> No
     except SystemExit as exit:
         code = exit.code if isinstance(exit.code, int) else int(bool(exit.code))
     except OSError as error:
-        if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EIO, errno.EDQUOT):
+        if error.filename is not None and error.errno in _WHAT_A_USER_CAN_MEND:
+            code = _report(f"{prog}: error: {error.filename}: {error.strerror}; correct that and run it again", 2)
+        elif error.filename is not None or error.errno not in (errno.ENOSPC, errno.EIO, errno.EDQUOT):
             raise
-        code = _report(f"{prog}: error: cannot write the output: {error.strerror}", 1)
+        else:
+            code = _report(f"{prog}: error: cannot write the output: {error.strerror}", 1)
     _exit(code, prog)
 
 

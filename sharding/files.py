@@ -46,6 +46,9 @@ def replacing(path: Path) -> Iterator[Path]:
     The name is this process's alone, so that two that write the same file do not write into each other's.
     """
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    temporary.unlink(missing_ok=True)
+    # It is new, so that nothing is written through a link that somebody else has laid there.
+    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
     try:
         yield temporary
         temporary.replace(path)
@@ -99,7 +102,8 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
     It is flock(2), which the kernel gives back when a process dies. Without `wait`, False is yielded at once where
     somebody else holds it.
     """
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    # Never through a symbolic link, which in a folder that several people write to may be a trap.
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     try:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

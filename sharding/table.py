@@ -31,6 +31,8 @@ def read_columns(directory: Path, manifest: Manifest, check_hash: bool = True) -
         num_rows = pq.read_metadata(path).num_rows
         if num_rows != manifest.samples:  # before memory is taken for them
             raise UserError(f"{path}: {num_rows} rows, but {manifest.samples} in the manifest; {_AGAIN}")
+        if num_rows > path.stat().st_size:  # each has a hash, which cannot be compressed to a byte
+            raise UserError(f"{path}: too small for {num_rows} rows; {_AGAIN}")
         table = pq.read_table(path, memory_map=True, columns=[column.name for column in schema])
         for column in schema:
             if column.name not in table.column_names or table.schema.field(column.name).type != column.type:

@@ -8,6 +8,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from sharding.errors import UserError
+from sharding.files import parse_json
 from sharding.records import read_lines
 
 # What a file of a video is called. Others next to it (pictures, texts, sound) are not of the dataset.
@@ -61,11 +62,13 @@ def read_csv(path: Path, delimiter: str = ",") -> Iterator[tuple[str, list[str]]
 def read_json(path: Path) -> Any:
     """Raises UserError with the file and, where the JSON breaks off, the line."""
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return parse_json(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
         raise UserError(f"{path}, line {error.lineno}: no JSON: {error.msg}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as UTF-8 text: {error}") from error
+    except ValueError as error:
+        raise UserError(f"{path}: no JSON: {error}") from error
 
 
 class SourceFinder:
