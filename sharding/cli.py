@@ -57,6 +57,8 @@ class CommandLine(ArgumentParser):
             return super().parse_args(*arguments, **options)
         except UnicodeDecodeError as error:  # only configuration files are read
             self.error(f"--config: not a text file ({error.reason} at byte {error.start}); give a YAML file")
+        except RecursionError:
+            self.error("a value, or the file of --config, is nested too deeply; write it plainly")
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         parser = getattr(ex, "subcommand_parser", None) or find_parser(message, self)
