@@ -14,7 +14,7 @@ from sharding.manifest import TABLE, Manifest, table_schema
 from sharding.manifest_checks import MAX_PIXELS
 
 _AGAIN = "pack this split again"
-_GIVEN = ("key", "suffix")  # columns of text that every row has
+_GIVEN = ("key", "suffix", "sha256")  # columns of text that every row has
 
 
 def read_columns(directory: Path, manifest: Manifest, check_hash: bool = True) -> dict[str, np.ndarray]:

@@ -83,6 +83,8 @@ def verify(directory: Path | str, decode: bool = False, quarantine: bool = False
     """
     directory = Path(directory)
     dataset = load_dataset(directory)
+    for name in ("key", "suffix", "sha256"):
+        dataset.column(name)  # else the rows of no shard could be checked
     shards = dataset.manifest.shards
     problems = list(check_table(dataset))
     tasks = ((directory, number, shard, decode) for number, shard in enumerate(shards))

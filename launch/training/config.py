@@ -346,6 +346,8 @@ def _instantiate(parser: CommandLine, namespace, kind: type[Kind]) -> Kind:
         return kind(**{name: getattr(values, name) for name in kind.__dataclass_fields__})
     except ValueError as error:
         parser.error(str(error))
+    except (TypeError, AttributeError, OverflowError) as error:  # of null where the parser lets it pass
+        parser.error(f"a value is of the wrong kind ({error})")
 
 
 def _count_classes(train: str | None) -> int:

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import Any
@@ -46,6 +47,11 @@ def choose_file(annotations: Sequence[Path], words: Sequence[str], what: str) ->
         given = ", ".join(path.name for path in annotations) or "none"
         raise UserError(f"--annotations: {expected} is needed; given: {given}")
     raise UserError(f"--annotations: {expected}, not {len(chosen)}: {', '.join(path.name for path in chosen)}")
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a whole number, of plain digits and not absurdly many: what `int` takes without an error."""
+    return re.fullmatch("[0-9]{1,18}", text) is not None
 
 
 def read_csv(path: Path, delimiter: str = ",") -> Iterator[tuple[str, list[str]]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sharding.datasets.common import SourceFinder, choose_file, read_json
+from sharding.datasets.common import SourceFinder, choose_file, is_number, read_json
 from sharding.errors import UserError
 from sharding.records import Annotations, UniqueKeys, VideoRecord, read_lines
 
@@ -50,7 +50,7 @@ def read_finegym(videos: Path, annotations: Sequence[Path], split: str) -> Annot
         where = f"{listed}, line {number}"
         key, _, label = line.strip().rpartition(" ")
         parts = _KEY.fullmatch(key.strip())
-        if not parts or not label.isdigit() or int(label) >= len(categories.elements):
+        if not parts or not is_number(label) or int(label) >= len(categories.elements):
             raise UserError(
                 f"{where}: {line.strip()!r}: expected is 'VIDEO_E_…_A_…' and a label from 0 to "
                 f"{len(categories.elements) - 1}"

@@ -79,7 +79,7 @@ def _class_names(path: Path) -> tuple[str, ...]:
     labels = read_json(path)
     try:
         names = {int(label): _plain(name) for name, label in labels.items()}
-    except (AttributeError, ValueError):
+    except (AttributeError, ValueError, TypeError, OverflowError):
         raise UserError(f'{path}: expected are entries "class name": "label id"') from None
     if sorted(names) != list(range(len(labels))):
         raise UserError(f"{path}: label ids must be 0 to {len(labels) - 1}, each once")
