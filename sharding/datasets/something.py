@@ -65,7 +65,9 @@ def _entries(path: Path) -> Iterator[Row]:
     for number, entry in enumerate(entries, 1):
         where = f"{path}, entry {number}"
         if not isinstance(entry, dict) or "id" not in entry:
-            raise UserError(f"{where}: no 'id' in {entry!r}")
+            raise UserError(f"{where}: no 'id' in {str(entry)[:200]!r}")
+        if not isinstance(entry.get("template", ""), str):
+            raise UserError(f"{where}: its 'template' is no text")
         if not entry.get("template"):
             raise UserError(
                 f"{where}: video {entry['id']}: no 'template', so no label; the published test split has none: "
