@@ -14,8 +14,6 @@ from sharding.records import Annotations, UniqueKeys, VideoRecord, read_lines
 EVENTS = {"VT": "vault", "FX": "floor exercise", "BB": "balance beam", "UB": "uneven bars"}
 _NUMBER = r"(\d{1,18})"  # what `int` takes without an error
 _ELEMENT = re.compile(rf"Clabel:\s*{_NUMBER};\s*set:\s*{_NUMBER};\s*Glabel:\s*{_NUMBER};\s*\(([A-Z]{{2}})\)\s*(\S.*)")
-    r"Clabel:\s*([0-9]{1,18});\s*set:\s*([0-9]{1,18});\s*Glabel:\s*(\d{1,18});\s*\(([A-Z]{2})\)\s*(\S.*)"
-)
 _SET = re.compile(rf"set:\s*{_NUMBER};\s*(\S.*)")
 _KEY = re.compile(r"(?P<video>.+)_(?P<event>E_\d+_\d+)_(?P<element>A_\d+_\d+)")
 

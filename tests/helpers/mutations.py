@@ -32,7 +32,7 @@ def mutate_values(chance: random.Random, values: Any) -> Any:
         elif kind == 3 and isinstance(container, dict):
             container[chance.choice(["a", "", "key", place + "x"])] = container.pop(place)
         else:
-            container[place] = chance.choice(VALUES)
+            container[place] = copy.deepcopy(chance.choice(VALUES))
     return root[0]
 
 
