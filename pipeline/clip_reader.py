@@ -134,7 +134,10 @@ def media_bound(dataset: PackedDataset, config: DataConfig, decoder: str, num_fr
     of one size follow each other without gaps.
     """
     if decoder != "pyav":
-        return int(dataset.media_bytes.max(initial=1))
+        sizes = np.array([shard.bytes for shard in dataset.manifest.shards], np.int64)[dataset.shards]
+        offsets = dataset.media_offsets
+        in_shard = (offsets >= 0) & (dataset.media_bytes <= sizes - np.maximum(offsets, 0))  # no other can be read
+        return int(dataset.media_bytes[in_shard].max(initial=1))
     sizes = np.unique(np.stack([dataset.heights, dataset.widths], 1), axis=0).tolist()
     return (
         num_frames * 3 * max((_largest_window(height, width, config, training) for height, width in sizes), default=1)

@@ -8,14 +8,13 @@ knows whether it has changed, and all machines of a run must see the same.
 """
 
 import os
-import re
 from dataclasses import replace
 from pathlib import Path
 
 from pipeline.config import is_remote
 from pipeline.remote.cache import ShardCache
-from pipeline.remote.transport import MissingError, RemoteFolder, RetryPolicy
-from sharding.dataset import PackedDataset, load_dataset, load_table
+from pipeline.remote.transport import MissingError, RemoteError, RemoteFolder, RetryPolicy
+from sharding.dataset import PackedDataset, load_dataset, load_table, max_frames_bytes
 from sharding.errors import UserError
 from sharding.files import file_sha256, locked, replacing, write_atomically
 from sharding.manifest import (
@@ -24,14 +23,17 @@ from sharding.manifest import (
     QUARANTINE,
     TABLE,
     Manifest,
-    fingerprint_of,
     load_manifest,
     parse_manifest,
 )
 
 DEFAULT_CACHE_BYTES = 100 * 10**9
 
-_SHARD_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*\.tar")
+# What a server may send at most of files of which no length is known.
+MAX_MANIFEST_BYTES = 64 << 20  # of some 300,000 shards
+MAX_QUARANTINE_BYTES = 64 << 20
+_TABLE_BYTES = 4 << 20
+_TABLE_BYTES_OF_A_ROW = 4096  # a key and the path of a video are of 255 bytes each in most file systems
 _DAMAGED_MANIFESTS = 3
 
 
@@ -56,13 +58,14 @@ def open_dataset(
         return load_dataset(location)
     remote = RemoteFolder(str(location), retry)
     manifest = _fetch_manifest(remote)
-    _check_names(manifest, remote)
     root = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
     directory = root.absolute() / manifest.fingerprint
     try:
         directory.mkdir(parents=True, exist_ok=True)
+        if directory.is_symlink():
+            raise UserError(f"{directory}: a link in the cache, which could lead anywhere; remove it")
         with locked(directory / ".lock"):
-            dataset = _fetch_table(remote, manifest, directory)
+            dataset = _fetch_table(remote, manifest, directory, max(cache_bytes, _TABLE_BYTES))
     except OSError as error:
         raise UserError(f"{error.filename or directory}: {error.strerror}; the cache must be writable") from error
     return replace(dataset, shard_source=ShardCache(remote, directory, manifest.shards, cache_bytes))
@@ -82,45 +85,35 @@ def default_cache_dir() -> Path:
 
 def _fetch_manifest(remote: RemoteFolder) -> Manifest:
     """The manifest, if it is as it was when its fingerprint was made; else it is fetched again, a few times."""
-    where = remote.name_of(MANIFEST)
     problem: UserError | None = None
     for _ in range(_DAMAGED_MANIFESTS):
-        content = remote.read(MANIFEST)
+        content = remote.read(MANIFEST, MAX_MANIFEST_BYTES)
         try:
-            manifest = parse_manifest(content, where)
+            return parse_manifest(content, remote.name_of(MANIFEST))
         except UserError as error:
             problem = error
-            continue
-        if fingerprint_of(vars(manifest)) == manifest.fingerprint:
-            return manifest
-        problem = UserError(f"{where}: does not fit its own fingerprint; upload it again as it was packed")
     assert problem is not None
     raise problem
 
 
-def _check_names(manifest: Manifest, remote: RemoteFolder) -> None:
-    names = [shard.name for shard in manifest.shards]
-    for name in names:
-        if not _SHARD_NAME.fullmatch(name):  # it becomes a file in the cache
-            raise UserError(f"{remote.name_of(MANIFEST)}: {name!r} is no name of a shard; pack this split again")
-    if len(set(names)) != len(names):
-        raise UserError(f"{remote.name_of(MANIFEST)}: names a shard twice; pack this split again")
-
-
-def _fetch_table(remote: RemoteFolder, manifest: Manifest, directory: Path) -> PackedDataset:
+def _fetch_table(remote: RemoteFolder, manifest: Manifest, directory: Path, cache_bytes: int) -> PackedDataset:
     """Makes the folder, which the caller has locked, that of the dataset without its shards, and opens it."""
     table = directory / TABLE
     if not _is_whole(table, manifest):
-        _fetch_file(remote, table, manifest.table_sha256)
-    if manifest.frames_sha256 and not _has_hash(directory / FRAMES, manifest.frames_sha256):
-        _fetch_file(remote, directory / FRAMES, manifest.frames_sha256)
+        max_bytes = min(_TABLE_BYTES + manifest.samples * _TABLE_BYTES_OF_A_ROW, cache_bytes)
+        _fetch_file(remote, table, manifest.table_sha256, max_bytes)
     try:
-        write_atomically(directory / QUARANTINE, remote.read(QUARANTINE))
-    except MissingError:  # nothing is set aside
-        (directory / QUARANTINE).unlink(missing_ok=True)
-    write_atomically(directory / MANIFEST, manifest.to_json())
-    try:
+        if manifest.frames_sha256 and not _has_hash(directory / FRAMES, manifest.frames_sha256):
+            max_bytes = min(max_frames_bytes(directory, manifest), cache_bytes)
+            _fetch_file(remote, directory / FRAMES, manifest.frames_sha256, max_bytes)
+        try:
+            write_atomically(directory / QUARANTINE, remote.read(QUARANTINE, MAX_QUARANTINE_BYTES))
+        except MissingError:  # nothing is set aside
+            (directory / QUARANTINE).unlink(missing_ok=True)
+        write_atomically(directory / MANIFEST, manifest.to_json())
         return load_table(directory)
+    except RemoteError:
+        raise
     except UserError as error:
         table.unlink(missing_ok=True)  # the next attempt fetches it again
         raise UserError(f"{remote}: {error}, or upload it again") from error
@@ -139,6 +132,6 @@ def _has_hash(path: Path, digest: str) -> bool:
     return path.is_file() and file_sha256(path) == digest
 
 
-def _fetch_file(remote: RemoteFolder, path: Path, digest: str) -> None:
+def _fetch_file(remote: RemoteFolder, path: Path, digest: str, max_bytes: int) -> None:
     with replacing(path) as temporary, temporary.open("w+b") as file:
-        remote.download(path.name, file, digest=digest)
+        remote.download(path.name, file, max_bytes=max_bytes, digest=digest)

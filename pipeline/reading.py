@@ -52,9 +52,8 @@ def read_packets(
         offsets = dataset.frame_offsets(sample_id)
         if offsets is None:
             index = read_range(file, int(dataset.index_offsets[sample_id]), int(dataset.index_bytes[sample_id]))
-            offsets = np.frombuffer(index, "<i4")
-        if len(offsets) != dataset.num_frames[sample_id] + 1 or offsets[-1] > dataset.media_bytes[sample_id]:
-            raise OSError("the index of frames does not fit the table")
+            offsets = np.frombuffer(index[: len(index) // 4 * 4], "<i4")
+        _check_offsets(offsets, int(dataset.num_frames[sample_id]), int(dataset.media_bytes[sample_id]))
         media, packets = int(dataset.media_offsets[sample_id]), []
         for first, last in packets_to_read(offsets, frames, interval):
             begin = int(offsets[first])
@@ -62,6 +61,12 @@ def read_packets(
             ends = (offsets[first : last + 1] - begin).tolist()
             packets += [(first + n, data[ends[n] : ends[n + 1]]) for n in range(last - first)]
     return packets
+
+
+def _check_offsets(offsets: np.ndarray, num_frames: int, num_bytes: int) -> None:
+    """Raise OSError unless offsets (num_frames + 1) divide a part of `num_bytes` bytes into frames."""
+    if len(offsets) != num_frames + 1 or offsets[0] < 0 or offsets[-1] > num_bytes or (np.diff(offsets) < 0).any():
+        raise OSError("the index of frames does not fit the table")
 
 
 def jpeg_size(data: bytes) -> tuple[int, int] | None:
@@ -102,11 +107,16 @@ def _shard_of(dataset: PackedDataset, sample_id: int, shard: int | None) -> Iter
 
 
 def read_range(file: int, offset: int, length: int) -> bytes:
-    """Return the bytes [offset, offset + length) of an open file.
+    """Return the bytes [offset, offset + length) of an open file; no memory is taken for what it does not have.
 
     Raises:
-        OSError: the file ends before.
+        OSError: the file ends before, or there are no such bytes.
     """
+    if offset < 0 or length < 0:
+        raise OSError(f"the table says {length} bytes from byte {offset} on")
+    end = os.fstat(file).st_size
+    if offset + length > end:
+        raise OSError(f"the file ends at byte {end}, {offset + length - end} bytes early")
     data = os.pread(file, length, offset)
     while len(data) < length:  # one call returns at most 2 GiB
         more = os.pread(file, length - len(data), offset + len(data))

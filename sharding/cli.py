@@ -17,7 +17,7 @@ from jsonargparse import ArgumentParser, set_parsing_settings
 from jsonargparse._typehints import ActionTypeHint
 
 from sharding.cli_text import HelpFormatter, describe_error, find_parser, item_type, suggest_name, unknown_name
-from sharding.errors import UserError
+from sharding.errors import UserError, redacted
 
 # The sentence under each dataclass field is its documentation and its --help.
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
@@ -57,6 +57,8 @@ class CommandLine(ArgumentParser):
             return super().parse_args(*arguments, **options)
         except UnicodeDecodeError as error:  # only configuration files are read
             self.error(f"--config: not a text file ({error.reason} at byte {error.start}); give a YAML file")
+        except RecursionError:
+            self.error("a value, or the file of --config, is nested too deeply; write it plainly")
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         parser = getattr(ex, "subcommand_parser", None) or find_parser(message, self)
@@ -68,7 +70,7 @@ class CommandLine(ArgumentParser):
         hint = f"; {hint}" if hint else see
         if not self.exit_on_error:
             raise UserError(line + hint)
-        print(f"{parser.prog}: error: {line}{hint}", file=sys.stderr)
+        print(redacted(f"{parser.prog}: error: {line}{hint}"), file=sys.stderr)
         sys.exit(2)
 
     def _hint(self, unknown: str) -> str | None:
@@ -199,6 +201,13 @@ def with_current_names(
     return current
 
 
+# Of a file or folder that an error names: it may not be read or written, is gone, or is not what it should be.
+_WHAT_A_USER_CAN_MEND = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY),
+    *(errno.ELOOP, errno.ENAMETOOLONG, errno.ENOSPC, errno.EDQUOT, errno.ESTALE),
+}
+
+
 def run_command(main: Callable[[list[str] | None], int | None], prog: str) -> NoReturn:
     """Run `main(None)`, on the process's own arguments, and exit with its result.
 
@@ -218,9 +227,12 @@ def run_command(main: Callable[[list[str] | None], int | None], prog: str) -> No
     except SystemExit as exit:
         code = exit.code if isinstance(exit.code, int) else int(bool(exit.code))
     except OSError as error:
-        if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EIO, errno.EDQUOT):
+        if error.filename is not None and error.errno in _WHAT_A_USER_CAN_MEND:
+            code = _report(f"{prog}: error: {error.filename}: {error.strerror}; correct that and run it again", 2)
+        elif error.filename is not None or error.errno not in (errno.ENOSPC, errno.EIO, errno.EDQUOT):
             raise
-        code = _report(f"{prog}: error: cannot write the output: {error.strerror}", 1)
+        else:
+            code = _report(f"{prog}: error: cannot write the output: {error.strerror}", 1)
     _exit(code, prog)
 
 
@@ -233,7 +245,7 @@ def _open_missing_streams() -> None:
 
 def _report(line: str, code: int) -> int:
     with suppress(OSError):
-        print(line, file=sys.stderr, flush=True)
+        print(redacted(line), file=sys.stderr, flush=True)
     return code
 
 

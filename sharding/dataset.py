@@ -1,28 +1,29 @@
 """A packed split as its readers see it: the manifest and the table of samples, as NumPy columns."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from sharding.errors import UserError
 from sharding.files import file_sha256
 from sharding.manifest import (
     FRAMES,
     KEYFRAME_INTERVALS,
+    MANIFEST,
     QUARANTINE,
     TABLE,
     Manifest,
     load_manifest,
     read_json_lines,
-    table_schema,
 )
+from sharding.table import read_column, read_column_names, read_columns
+
+_MAX_HEADER_BYTES = 1 << 16  # of a file of NumPy; ours have 128
 
 
 class ShardSource(Protocol):
@@ -163,11 +164,11 @@ class PackedDataset:
     @property
     def column_names(self) -> list[str]:
         """The columns of samples.parquet, which depend on the version that packed it."""
-        return pq.read_schema(self.directory / TABLE).names
+        return read_column_names(self.directory)
 
     def column(self, name: str) -> np.ndarray:
         """Any column of samples.parquet, read anew."""
-        return _column(pq.read_table(self.directory / TABLE, columns=[name]), name)
+        return read_column(self.directory, name)
 
     @cached_property
     def quarantined(self) -> np.ndarray:
@@ -192,13 +193,7 @@ def load_table(directory: Path | str, check_hashes: bool = True) -> PackedDatase
     """Open a split as `load_dataset` does, but the shards need not be there. Raises UserError."""
     directory = Path(directory)
     manifest = load_manifest(directory)
-    levels = tuple(manifest.levels)
-    try:
-        table = pq.read_table(directory / TABLE, memory_map=True, columns=_numeric_columns(levels))
-    except (OSError, pa.ArrowException, KeyError) as error:
-        problem = str(error).splitlines()[0]
-        raise UserError(f"{directory / TABLE}: {problem}; pack this split again") from error
-    columns = {name: _column(table, name) for name in table.column_names}
+    columns = read_columns(directory, manifest, check_hashes)
     dataset = PackedDataset(
         directory=directory,
         manifest=manifest,
@@ -212,42 +207,20 @@ def load_table(directory: Path | str, check_hashes: bool = True) -> PackedDatase
         media_bytes=columns["media_bytes"],
         index_offsets=columns["index_offset"],
         index_bytes=columns["index_bytes"],
-        level_labels={level: columns[f"label_{level}"] for level in levels},
+        level_labels={level: columns[f"label_{level}"] for level in manifest.levels},
         frame_starts=_starts(columns["num_frames"]) if manifest.frames_sha256 else None,
     )
-    _check_table(dataset)
-    recorded = manifest.table_sha256
-    if check_hashes and recorded and file_sha256(directory / TABLE) != recorded:
-        raise UserError(f"{directory / TABLE}: changed since it was packed; copy it here again, or pack again")
     _check_frames(dataset, check_hashes)
     return dataset
 
 
-def _numeric_columns(levels: Iterable[str]) -> list[str]:
-    schema = table_schema(levels)
-    return [column.name for column in schema if column.type != pa.string()]
+def max_frames_bytes(directory: Path, manifest: Manifest) -> int:
+    """Return how large frames.npy can be beside the table that is in `directory`. Raises UserError."""
+    return _MAX_HEADER_BYTES + 4 * _num_numbers(read_columns(directory, manifest)["num_frames"])
 
 
-def _column(table: pa.Table, name: str) -> np.ndarray:
-    chunks = table.column(name)
-    array = chunks.chunk(0) if chunks.num_chunks == 1 else chunks.combine_chunks()
-    return array.to_numpy(zero_copy_only=False)
-
-
-def _check_table(dataset: PackedDataset) -> None:
-    manifest, directory = dataset.manifest, dataset.directory
-    again = "pack this split again"
-    if len(dataset) != manifest.samples:
-        raise UserError(f"{directory / TABLE}: {len(dataset)} rows, but {manifest.samples} in the manifest; {again}")
-    counts = np.bincount(dataset.shards, minlength=len(manifest.shards)) if len(dataset) else np.zeros(0, int)
-    if counts.tolist() != [shard.samples for shard in manifest.shards] and len(dataset):
-        raise UserError(f"{directory / TABLE}: its samples per shard differ from the manifest's; {again}")
-    for name, labels, classes in [
-        ("label", dataset.labels, manifest.classes),
-        *((f"label_{level}", dataset.level_labels[level], names) for level, names in manifest.levels.items()),
-    ]:
-        if len(labels) and not (labels.min() >= 0 and labels.max() < len(classes)):
-            raise UserError(f"{directory / TABLE}: {name} outside the {len(classes)} classes; {again}")
+def _num_numbers(num_frames: np.ndarray) -> int:
+    return int(num_frames.sum(dtype=np.int64)) + 2 * len(num_frames)
 
 
 def _starts(num_frames: np.ndarray) -> np.ndarray:
@@ -263,10 +236,16 @@ def _check_frames(dataset: PackedDataset, check_hash: bool) -> None:
         if check_hash and file_sha256(path) != dataset.manifest.frames_sha256:
             raise UserError(f"{path}: changed since it was written; {again}")
         numbers = dataset._frames
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: {error}; {again}") from error
-    if numbers.ndim != 1 or len(numbers) != int(dataset.num_frames.sum(dtype=np.int64)) + 2 * len(dataset):
+    except UserError:
+        raise
+    except Exception as error:  # NumPy reads the header with a parser of Python, whose errors are many
+        raise UserError(f"{path}: {' '.join(str(error).split())[:200]}; {again}") from error
+    if numbers.dtype != np.int32 or numbers.shape != (_num_numbers(dataset.num_frames),):
         raise UserError(f"{path}: does not fit {TABLE}; {again}")
+    if check_hash and len(dataset):
+        parameters = numbers[dataset.frame_starts]
+        if parameters.min() < -1 or parameters.max() >= len(dataset.manifest.codec_parameters):
+            raise UserError(f"{path}: codec parameters that are not in {MANIFEST}; {again}")
 
 
 def _check_shards(dataset: PackedDataset) -> None:

@@ -1,5 +1,10 @@
 """The errors that cross rooms: what a person did and can correct, and what a media file is to blame for."""
 
+import re
+
+_USER = re.compile(r"(?<=://)[^\s/]*@")
+_QUERY = re.compile(r"(://[^\s'\")>?#]*)[?#][^\s'\")>]*")
+
 
 class UserError(ValueError):
     """Something the person at the keyboard did and can mend; the message says what, where, and what to do."""
@@ -15,6 +20,15 @@ class MediaError(Exception):
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.message}"
+
+
+def redacted(text: str) -> str:
+    """Return text without what may be a secret in its URLs: users and passwords, queries such as signatures, fragments.
+
+    >>> redacted("https://me:password@host/train?token=secret: not found")
+    'https://***@host/train?***: not found'
+    """
+    return _QUERY.sub(r"\1?***", _USER.sub("***@", text))
 
 
 def check_minimum(options: object, minimum: float, *names: str, prefix: str = "") -> None:

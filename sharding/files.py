@@ -2,13 +2,14 @@
 
 import fcntl
 import hashlib
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from sharding.errors import UserError
 
@@ -30,6 +31,14 @@ def check_writable(path: Path) -> None:
         raise UserError(f"{path}: cannot be written: {error.strerror}") from error
 
 
+def parse_json(content: str | bytes) -> Any:
+    """Return `json.loads` of text that may come from anybody; whatever is wrong with it is a ValueError."""
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary name next to `path`, with its suffix; what was written there becomes `path` if all went well.
@@ -37,6 +46,9 @@ def replacing(path: Path) -> Iterator[Path]:
     The name is this process's alone, so that two that write the same file do not write into each other's.
     """
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    temporary.unlink(missing_ok=True)
+    # It is new, so that nothing is written through a link that somebody else has laid there.
+    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
     try:
         yield temporary
         temporary.replace(path)
@@ -90,7 +102,8 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
     It is flock(2), which the kernel gives back when a process dies. Without `wait`, False is yielded at once where
     somebody else holds it.
     """
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    # Never through a symbolic link, which in a folder that several people write to may be a trap.
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     try:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

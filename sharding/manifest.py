@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sharding.errors import UserError
+from sharding.files import parse_json
+from sharding.manifest_checks import problem_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -102,7 +104,12 @@ class Manifest:
     @classmethod
     def from_json(cls, text: str | builtins.bytes) -> "Manifest":
         """Raises ValueError, KeyError or TypeError for what is no manifest."""
-        values = json.loads(text)
+        return cls.from_values(parse_json(text))
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> "Manifest":
+        """Raises as `from_json`, of which `values` are the parsed text."""
+        values = dict(values)
         values["classes"] = tuple(values["classes"])
         values["flip_pairs"] = tuple((a, b) for a, b in values["flip_pairs"])
         values["shards"] = tuple(Shard(**shard) for shard in values["shards"])
@@ -158,17 +165,30 @@ def load_manifest(directory: Path) -> Manifest:
 
 
 def parse_manifest(content: bytes, path: object) -> Manifest:
-    """The manifest in a file's content; errors name the file by `path`. Raises UserError."""
+    """Return the manifest in a file's content, checked against its own fingerprint; errors name the file by `path`.
+
+    Raises:
+        UserError: it is none, none that this version reads, or was changed since its split was packed.
+    """
     try:
-        values = json.loads(content)
+        values = parse_json(content)
         version = values["format_version"]
         if isinstance(version, int) and version > FORMAT_VERSION:
             raise UserError(f"{path}: format {version}, but this version reads up to {FORMAT_VERSION}; update vpsn")
-        return Manifest.from_json(content)
+        manifest = Manifest.from_values(values)
+        problem = problem_of(manifest)
     except UserError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: not a manifest ({error!r}); pack this split again") from error
+        raise UserError(f"{path}: not a manifest ({str(error)[:200]!r}); pack this split again") from error
+    if problem:
+        raise UserError(f"{path}: {problem}; pack this split again")
+    if fingerprint_of(vars(manifest)) != manifest.fingerprint:
+        raise UserError(
+            f"{path}: does not fit its own fingerprint, so it was edited or damaged; copy or upload it again as it was "
+            "packed"
+        )
+    return manifest
 
 
 def table_schema(levels: Iterable[str]) -> "pa.Schema":
@@ -184,10 +204,14 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     lines = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; make it readable") from error
+    for number, line in enumerate(content.splitlines(), 1):
         try:
-            value = json.loads(line)
-            if not isinstance(value, dict) or "key" not in value:
+            value = parse_json(line)
+            if not isinstance(value, dict) or not isinstance(value.get("key"), str):
                 raise ValueError("no object with a 'key'")
         except ValueError as error:
             raise UserError(f"{path}, line {number}: {error}; remove the line") from error

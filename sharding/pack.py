@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import joblib
 
@@ -23,8 +23,9 @@ from sharding.packing.partition import default_samples_per_shard, plan_shards
 from sharding.packing.profiles import PROFILES, EncodedSample, ProfileSettings
 from sharding.packing.progress import with_progress
 from sharding.packing.sandbox import Limits, Request, Sandbox, close_thread_sandbox
-from sharding.packing.shard import ShardResult, ShardTask, pack_shard
+from sharding.packing.shard import ShardTask, pack_shard
 from sharding.packing.split_folder import PackPlan, claim_folder, complete, recorded_settings, write_failures
+from sharding.parallel import run_in_workers
 from sharding.records import Annotations, check_records, read_classes, with_classes
 from sharding.video.frame_folder import check_template
 
@@ -295,15 +296,9 @@ def _samples_for_bytes(
 
 def _run(config: PackConfig, plan: PackPlan) -> int:
     """Pack all shards that are not finished; return the number of failed videos."""
-    tasks = (joblib.delayed(pack_shard)(task) for task in _tasks(config, plan))
     with _backend(config):
         workers = min(config.workers, len(plan.shards)) if config.backend == "loky" else -1
-        parallel = joblib.Parallel(
-            n_jobs=workers,
-            return_as="generator_unordered",
-            batch_size=1,  # pyright: ignore[reportArgumentType]  # joblib infers str from its default, "auto"
-        )
-        results = cast(Iterator[ShardResult], parallel(tasks))
+        results = run_in_workers(pack_shard, _tasks(config, plan), workers, ordered=False)
         try:
             return sum(result.failures for result in with_progress(results, len(plan.annotations.records)))
         finally:

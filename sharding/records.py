@@ -148,7 +148,7 @@ def with_classes(annotations: Annotations, classes: tuple[str, ...]) -> Annotati
     Where the dataset's own labels are numbers (0, 1, 2, ... or 1, 2, 3, ...) and the given names are not, they are
     places in the list, from 1 only if there are just as many names.
     """
-    numbers = [int(name) for name in annotations.classes if re.fullmatch(r"[0-9]+", name)]
+    numbers = [int(name) for name in annotations.classes if re.fullmatch(r"[0-9]{1,18}", name)]
     numbered = numbers in (list(range(len(annotations.classes))), list(range(1, len(annotations.classes) + 1)))
     if numbered and not set(annotations.classes) <= set(classes):
         first = 1 if numbers[0] == 1 and len(classes) == len(numbers) else 0

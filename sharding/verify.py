@@ -11,18 +11,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import cast
 
-import joblib
 import numpy as np
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from sharding.dataset import PackedDataset, load_dataset, load_table
 from sharding.errors import MediaError
-from sharding.files import file_sha256, hash_rest, write_atomically
+from sharding.files import file_sha256, hash_rest, parse_json, write_atomically
 from sharding.manifest import KEYFRAME_INTERVALS, QUARANTINE, TABLE, Shard, read_json_lines
 from sharding.packing.tar import Component, format_index
+from sharding.parallel import run_in_workers
 from sharding.video.decode import decode_all, decode_frames, open_video
 from sharding.video.frame_folder import open_jpeg
 from sharding.video.frame_packets import PacketDecoder, packets_to_read
@@ -84,11 +83,12 @@ def verify(directory: Path | str, decode: bool = False, quarantine: bool = False
     """
     directory = Path(directory)
     dataset = load_dataset(directory)
+    for name in ("key", "suffix", "sha256"):
+        dataset.column(name)  # else the rows of no shard could be checked
     shards = dataset.manifest.shards
-    jobs = (joblib.delayed(check_shard)(directory, number, shard, decode) for number, shard in enumerate(shards))
-    parallel = joblib.Parallel(n_jobs=min(workers, len(shards) or 1), return_as="generator")
     problems = list(check_table(dataset))
-    found = cast(Iterator[list[Problem]], parallel(jobs))
+    tasks = ((directory, number, shard, decode) for number, shard in enumerate(shards))
+    found = run_in_workers(_check_shard_of, tasks, min(workers, len(shards) or 1))
     for of_shard in tqdm(found, total=len(shards), unit=" shards", disable=None):
         problems += of_shard
     report = VerifyReport(directory, len(dataset), len(shards), tuple(problems))
@@ -123,18 +123,22 @@ def check_table(dataset: PackedDataset) -> Iterator[Problem]:
         yield Problem(where, "no frames, or frames without pixels", keys[row])
 
 
+def _check_shard_of(task: tuple[Path, int, Shard, bool]) -> list[Problem]:
+    return check_shard(*task)
+
+
 def check_shard(directory: Path, number: int, shard: Shard, decode: bool) -> list[Problem]:
     """Compare one tar with its hash, its index and its rows of the table; decode its samples if asked."""
     path = directory / shard.name
     problems = []
     try:
         components = list(read_components(path))
-    except (tarfile.TarError, OSError) as error:
+    except (tarfile.TarError, OSError, ValueError, OverflowError, EOFError) as error:
         return [*problems, Problem(shard.name, f"not a readable tar: {error}")]
     index = path.with_suffix(".idx")
     if not index.is_file():
         problems.append(Problem(index.name, "missing"))
-    elif index.read_text() != format_index(components):
+    elif index.read_bytes() != format_index(components).encode(errors="surrogateescape"):
         problems.append(Problem(index.name, "does not describe its tar"))
     rows = pq.read_table(directory / TABLE, filters=[("shard", "=", number)]).to_pylist()
     dataset = load_table(directory, check_hashes=False)
@@ -174,9 +178,11 @@ def _check_sample(file, row: dict, by_name: dict[str, Component]) -> str | None:
     if _read(file, row["cls_offset"], row["cls_bytes"]) != str(row["label"]).encode():
         return "its .cls is not the label of the table"
     try:
-        about = json.loads(_read(file, row["json_offset"], row["json_bytes"]))
+        about = parse_json(_read(file, row["json_offset"], row["json_bytes"]))
     except ValueError:
-        return "its .json is not JSON"
+        about = None
+    if not isinstance(about, dict):
+        return "its .json is no JSON of an object"
     differing = [name for name in about if name in row and about[name] != row[name]]
     return f"its .json and the table differ in {', '.join(differing)}" if differing else None
 
@@ -186,7 +192,8 @@ def _check_decoding(file, row: dict) -> str | None:
     num_frames, size = row["num_frames"], (row["width"], row["height"])
     try:
         if row["suffix"] == "jpgs":
-            offsets = np.frombuffer(_read(file, row["index_offset"], row["index_bytes"]), "<i4")
+            index = _read(file, row["index_offset"], row["index_bytes"])
+            offsets = np.frombuffer(index[: len(index) // 4 * 4], "<i4")
             return _check_jpegs(media, offsets, num_frames, size)
         return _check_video(media, num_frames, size)
     except MediaError as error:
@@ -237,7 +244,7 @@ def _check_index(file, row: dict, dataset: PackedDataset, sample_id: int, decode
         if number in wanted and not np.array_equal(picture, wanted.pop(number)):
             differing.append(number)
 
-    interval = KEYFRAME_INTERVALS[dataset.manifest.profile]
+    interval = KEYFRAME_INTERVALS.get(dataset.manifest.profile, 1)
     numbers = [n for begin, end in packets_to_read(offsets, some, interval) for n in range(begin, end)]
     packets = [(n, media[offsets[n] : offsets[n + 1]]) for n in numbers]
     try:

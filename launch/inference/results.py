@@ -68,8 +68,8 @@ def evaluate_checkpoint(
         print(describe_classes(evaluation.confusion.numpy(), info.classes), end="")
         print(evaluation)
         print(
-            f"{data.test_clips} clip(s) x {data.test_crops} crop(s) of {data.crop_size} pixels; data {location}, "
-            f"fingerprint {dataset.fingerprint[:16]}; written to {out}"
+            f"{data.test_clips} clip(s) x {data.test_crops} crop(s) of {data.crop_size} pixels; "
+            f"data {dataset.location}, fingerprint {dataset.fingerprint[:16]}; written to {out}"
         )
     stop_ranks()
     return out / "evaluation.json" if ranks.is_main_process else None

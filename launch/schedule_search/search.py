@@ -231,7 +231,7 @@ def schedule_yaml(config: Config) -> str:
     """Return what differs from the defaults, as a configuration for `launch/train.py`."""
     defaults = asdict(Config())
     values = {}
-    for section, given in asdict(config).items():
+    for section, given in config.without_secrets().items():
         if isinstance(given, dict):
             given = {name: value for name, value in given.items() if value != defaults[section].get(name)}
         values[section] = given

@@ -32,17 +32,20 @@ def load_splits(config: Config) -> tuple[PackedDataset, PackedDataset | None]:
     val_set = open_dataset(data.val, data.cache_dir, data.cache_bytes) if data.val else None
     if config.model.head in NEED_LEVELS and not train_set.manifest.levels:
         raise UserError(
-            f"model.head={config.model.head} needs further levels of labels, and {data.train} has none; pack a dataset "
-            "that has them, such as finegym"
+            f"model.head={config.model.head} needs further levels of labels, and {train_set.location} has none; pack a "
+            "dataset that has them, such as finegym"
         )
-    splits = [split.manifest for split in (train_set, val_set) if split]
-    if any((split.classes, split.levels) != (splits[0].classes, splits[0].levels) for split in splits):
-        difference = describe_class_difference(splits[1].classes, splits[0].classes)
+    if val_set and _classes(val_set) != _classes(train_set):
+        difference = describe_class_difference(val_set.manifest.classes, train_set.manifest.classes)
         raise UserError(
-            f"{config.data.val}: its classes are not those of {config.data.train}: {difference}; pack both with one "
+            f"{val_set.location}: its classes are not those of {train_set.location}: {difference}; pack both with one "
             "list of classes (--classes FILE)"
         )
     return train_set, val_set
+
+
+def _classes(dataset: PackedDataset) -> tuple[object, object]:
+    return dataset.manifest.classes, dataset.manifest.levels
 
 
 def warn_of_short_videos(config: Config, train_set: PackedDataset) -> None:
@@ -53,7 +56,7 @@ def warn_of_short_videos(config: Config, train_set: PackedDataset) -> None:
         log.warning(
             "data.num_segments=%d, but no video of %s has more than %d stored frames: frames repeat; lower it, or pack "
             "with a larger --max-frames",
-            *(most, config.data.train, stored),
+            *(most, train_set.location, stored),
         )
 
 

@@ -18,7 +18,7 @@ from launch.training.option_names import HINTS, RENAMED, SYNONYMS, with_current_
 from model import ModelConfig
 from pipeline.config import DataConfig, is_remote
 from sharding.cli import CommandLine
-from sharding.errors import UserError, check_minimum
+from sharding.errors import UserError, check_minimum, redacted
 from sharding.manifest import MANIFEST, Manifest, load_manifest
 
 NEED_LEVELS = ("pathways", "integration", "cross_encoder")  # heads that are made of levels of labels
@@ -259,7 +259,15 @@ class Config:
 
     def to_yaml(self) -> str:
         """Return the complete configuration as YAML that `load_config` reads."""
-        return yaml.safe_dump(asdict(self), sort_keys=False)
+        return yaml.safe_dump(self.without_secrets(), sort_keys=False)
+
+    def without_secrets(self) -> dict[str, Any]:
+        """Return all values by section, for files: passwords and tokens of the data's URLs stay in memory."""
+        values = asdict(self)
+        for name in ("train", "val"):
+            location = values["data"][name]
+            values["data"][name] = redacted(location) if location else location
+        return values
 
 
 Kind = TypeVar("Kind", bound=Config)
@@ -312,12 +320,24 @@ def load_config(path: Path, kind: type[Config] = Config) -> Config:
     parser = CommandLine(prog=str(path), exit_on_error=False)
     parser.add_class_arguments(kind)
     try:
-        values = yaml.safe_load(path.read_text())
+        values = _parse_yaml(path.read_text())
         if not isinstance(values, dict):
             raise ValueError("no sections in it")
         return _instantiate(parser, parser.parse_object(with_current_names(values)), kind)
     except (OSError, yaml.YAMLError, ValueError) as error:
         raise UserError(f"{path}: not a resolved configuration: {' '.join(str(error).split())}") from error
+
+
+def _parse_yaml(text: str) -> Any:
+    """Return plain values; whatever is wrong with the text, which may come from anybody, is a ValueError."""
+    try:
+        # An alias may repeat what has aliases itself, and a line of them fill the memory.
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise ValueError("aliases (*name) in it")
+        return yaml.safe_load(text)
+    except (RecursionError, yaml.YAMLError, TypeError, AttributeError, OverflowError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())[:200]
+        raise ValueError(reason) from error
 
 
 def _instantiate(parser: CommandLine, namespace, kind: type[Kind]) -> Kind:
@@ -326,6 +346,8 @@ def _instantiate(parser: CommandLine, namespace, kind: type[Kind]) -> Kind:
         return kind(**{name: getattr(values, name) for name in kind.__dataclass_fields__})
     except ValueError as error:
         parser.error(str(error))
+    except (TypeError, AttributeError, OverflowError) as error:  # of null where the parser lets it pass
+        parser.error(f"a value is of the wrong kind ({error})")
 
 
 def _count_classes(train: str | None) -> int:

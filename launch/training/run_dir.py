@@ -30,7 +30,7 @@ from launch.training.distributed import Ranks, any_rank, errors_on_all_ranks
 from launch.training.ema import WeightEma
 from launch.training.engine import Engine, load_engine, save_engine
 from pipeline.loader import VideoLoader
-from sharding.errors import UserError
+from sharding.errors import UserError, redacted
 from sharding.manifest import describe_class_difference
 
 log = logging.getLogger("launch.training.run_dir")
@@ -113,8 +113,9 @@ def open_run(config: Config, classes: tuple[str, ...], ranks: Ranks) -> Path:
     check_same_run(load_config(path), config, run_dir)
     trained = read_info(folder / last).classes
     if trained != classes:
+        train = redacted(str(config.data.train))
         raise UserError(
-            f"run_dir={run_dir} holds a run with other classes than those of data.train={config.data.train}: "
+            f"run_dir={run_dir} holds a run with other classes than those of data.train={train}: "
             f"{describe_class_difference(classes, trained)}; begin another run: --run_dir=NEW"
         )
     _check_partitions(folder / last, ranks.world_size)

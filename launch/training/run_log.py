@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 from uuid import uuid4
 
-from sharding.errors import UserError
+from sharding.errors import UserError, redacted
 from sharding.files import write_atomically
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def start_logging(run_dir: Path, rank: int) -> None:
     console.setLevel(logging.INFO if rank == 0 else logging.ERROR)
     console.setFormatter(_ConsoleFormatter("%(asctime)s %(message)s", "%H:%M:%S"))
     file = logging.FileHandler(folder / f"rank-{rank}.log")
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    file.setFormatter(_Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     handlers: list[logging.Handler] = [file, console]
     for name in ("launch", "model", "pipeline", "sharding"):
         logger = logging.getLogger(name)
@@ -34,7 +34,14 @@ def start_logging(run_dir: Path, rank: int) -> None:
         logger.propagate = False
 
 
-class _ConsoleFormatter(logging.Formatter):
+class _Formatter(logging.Formatter):
+    """Lines without secrets of URLs, which an error of a library may quote."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redacted(super().format(record))
+
+
+class _ConsoleFormatter(_Formatter):
     """Lines of 80 columns, the level only where it is not INFO; the log files have it all in one line."""
 
     def format(self, record: logging.LogRecord) -> str:

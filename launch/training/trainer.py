@@ -3,7 +3,6 @@
 import gc
 import logging
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -43,6 +42,7 @@ from launch.training.run_log import RunLog
 from launch.training.step_meter import DivergedError, StepMeter, describe_step
 from pipeline.loader import VideoBatch
 from sharding.dataset import PackedDataset
+from sharding.errors import redacted
 
 log = logging.getLogger("launch.training.trainer")
 
@@ -78,7 +78,7 @@ class Trainer:
             begin_phase(before, self.run_dir, self.engine, self.loader, self.average)
         elif config.resume == "auto":
             self.evaluation_due = resume(self.run_dir, self.engine, self.loader, self.average, ranks)
-        self.log = RunLog(self.run_dir, ranks.rank, self.step, asdict(config) if train.wandb else None)
+        self.log = RunLog(self.run_dir, ranks.rank, self.step, config.without_secrets() if train.wandb else None)
         self.stop = StopRequest(ranks)
 
     @property
@@ -107,7 +107,8 @@ class Trainer:
         if self.val_loader is not None and self.ranks.is_main_process:
             log.info("%s", describe_best(self.run_dir))
             val = self.config.data.val
-            log.info("next: python launch/evaluate.py --checkpoint %s --data %s", self.run_dir, val)
+            assert val is not None  # it has a loader
+            log.info("next: python launch/evaluate.py --checkpoint %s --data %s", self.run_dir, redacted(val))
         return True
 
     def end(self) -> PhaseEnd:

@@ -216,7 +216,7 @@ class ShardCache:
                 keep = {self._paths[needed] for needed in self._window.needed()}
             with locked(root / ".lock"):
                 if partial.exists() or evict(root, num_bytes, self.cache_bytes, keep, sparing=ahead):
-                    partial.touch()
+                    os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644))
                     return partial
             if ahead:
                 return None
@@ -226,7 +226,7 @@ class ShardCache:
 
     def _fetch(self, shard: int, partial: Path) -> None:
         path, expected = self._paths[shard], self.shards[shard]
-        with partial.open("r+b") as file:
+        with os.fdopen(os.open(partial, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW), "r+b") as file:
             self.remote.download(expected.name, file, num_bytes=expected.bytes, digest=expected.sha256)
             file.flush()
             os.fsync(file.fileno())  # the record must not outlive the bytes in a power failure

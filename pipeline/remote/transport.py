@@ -17,7 +17,7 @@ from hashlib import sha256
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit, urlunsplit
 
-from sharding.errors import UserError
+from sharding.errors import UserError, redacted
 from sharding.files import hash_rest
 
 logger = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ _BLOCK_BYTES = 8 << 20
 _DAMAGED_DOWNLOADS = 3
 _DOWN_SECONDS = 60
 _CREDENTIAL_ERRORS = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "DefaultCredentialsError")
-_SECRETS = re.compile(r"(?<=://)[^\s/@]+@|\?[^\s'\")]+")  # password and query of a URL in the text of an error
+_QUERY = re.compile(r"\?[^\s'\")]+")  # of an address without its host, in the text of an error
 _PASSING_STATUS = (408, 416, 425, 429)  # of 400 to 499, those that another attempt may mend
 
 
@@ -89,6 +89,11 @@ class RemoteFolder:
     """
 
     def __init__(self, url: str, retry: RetryPolicy | None = None):
+        if "***" in url:
+            raise UserError(
+                f"{url}: its password or token is kept in no file; give the URL again (--data.train=URL, "
+                "--data.val=URL), or one without it: fsspec's own configuration and the environment may have it too"
+            )
         self.url, self.retry = url.rstrip("/"), retry or RetryPolicy()
         self.protocol = urlsplit(url).scheme
         self._stopped = threading.Event()
@@ -99,11 +104,12 @@ class RemoteFolder:
         return RemoteFolder, (self.url, self.retry)
 
     def __str__(self) -> str:
-        return _shown(self.url)
+        return redacted(self.url)
 
     def name_of(self, name: str) -> str:
         """The URL of a file as messages and logs show it."""
-        return f"{self}/{name}"
+        address, mark, query = str(self).partition("?")
+        return f"{address}/{name}{mark}{query}"
 
     def stop(self) -> None:
         """Lets running downloads end with a RemoteError, at their next block or attempt."""
@@ -113,13 +119,21 @@ class RemoteFolder:
         """Waits, but not longer than until it is stopped; returns whether it is."""
         return self._stopped.wait(after_seconds)
 
-    def read(self, name: str) -> bytes:
-        """The whole of a small file. Raises as `download`."""
+    def read(self, name: str, max_bytes: int) -> bytes:
+        """Return the content of a small file. Raises as `download`."""
         file = io.BytesIO()
-        self.download(name, file)
+        self.download(name, file, max_bytes=max_bytes)
         return file.getvalue()
 
-    def download(self, name: str, file: BinaryIO, *, num_bytes: int | None = None, digest: str = "") -> None:
+    def download(
+        self,
+        name: str,
+        file: BinaryIO,
+        *,
+        num_bytes: int | None = None,
+        max_bytes: int | None = None,
+        digest: str = "",
+    ) -> None:
         """Goes on from what `file`, open for reading and writing, holds already, to the end of the remote file.
 
         With a digest, an interrupted transfer is continued where it broke off if the server can; otherwise it is
@@ -129,6 +143,7 @@ class RemoteFolder:
             name: of the file in this folder.
             file: is appended to, or emptied where the server or a wrong digest makes that necessary.
             num_bytes: the length of the file, if known: not a byte more is fetched, and fewer are a failure.
+            max_bytes: of a file whose length is not known; a server that sends more is given up.
             digest: the SHA-256 (hexadecimal) that the whole must have; a file with another is fetched again.
 
         Raises:
@@ -146,6 +161,8 @@ class RemoteFolder:
                 for offset, block in self._blocks(name, position, num_bytes):
                     if offset < position:  # the server began anew
                         hashed = _empty(file)
+                    if max_bytes is not None and offset + len(block) > max_bytes:
+                        raise _Failure(f"more than the {max_bytes:,} bytes that it may have", "upload it again")
                     file.write(block)
                     hashed.update(block)
                     position = offset + len(block)
@@ -245,15 +262,15 @@ def _open(url: str, retry: RetryPolicy) -> tuple[Any, str]:
     try:
         from fsspec.core import url_to_fs
     except ImportError:
-        raise UserError(f"{_shown(url)}: fsspec is not installed; {install}") from None
+        raise UserError(f"{redacted(url)}: fsspec is not installed; {install}") from None
     protocol = urlsplit(url).scheme
     try:
         options = _options(protocol, retry)
         filesystem, root = url_to_fs(url, skip_instance_cache=True, use_listings_cache=False, **options)
     except ImportError as error:
-        raise UserError(f"{_shown(url)}: {error}; {install}") from error
+        raise UserError(f"{redacted(url)}: {error}; {install}") from error
     except ValueError as error:
-        raise UserError(f"{_shown(url)}: {error}; use s3://, gs://, https:// or another that fsspec knows") from error
+        raise UserError(f"{redacted(url)}: {error}; use s3://, gs://, https:// or another that fsspec knows") from error
     if protocol in ("s3", "s3a"):
         filesystem.retries = 1  # attempts of s3fs within each of ours
     return filesystem, root.rstrip("/")
@@ -291,7 +308,7 @@ def _failure_of(error: Exception) -> _Failure:
     """What an error of fsspec, or of a library behind it, means."""
     status = _status_of(error)
     text = " ".join(str(getattr(error, "message", "") or error).split()) or type(error).__name__
-    text = _SECRETS.sub("", text)
+    text = _QUERY.sub("?***", redacted(text))
     if isinstance(error, FileNotFoundError) or status == 404:
         remedy = "check the URL, which must be that of a packed split, and that all its files were uploaded"
         return _Failure("not found", remedy, missing=True)
@@ -313,12 +330,6 @@ def _status_of(error: BaseException) -> int:
         return int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     status: Any = getattr(error, "status", None) or getattr(error, "code", None)  # aiohttp; gcsfs
     return int(status) if str(status).isdecimal() else 0
-
-
-def _shown(url: str) -> str:
-    """A URL without a password or a token in it."""
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def _empty(file: BinaryIO) -> Any:

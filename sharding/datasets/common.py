@@ -3,11 +3,13 @@
 import csv
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
 from sharding.errors import UserError
+from sharding.files import parse_json
 from sharding.records import read_lines
 
 # What a file of a video is called. Others next to it (pictures, texts, sound) are not of the dataset.
@@ -47,6 +49,11 @@ def choose_file(annotations: Sequence[Path], words: Sequence[str], what: str) ->
     raise UserError(f"--annotations: {expected}, not {len(chosen)}: {', '.join(path.name for path in chosen)}")
 
 
+def is_number(text: str) -> bool:
+    """Whether a text is a whole number, of plain digits and not absurdly many: what `int` takes without an error."""
+    return re.fullmatch("[0-9]{1,18}", text) is not None
+
+
 def read_csv(path: Path, delimiter: str = ",") -> Iterator[tuple[str, list[str]]]:
     """Yield ("FILE, line N", fields without blanks around them) of every line that is not empty."""
     rows = csv.reader(read_lines(path), delimiter=delimiter)
@@ -61,11 +68,13 @@ def read_csv(path: Path, delimiter: str = ",") -> Iterator[tuple[str, list[str]]
 def read_json(path: Path) -> Any:
     """Return what a file holds. Raises UserError with the file and, where the JSON breaks off, the line."""
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return parse_json(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
         raise UserError(f"{path}, line {error.lineno}: no JSON: {error.msg}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as UTF-8 text: {error}") from error
+    except ValueError as error:
+        raise UserError(f"{path}: no JSON: {error}") from error
 
 
 class SourceFinder:

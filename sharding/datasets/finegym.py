@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sharding.datasets.common import SourceFinder, choose_file, read_json
+from sharding.datasets.common import SourceFinder, choose_file, is_number, read_json
 from sharding.errors import UserError
 from sharding.records import Annotations, UniqueKeys, VideoRecord, read_lines
 
 EVENTS = {"VT": "vault", "FX": "floor exercise", "BB": "balance beam", "UB": "uneven bars"}
-_ELEMENT = re.compile(r"Clabel:\s*(\d+);\s*set:\s*(\d+);\s*Glabel:\s*(\d+);\s*\(([A-Z]{2})\)\s*(\S.*)")
-_SET = re.compile(r"set:\s*(\d+);\s*(\S.*)")
+_NUMBER = r"(\d{1,18})"  # what `int` takes without an error
+_ELEMENT = re.compile(rf"Clabel:\s*{_NUMBER};\s*set:\s*{_NUMBER};\s*Glabel:\s*{_NUMBER};\s*\(([A-Z]{{2}})\)\s*(\S.*)")
+_SET = re.compile(rf"set:\s*{_NUMBER};\s*(\S.*)")
 _KEY = re.compile(r"(?P<video>.+)_(?P<event>E_\d+_\d+)_(?P<element>A_\d+_\d+)")
 
 
@@ -50,7 +51,7 @@ def read_finegym(videos: Path, annotations: Sequence[Path], split: str) -> Annot
         where = f"{listed}, line {number}"
         key, _, label = line.strip().rpartition(" ")
         parts = _KEY.fullmatch(key.strip())
-        if not parts or not label.isdigit() or int(label) >= len(categories.elements):
+        if not parts or not is_number(label) or int(label) >= len(categories.elements):
             raise UserError(
                 f"{where}: {line.strip()!r}: expected is 'VIDEO_E_…_A_…' and a label from 0 to "
                 f"{len(categories.elements) - 1}"

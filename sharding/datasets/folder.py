@@ -75,8 +75,12 @@ def _is_taken(entry: os.DirEntry) -> bool:
 
 
 def _entries(folder: Path) -> list[os.DirEntry]:
-    with os.scandir(folder) as entries:
-        return sorted((e for e in entries if not e.name.startswith(".")), key=lambda entry: entry.name)
+    """Return what is in a folder, by name, without what is hidden. Raises UserError if it cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted((e for e in entries if not e.name.startswith(".")), key=lambda entry: entry.name)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read: {error.strerror}; make it readable, or take it away") from error
 
 
 def _folders(folder: Path) -> list[str]:

@@ -13,7 +13,7 @@ from sharding.datasets.flip_pairs import mirrored_pairs
 from sharding.errors import UserError
 from sharding.records import Annotations, UniqueKeys, VideoRecord, keys_from_paths, read_lines, sorted_classes
 
-_NUMBER = re.compile(r"[0-9]+(\.0+)?")
+_NUMBER = re.compile(r"[0-9]{1,18}(\.0+)?")
 
 
 def read_list(videos: Path, annotations: Sequence[Path], split: str) -> Annotations:

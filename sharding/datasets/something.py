@@ -65,7 +65,9 @@ def _entries(path: Path) -> Iterator[Row]:
     for number, entry in enumerate(entries, 1):
         where = f"{path}, entry {number}"
         if not isinstance(entry, dict) or "id" not in entry:
-            raise UserError(f"{where}: no 'id' in {entry!r}")
+            raise UserError(f"{where}: no 'id' in {str(entry)[:200]!r}")
+        if not isinstance(entry.get("template", ""), str):
+            raise UserError(f"{where}: its 'template' is no text")
         if not entry.get("template"):
             raise UserError(
                 f"{where}: video {entry['id']}: no 'template', so no label; the published test split has none: "
@@ -79,7 +81,7 @@ def _class_names(path: Path) -> tuple[str, ...]:
     labels = read_json(path)
     try:
         names = {int(label): _plain(name) for name, label in labels.items()}
-    except (AttributeError, ValueError):
+    except (AttributeError, ValueError, TypeError, OverflowError):
         raise UserError(f'{path}: expected are entries "class name": "label id"') from None
     if sorted(names) != list(range(len(labels))):
         raise UserError(f"{path}: label ids must be 0 to {len(labels) - 1}, each once")

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from sharding.datasets.common import SourceFinder, choose_file
+from sharding.datasets.common import SourceFinder, choose_file, is_number
 from sharding.errors import UserError
 from sharding.records import Annotations, UniqueKeys, VideoRecord, key_from_path, read_lines
 
@@ -44,7 +44,7 @@ def _class_numbers(path: Path) -> dict[str, int]:
         if not line.strip():
             continue
         fields = line.split()
-        if len(fields) != 2 or not fields[0].isdigit() or fields[1] in numbers:
+        if len(fields) != 2 or not is_number(fields[0]) or fields[1] in numbers:
             raise UserError(
                 f"{path}, line {number}: {line.strip()!r}: expected is a number and a class name, each once"
             )

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sharding.errors import UserError
-from sharding.files import file_sha256, locked, write_atomically
+from sharding.files import file_sha256, locked, parse_json, write_atomically
 from sharding.manifest import (
     FAILURES,
     FORMAT_VERSION,
@@ -70,8 +71,20 @@ def recorded_settings(directory: Path) -> Mapping[str, Any]:
     if (directory / MANIFEST).is_file():
         return load_manifest(directory).settings
     with contextlib.suppress(OSError, ValueError):
-        return json.loads((directory / PARTS / _PLAN).read_text())["settings"]
+        return _read_plan(directory)["settings"]
     return {}
+
+
+def _read_plan(directory: Path) -> Mapping[str, Any]:
+    """Return what .parts/plan.json says. Raises UserError if it is damaged."""
+    path = directory / PARTS / _PLAN
+    try:
+        values = parse_json(path.read_bytes())
+        if isinstance(values, dict) and isinstance(values["settings"], dict):
+            return {"plan": values["plan"], "settings": values["settings"]}
+        raise ValueError("no object")
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path}: damaged ({error}); remove {directory} and pack it again") from error
 
 
 @contextlib.contextmanager
@@ -90,14 +103,18 @@ def claim_folder(directory: Path, plan: PackPlan, retry_failed: bool) -> Iterato
     parts = directory / PARTS
     if directory.exists() and not parts.is_dir() and any(directory.iterdir()) and not (directory / MANIFEST).is_file():
         raise UserError(f"--out {directory}: holds other files; give an empty or a new folder")
-    parts.mkdir(parents=True, exist_ok=True)
+    try:
+        parts.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=parts).close()
+    except OSError as error:
+        raise UserError(f"--out {directory}: cannot be written: {error.strerror}; give another folder") from error
     with locked(parts / "lock", wait=False) as free:
         if not free:
             raise UserError(f"--out {directory}: another process is packing there; wait for it")
         if (directory / MANIFEST).is_file():
             _reopen(directory, plan)
         elif (parts / _PLAN).is_file():
-            _same_plan(directory, json.loads((parts / _PLAN).read_text())["plan"], fingerprint)
+            _same_plan(directory, _read_plan(directory)["plan"], fingerprint)
         write_atomically(parts / _PLAN, json.dumps({"plan": fingerprint, "settings": dict(plan.settings)}))
         for leftover in parts.glob("work-*"):
             shutil.rmtree(leftover, ignore_errors=True)

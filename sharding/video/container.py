@@ -18,10 +18,9 @@ from av.error import ArgumentError, FFmpegError
 from av.stream import Disposition
 
 from sharding.errors import MediaError
+from sharding.manifest_checks import MAX_PIXELS
 
 Media = bytes | Path
-
-MAX_PIXELS = 1 << 26  # per frame: 8192 x 8192; an 8K frame has 33 million
 
 # FFmpeg's names of the formats that hold a video by themselves.
 FORMATS = (

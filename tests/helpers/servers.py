@@ -19,7 +19,7 @@ class Fault:
 
     kind: str
     """status; drop: the connection breaks off; stall: silence until the server is closed; cut: a shorter file, and said
-    so; flip: a byte is another one."""
+    so; flip: a byte is another one; endless: zeros follow, as long as they are read."""
     after: int = 0
     """Bytes of the body that are sent before a drop, a stall or a cut, or the place of the byte that is flipped."""
     status: int = 500
@@ -112,7 +112,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(length))
+        endless = fault and fault.kind == "endless"
+        self.send_header(*(("Connection", "close") if endless else ("Content-Length", str(length))))
         self.end_headers()
         if self.command == "HEAD":
             return
@@ -122,6 +123,11 @@ class _Handler(BaseHTTPRequestHandler):
                 piece = body[start : min(start + (1 << 12), fault.after if broken else len(body))]
                 self.wfile.write(piece)
                 request.sent_bytes += len(piece)
+            while endless and not self.owner.closing.is_set():
+                self.wfile.write(bytes(1 << 16))
+                request.sent_bytes += 1 << 16
+        if endless:
+            self.close_connection = True
         if broken:
             self.wfile.flush()
             if fault.kind == "stall":

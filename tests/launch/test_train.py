@@ -20,6 +20,7 @@ from launch.training.run_log import read_metrics
 from sharding.dataset import load_dataset
 from sharding.errors import UserError
 from tests.conftest import run_command
+from tests.helpers.manifests import edit_manifest
 from tests.launch.conftest import (
     alone_command,
     losses,
@@ -170,8 +171,7 @@ def test_a_run_of_other_classes_is_refused(small_config, trained, motion, tmp_pa
     other = tmp_path / "other"
     shutil.copytree(motion, other)
     for split in ("train", "val"):
-        path = other / split / "manifest.json"
-        path.write_text(path.read_text().replace('"left"', '"anywhere"'))
+        edit_manifest(other / split, classes=["anywhere", "right"])
     done = train_alone(
         small_config, trained, "--resume", f"--data.train={other / 'train'}", f"--data.val={other / 'val'}"
     )

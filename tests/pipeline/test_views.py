@@ -1,6 +1,5 @@
 """Views, crops and colours through the real graph, against the same made by hand from whole frames."""
 
-import json
 import shutil
 from dataclasses import replace
 
@@ -18,6 +17,7 @@ from sharding.video import frame_packets as packets
 from sharding.video.decode import decode_frames
 from tests.conftest import pack
 from tests.helpers.clips import read_alone, run_alone, thread_config
+from tests.helpers.manifests import edit_manifest
 from tests.pipeline.test_loader import pixels
 
 
@@ -127,8 +127,7 @@ def test_colour_is_one_for_the_clip(dataset):
 def test_ten_crops_do_not_go_with_classes_that_have_sides(numbered, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(numbered, copy)
-    manifest = json.loads((copy / "manifest.json").read_text())
-    (copy / "manifest.json").write_text(json.dumps(manifest | {"flip_pairs": [[0, 1]]}))
+    edit_manifest(copy, flip_pairs=[[0, 1]])
     config = thread_config(short_side=64, crop_size=56, test_crops=10)
     with pytest.raises(UserError, match=r"test_crops=10 mirrors clips, but that changes classes .*use 1 or 3"):
         VideoLoader(load_dataset(copy), config, training=False, micro_batch_size=4)

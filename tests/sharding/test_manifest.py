@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from sharding.dataset import load_dataset
 from sharding.errors import UserError
 from sharding.manifest import Manifest, Shard, fingerprint_of, table_schema
+from tests.helpers.manifests import edit_manifest
 
 
 @pytest.fixture
@@ -65,14 +67,39 @@ def test_quarantined_samples_are_named_by_key(split):
     assert load_dataset(split).quarantined.tolist() == [2, 5]
 
 
-def change_manifest(split: Path, **values) -> None:
-    path = split / "manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+def swap_classes(split: Path) -> None:
+    """Every label means another class."""
+    manifest = json.loads((split / "manifest.json").read_text())
+    (split / "manifest.json").write_text(json.dumps(manifest | {"classes": manifest["classes"][::-1]}))
+
+
+def change_shard(split: Path, **values) -> None:
+    [shard] = json.loads((split / "manifest.json").read_text())["shards"]
+    edit_manifest(split, shards=[shard | values])
 
 
 def cut_table(split: Path) -> None:
     table = pq.read_table(split / "samples.parquet")
     pq.write_table(table.slice(0, 12), split / "samples.parquet")
+    edit_manifest(split)
+
+
+def set_in_table(split: Path, column: str, value: object, kind: str | None = None) -> None:
+    """Give the last row another value, or the column another kind, so that all hashes agree."""
+    table = pq.read_table(split / "samples.parquet")
+    values, place = table.column(column).to_pylist(), table.column_names.index(column)
+    values = [str(value)] * len(values) if kind else [*values[:-1], value]
+    changed = pa.array(values, kind or table.schema.field(column).type)
+    pq.write_table(table.set_column(place, column, changed), split / "samples.parquet")
+    edit_manifest(split)
+
+
+def set_in_frames(split: Path, **places: int) -> None:
+    """Change numbers of frames.npy: first=the first of all."""
+    numbers = np.load(split / "frames.npy")
+    numbers[0] = places["first"]
+    np.save(split / "frames.npy", numbers)
+    edit_manifest(split)
 
 
 def change_table(split: Path) -> None:
@@ -89,9 +116,31 @@ def change_table(split: Path) -> None:
         (lambda s: (s / "manifest.json").unlink(), "manifest.json: not there, so this split is not completely packed"),
         (lambda s: (s / "manifest.json").write_text("{"), "not a manifest .*pack this split again"),
         (lambda s: (s / "manifest.json").write_text("[]"), "not a manifest"),
-        (lambda s: change_manifest(s, format_version=99), "format 99, but this version reads up to 2; update"),
-        (lambda s: change_manifest(s, classes=["only"]), "label outside the 1 classes"),
-        (lambda s: change_manifest(s, samples=14), "13 rows, but 14 in the manifest"),
+        (lambda s: edit_manifest(s, format_version=99), "format 99, but this version reads up to 2; update"),
+        (lambda s: edit_manifest(s, classes=["only"]), "label outside the 1 classes"),
+        (lambda s: edit_manifest(s, samples=14), "13 rows, but 14 in the manifest"),
+        (swap_classes, "manifest.json: does not fit its own fingerprint, so it was edited or damaged; copy or upload"),
+        (lambda s: change_shard(s, name="../shard.tar"), "'../shard.tar' is no name of a shard"),
+        (lambda s: change_shard(s, name="/tmp/shard.tar"), "'/tmp/shard.tar' is no name of a shard"),
+        (lambda s: change_shard(s, bytes=-1), "its samples or bytes are no numbers within bounds"),
+        (lambda s: edit_manifest(s, samples=1 << 31), "samples=2147483648 is no number from 0"),
+        (lambda s: edit_manifest(s, classes=[1, 2]), "'classes': a name of a class is no text"),
+        (lambda s: edit_manifest(s, classes=["\ud800", "b"]), "'classes': a name of a class is no text"),
+        (lambda s: edit_manifest(s, flip_pairs=[[0, 2]]), "are no label ids of 2 classes"),
+        (lambda s: edit_manifest(s, codec_parameters=["zz"]), "codec_parameters are not hexadecimal"),
+        (
+            lambda s: edit_manifest(s, levels={"set": ["a"]}),
+            "samples.parquet: No match .*label_set.*pack this split again",
+        ),
+        (lambda s: (s / "manifest.json").write_text("[" * 100_000), "not a manifest .*nested too deeply"),
+        (lambda s: set_in_table(s, "shard", 2**31 - 1), "a shard outside the 1 of the manifest"),
+        (lambda s: set_in_table(s, "shard", -1), "a shard outside the 1 of the manifest"),
+        (lambda s: set_in_table(s, "num_frames", -3), "num_frames is negative"),
+        (lambda s: set_in_table(s, "width", 2**30), "no more than 67108864 are packed"),
+        (lambda s: set_in_table(s, "label", None), "label is missing in a row"),
+        (lambda s: set_in_table(s, "fps", "x", "string"), "has no column fps of double"),
+        (lambda s: set_in_frames(s, first=7), "codec parameters that are not in manifest.json"),
+        (lambda s: set_in_frames(s, first=-2), "codec parameters that are not in manifest.json"),
         (cut_table, "12 rows, but 13 in the manifest"),
         (change_table, "samples.parquet: changed since it was packed; copy it here again"),
         (lambda s: (s / "samples.parquet").unlink(), "samples.parquet: .*pack this split again"),
@@ -134,7 +183,8 @@ def test_a_million_rows_are_read_in_place(tmp_path):
         "bytes": 0,
         "settings": {},
     }
-    manifest = Manifest(**values, fingerprint=fingerprint_of(values), plan="")
+    manifest = Manifest(**values, fingerprint="", plan="")
+    manifest = replace(manifest, fingerprint=fingerprint_of(vars(manifest)))
     (tmp_path / "manifest.json").write_text(manifest.to_json())
     began = time.process_time()
     dataset = load_dataset(tmp_path)

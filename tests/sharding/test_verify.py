@@ -13,8 +13,10 @@ import pytest
 
 from sharding.__main__ import main
 from sharding.dataset import load_dataset
+from sharding.errors import UserError
 from sharding.verify import verify
 from tests.conftest import run_command
+from tests.helpers.manifests import edit_manifest
 
 
 @pytest.fixture
@@ -28,6 +30,14 @@ def test_a_sound_split(split, capsys):
     assert capsys.readouterr().out == ""
     assert main(["verify", str(split), "--workers=1"]) == 0
     assert capsys.readouterr().out == f"{split}: 13 samples in 1 shards checked, 0 bad samples, 0 other problems\n"
+
+
+def test_swapped_classes_are_noticed(split, capsys):
+    """Every label would mean another class, and no byte of the shards or the table has changed."""
+    manifest = json.loads((split / "manifest.json").read_text())
+    (split / "manifest.json").write_text(json.dumps(manifest | {"classes": manifest["classes"][::-1]}))
+    with pytest.raises(UserError, match=r"manifest.json: does not fit its own fingerprint"):
+        main(["verify", str(split), "--workers=1"])
 
 
 def flip(split: Path, sample_id: int, where: float = 0.5, num_bytes: int = 1) -> str:
@@ -84,10 +94,8 @@ def rewrite(split: Path, **columns) -> None:
     for column, (row, value) in columns.items():
         values[row][column] = value
     pq.write_table(pa.Table.from_pylist(values, schema=rows.schema), split / "samples.parquet")
-    manifest = json.loads((split / "manifest.json").read_text())
-    table_sha256 = hashlib.sha256((split / "samples.parquet").read_bytes()).hexdigest()
-    without_index = {"frames_sha256": "", "codec_parameters": []}  # it would not fit such a table
-    (split / "manifest.json").write_text(json.dumps(manifest | {"table_sha256": table_sha256} | without_index))
+    # An index of other numbers of frames would be refused when the split is opened.
+    edit_manifest(split, **({"frames_sha256": "", "codec_parameters": []} if "num_frames" in columns else {}))
 
 
 @pytest.mark.parametrize(
@@ -124,9 +132,8 @@ def replace_media(split: Path, change) -> None:
     data[start:end] = json.dumps(about | {"sha256": new_hash}, sort_keys=True).encode()
     dataset.shard_path(0).write_bytes(data)
     rewrite(split, sha256=(6, new_hash))
-    manifest = json.loads((split / "manifest.json").read_text())
-    manifest["shards"][0]["sha256"] = hashlib.sha256(data).hexdigest()
-    (split / "manifest.json").write_text(json.dumps(manifest))
+    [shard] = json.loads((split / "manifest.json").read_text())["shards"]
+    edit_manifest(split, shards=[shard | {"sha256": hashlib.sha256(data).hexdigest()}])
 
 
 def _json_range(split: Path, row: int) -> tuple[int, int]:
