@@ -25,8 +25,8 @@ class MediaError(Exception):
 def redacted(text: str) -> str:
     """Return text without what may be a secret in its URLs: users and passwords, queries such as signatures, fragments.
 
-    >>> redacted("https://me:password@host/train?token=secret: not found")
-    'https://***@host/train?***: not found'
+    >>> redacted("https://me:password@host/train?token=secret was not found")
+    'https://***@host/train?*** was not found'
     """
     return _QUERY.sub(r"\1?***", _USER.sub("***@", text))
 

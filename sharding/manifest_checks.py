@@ -29,6 +29,8 @@ def _problems(manifest: "Manifest") -> Iterator[str]:
             yield f"{name} is no text"
     if not isinstance(manifest.settings, Mapping):
         yield "settings is no mapping"
+    elif not _is_count(manifest.settings.get("max_frames", 1), MAX_SAMPLES):
+        yield "settings: max_frames is no number within bounds"
     for name, limit in (("samples", MAX_SAMPLES), ("bytes", _MAX_BYTES), ("failures", MAX_SAMPLES)):
         if not _is_count(getattr(manifest, name), limit):
             yield f"{name}={_shown(getattr(manifest, name))} is no number from 0 to {limit - 1}"

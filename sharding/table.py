@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -52,6 +53,12 @@ def read_column(directory: Path, name: str) -> np.ndarray:
         if name not in table.column_names or (name in _GIVEN and table.column(name).null_count):
             raise UserError(f"{directory / TABLE}: {name} is missing; {_AGAIN}")
         return _to_numpy(table, name)
+
+
+def read_rows(directory: Path, shard: int) -> list[dict[str, Any]]:
+    """Return the rows of a shard with all their columns. Raises UserError."""
+    with _readable(directory / TABLE):
+        return pq.read_table(directory / TABLE, filters=[("shard", "=", shard)]).to_pylist()
 
 
 def read_column_names(directory: Path) -> list[str]:

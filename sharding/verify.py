@@ -13,7 +13,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from sharding.dataset import PackedDataset, load_dataset, load_table
@@ -22,6 +21,7 @@ from sharding.files import file_sha256, hash_rest, parse_json, write_atomically
 from sharding.manifest import KEYFRAME_INTERVALS, QUARANTINE, TABLE, Shard, read_json_lines
 from sharding.packing.tar import Component, format_index
 from sharding.parallel import run_in_workers
+from sharding.table import read_rows
 from sharding.video.decode import decode_all, decode_frames, open_video
 from sharding.video.frame_folder import open_jpeg
 from sharding.video.frame_packets import PacketDecoder, packets_to_read
@@ -140,7 +140,7 @@ def check_shard(directory: Path, number: int, shard: Shard, decode: bool) -> lis
         problems.append(Problem(index.name, "missing"))
     elif index.read_bytes() != format_index(components).encode(errors="surrogateescape"):
         problems.append(Problem(index.name, "does not describe its tar"))
-    rows = pq.read_table(directory / TABLE, filters=[("shard", "=", number)]).to_pylist()
+    rows = read_rows(directory, number)
     dataset = load_table(directory, check_hashes=False)
     first = int(np.searchsorted(dataset.shards, number))
     by_name = {component.name: component for component in components}

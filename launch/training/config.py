@@ -15,6 +15,7 @@ import yaml
 
 from launch.training.clip_schedule import ClipConfig, PhaseConfig
 from launch.training.option_names import HINTS, RENAMED, SYNONYMS, with_current_names
+from launch.training.plain_yaml import parse_yaml
 from model import ModelConfig
 from pipeline.config import DataConfig, is_remote
 from sharding.cli import CommandLine
@@ -320,24 +321,12 @@ def load_config(path: Path, kind: type[Config] = Config) -> Config:
     parser = CommandLine(prog=str(path), exit_on_error=False)
     parser.add_class_arguments(kind)
     try:
-        values = _parse_yaml(path.read_text())
+        values = parse_yaml(path.read_text())
         if not isinstance(values, dict):
             raise ValueError("no sections in it")
         return _instantiate(parser, parser.parse_object(with_current_names(values)), kind)
     except (OSError, yaml.YAMLError, ValueError) as error:
         raise UserError(f"{path}: not a resolved configuration: {' '.join(str(error).split())}") from error
-
-
-def _parse_yaml(text: str) -> Any:
-    """Return plain values; whatever is wrong with the text, which may come from anybody, is a ValueError."""
-    try:
-        # An alias may repeat what has aliases itself, and a line of them fill the memory.
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise ValueError("aliases (*name) in it")
-        return yaml.safe_load(text)
-    except (RecursionError, yaml.YAMLError, TypeError, AttributeError, OverflowError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())[:200]
-        raise ValueError(reason) from error
 
 
 def _instantiate(parser: CommandLine, namespace, kind: type[Kind]) -> Kind:

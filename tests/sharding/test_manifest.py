@@ -127,6 +127,7 @@ def change_table(split: Path) -> None:
         (lambda s: edit_manifest(s, classes=[1, 2]), "'classes': a name of a class is no text"),
         (lambda s: edit_manifest(s, classes=["\ud800", "b"]), "'classes': a name of a class is no text"),
         (lambda s: edit_manifest(s, flip_pairs=[[0, 2]]), "are no label ids of 2 classes"),
+        (lambda s: edit_manifest(s, settings={"max_frames": "x"}), "settings: max_frames is no number within bounds"),
         (lambda s: edit_manifest(s, codec_parameters=["zz"]), "codec_parameters are not hexadecimal"),
         (
             lambda s: edit_manifest(s, levels={"set": ["a"]}),
