@@ -14,6 +14,7 @@ from tests.conftest import run_command
 SMALL = ["--num-videos=8", "--batch-size=4", "--loader-seconds=0.5", "--depth=18", "--num-steps=6", "--patience=6"]
 
 
+@pytest.mark.slow
 def test_parts_without_a_gpu(numbered_videos, tmp_path):
     out, parts = tmp_path / "gpu.json", ["machine", "pack", "feed.h264.pyav.8", "handover"]
     options = [f"--videos={numbered_videos}", f"--out={out}", f"--work={tmp_path / 'work'}", *SMALL]

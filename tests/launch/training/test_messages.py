@@ -51,8 +51,9 @@ def test_more_frames_than_are_stored_are_warned_of_once(caplog):
             return len(self.num_frames)
 
     with caplog.at_level(logging.WARNING, "launch"):
-        warn_of_short_videos(config, Split(num_frames=np.array([64, 30])))
-        warn_of_short_videos(replace(config, data=DataConfig(num_segments=64)), Split(num_frames=np.array([64, 30])))
+        split = Split(num_frames=np.array([64, 30]), location="shards/own/train")
+        warn_of_short_videos(config, split)
+        warn_of_short_videos(replace(config, data=DataConfig(num_segments=64)), split)
     [message] = caplog.messages
     assert message.startswith("data.num_segments=100, but no video of shards/own/train has more than 64 stored frames")
 
