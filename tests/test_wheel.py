@@ -40,7 +40,10 @@ def test_it_holds_the_packages_and_their_data(wheel):
         if path.suffix == ".py" or path.suffix in DATA
     }
     assert held == expected
-    assert {f"{package}/py.typed" for package in PACKAGES} | {"launch/slurm.sh", "launch/configs/demo/demo.yaml"} <= held
+    assert {f"{package}/py.typed" for package in PACKAGES} | {
+        "launch/slurm.sh",
+        "launch/configs/demo/demo.yaml",
+    } <= held
 
 
 @pytest.mark.slow
@@ -50,7 +53,10 @@ def test_it_holds_the_packages_and_their_data(wheel):
         ["-m", "sharding", "--help"],
         ["-m", "launch.train", "--help"],
         ["-c", "from sharding import pack; from pipeline import VideoLoader; from launch import Predictor"],
-        ["-c", "from importlib.resources import files; assert (files('launch') / 'configs/demo/demo.yaml').read_text()"],
+        [
+            "-c",
+            "from importlib.resources import files; assert (files('launch') / 'configs/demo/demo.yaml').read_text()",
+        ],
     ],
 )
 def test_it_works_outside_the_checkout(wheel, tmp_path, command):

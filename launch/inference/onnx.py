@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from launch.training.checkpoint import CheckpointInfo, find_checkpoint, load_checkpoint
+from launch.training.checkpoint import CheckpointInfo, find_checkpoint, load_checkpoint, packing_settings
 from launch.training.config import Config
 from launch.training.versions import version_of
 from model import fuse_batch_norm
@@ -174,11 +174,12 @@ def describe(name: str, exported: Exported, checkpoint: Path, info: CheckpointIn
 def _preprocessing(packing: Mapping[str, Any], data: DataConfig) -> list[dict]:
     """Return the steps from a video to an input, in order."""
     store = {"step": "store", "square_pixels": True, "upright": True}
-    if packing["profile"] in ("h264", "jpeg"):
-        store["max_frames"] = packing["max_frames"]
+    settings = packing_settings(packing)
+    if settings["profile"] in ("h264", "jpeg"):
+        store["max_frames"] = settings["max_frames"]
         store["frames"] = "of N > M = max_frames keep floor((j + 1/2) * N / M) for j = 0 .. M - 1; else all"
-    if packing["profile"] != "copy":
-        store["short_side"] = packing["short_side"]
+    if settings["profile"] != "copy":
+        store["short_side"] = settings["short_side"]
         store["size"] = "frames with a longer short side are scaled down to it, shorter ones left as they are"
     return [
         store | {"packing": packing},

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from launch.inference.pack_files import file_number, pack_files
-from launch.training.checkpoint import CheckpointInfo, load_checkpoint
+from launch.training.checkpoint import CheckpointInfo, load_checkpoint, packing_settings
 from launch.training.config import Config
 from launch.training.forward import compute_logits
 from model import fuse_batch_norm
@@ -100,7 +100,7 @@ def open_loader(
     Yields the loader, which gives one view of each video, or None if all files failed, and why those failed that did,
     by their place in `videos`. The place of a sample is file_number(loader.dataset.key(sample_id)).
     """
-    settings = {name: packing[name] for name in ("profile", "max_frames", "short_side", "quality")}
+    settings = packing_settings(packing)
     with tempfile.TemporaryDirectory(prefix="vpsn-") as folder:
         packed, failures = pack_files(videos, Path(folder), **settings)
         if len(failures) == len(videos):

@@ -116,6 +116,22 @@ def _check_info(info: CheckpointInfo) -> None:
         raise ValueError("metrics are not numbers")
 
 
+def packing_settings(packing: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of `packing` a video must be packed with to look like the training data.
+
+    Raises:
+        UserError: checkpoint.json lacks one of them, or it is not of its kind.
+    """
+    kinds = {"profile": str, "max_frames": int, "short_side": int, "quality": int}
+    for name, kind in kinds.items():
+        if not isinstance(value := packing.get(name), kind):
+            raise UserError(
+                f"checkpoint.json: packing: {name}: {value!r}: it must be of the kind {kind.__name__}; without it no "
+                "video can be prepared as the training data were; use a checkpoint that training wrote"
+            )
+    return {name: packing[name] for name in kinds}
+
+
 def point(folder: Path, pointer: str, name: str) -> None:
     """Let `pointer` ("last" or "best") name the checkpoint `name`."""
     write_atomically(folder / pointer, name + "\n")

@@ -16,6 +16,7 @@ from launch.training.checkpoint import (
     CheckpointInfo,
     describe_versions,
     find_checkpoint,
+    packing_settings,
     pointed,
     read_info,
     write_checkpoint,
@@ -139,6 +140,19 @@ def test_a_broken_description_is_one_line(tmp_path, text):
     (tmp_path / "checkpoint.json").write_bytes(b"\xff\xfe")
     with pytest.raises(UserError, match="damaged checkpoint"):
         read_info(tmp_path)
+
+
+@pytest.mark.parametrize("value", [None, 3, [], {}])
+@pytest.mark.parametrize("name", ["profile", "max_frames", "short_side", "quality"])
+def test_packing_settings_that_no_video_can_be_prepared_with(name, value):
+    packing = {"profile": "h264", "max_frames": 64, "short_side": 256, "quality": 23}
+    assert packing_settings({**packing, "pixels": "square"}) == packing
+    wrong = {**packing, name: "256" if value == 3 and name != "profile" else value}
+    with pytest.raises(UserError, match=f"checkpoint.json: packing: {name}: "):
+        packing_settings(wrong)
+    del wrong[name]
+    with pytest.raises(UserError, match=f"packing: {name}: None: it must be"):
+        packing_settings(wrong)
 
 
 def test_a_checkpoint_by_its_pointer(tmp_path):
