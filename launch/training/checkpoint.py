@@ -29,6 +29,7 @@ from model import Network, build_model
 from model.pretrained import describe_mismatch
 from sharding.errors import UserError
 from sharding.files import write_atomically
+from sharding.packing.profiles import PROFILES
 
 FORMAT_VERSION = 1
 
@@ -117,10 +118,13 @@ def _check_info(info: CheckpointInfo) -> None:
 
 
 def packing_settings(packing: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what of `packing` a video must be packed with to look like the training data.
+    """Return the options of PackConfig with which a video is packed as the training data were.
+
+    Args:
+        packing: `CheckpointInfo.packing`.
 
     Raises:
-        UserError: checkpoint.json lacks one of them, or it is not of its kind.
+        UserError: it lacks one of them, or has one of another kind.
     """
     kinds = {"profile": str, "max_frames": int, "short_side": int, "quality": int}
     for name, kind in kinds.items():
@@ -129,7 +133,11 @@ def packing_settings(packing: Mapping[str, Any]) -> dict[str, Any]:
                 f"checkpoint.json: packing: {name}: {value!r}: it must be of the kind {kind.__name__}; without it no "
                 "video can be prepared as the training data were; use a checkpoint that training wrote"
             )
-    return {name: packing[name] for name in kinds}
+    settings = {name: packing[name] for name in kinds}
+    profile = PROFILES.get(settings["profile"])
+    if profile is not None and profile.quality is None:  # recorded as 0, and no option of such a profile
+        del settings["quality"]
+    return settings
 
 
 def point(folder: Path, pointer: str, name: str) -> None:

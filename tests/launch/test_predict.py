@@ -10,14 +10,18 @@ import pytest
 import torch
 
 from launch.inference.pack_files import collect_videos
-from launch.inference.predictor import Predictor, predict
+from launch.inference.predictor import Predictor, open_loader, predict
 from launch.predict import main
 from launch.training.checkpoint import load_checkpoint
 from launch.training.forward import compute_logits
+from pipeline.config import DataConfig
 from pipeline.loader import VideoLoader
+from pipeline.reading import read_media
 from sharding.dataset import load_dataset
 from sharding.errors import UserError
-from tests.conftest import ROOT, run_command
+from sharding.packing.profiles import PROFILES
+from tests.conftest import ROOT, pack, run_command
+from tests.helpers.videos import write_numbered_video
 
 
 @pytest.fixture
@@ -44,6 +48,20 @@ def test_predict_sees_what_evaluation_sees(trained, motion):
         logits = compute_logits(net, batch.clips, config.train.precision)
         for sample_id, row in zip(batch.sample_ids.tolist(), logits):
             assert torch.equal(row, results[dataset.key(sample_id)])
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_video_is_prepared_as_those_of_training_whatever_their_profile(tmp_path, profile):
+    videos = tmp_path / "videos" / "one"
+    videos.mkdir(parents=True)
+    video = write_numbered_video(videos / "video.mp4", 30)
+    packed = load_dataset(pack(videos.parent, tmp_path / "shards", profile=profile))
+    data = DataConfig(num_segments=4, short_side=64, crop_size=56, worker_type="thread")
+    with open_loader([video], packed.manifest.settings, data, "cpu") as (loader, failures):
+        assert not failures
+        assert read_media(loader.dataset, 0) == read_media(packed, 0)
+        [batch] = loader
+    assert batch.clips.shape == (1, 4, 3, 56, 56)
 
 
 def test_a_predictor_is_loaded_once_and_predicts_often(trained, clips):
