@@ -284,6 +284,7 @@ class ProcessReader(BatchReader):
         sample_id = int(self._status[worker.number]) - 1
         self._status[worker.number] = 0
         self._end(worker)
+        self._workers.remove(worker)
         self._deaths += 1
         at = f"at sample {self._settings.dataset.key(sample_id)}" if sample_id >= 0 else "between samples"
         log.error("loader worker %d (process %d) %s, %s", worker.number, worker.process.pid, why, at)
@@ -299,7 +300,7 @@ class ProcessReader(BatchReader):
                     self._settle(task, count, f"the worker process that read it {why}")
                 else:
                     self._queue(_Task(task.batch, task.first, task.sample_ids), first=True)
-        self._workers[self._workers.index(worker)] = self._spawn(worker.number)
+        self._workers.append(self._spawn(worker.number))
 
     def _spawn(self, number: int) -> _Worker:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

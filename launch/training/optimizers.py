@@ -37,7 +37,7 @@ class _GroupwiseOptimizer(Optimizer):
         return value
 
     def _step_group(self, group: dict, params: list[Tensor], grads: list[Tensor]) -> None:
-        """Return the step of a group's parameters that have a gradient, to which weight decay was added."""
+        """Take the step of a group's parameters that have a gradient, to which weight decay was added."""
         raise NotImplementedError
 
 

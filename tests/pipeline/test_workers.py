@@ -132,6 +132,19 @@ def test_a_worker_that_dies_at_a_sample_names_it(numbered, monkeypatch):
     assert loader.excluded == (5,) and 5 not in seen
 
 
+def test_workers_that_die_on_and_on_end_it(numbered, monkeypatch):
+    """With one clear error, from which the loader can still be closed."""
+    monkeypatch.setattr("pipeline.worker_processes._MAX_DEATHS", 0)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "tests" / "helpers" / "deadly"), str(ROOT)]))
+    monkeypatch.setenv("DEADLY_SAMPLE", "5")
+    with (
+        VideoLoader(load_dataset(numbered), CONFIG, training=True, micro_batch_size=3, seed=3) as loader,
+        pytest.raises(RuntimeError, match=r"died by SIGSEGV, at sample .*; 1 have ended so far"),
+    ):
+        list(loader)
+    assert not children()
+
+
 def test_a_worker_that_hangs_is_ended(numbered, monkeypatch):
     dataset = load_dataset(numbered)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "tests" / "helpers" / "deadly"), str(ROOT)]))
