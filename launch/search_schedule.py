@@ -6,7 +6,7 @@ deepspeed launch/search_schedule.py --config launch/configs/plans/motion.yaml   
 """
 
 from launch.schedule_search.config import PlannedConfig
-from launch.training.config import parse_config
+from launch.training.config_parser import parse_config
 from launch.training.launcher import errors_once
 from sharding.cli import run_command
 

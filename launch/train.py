@@ -15,7 +15,7 @@ mistake in what was asked for, reported in one line; 1 anything else, with its r
 
 import sys
 
-from launch.training.config import parse_config
+from launch.training.config_parser import parse_config
 from launch.training.launcher import errors_once
 from launch.training.rank_environment import adopt_launcher
 from launch.training.resume_options import with_config_of_run

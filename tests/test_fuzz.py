@@ -18,7 +18,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from launch.training.checkpoint import CheckpointInfo, load_checkpoint, read_info, write_checkpoint
-from launch.training.config import Config, load_config
+from launch.training.config import Config
+from launch.training.config_parser import load_config
 from model import ModelConfig, build_model
 from pipeline.loader import VideoLoader
 from pipeline.reading import SampleError

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 from launch.benchmarks.options import CostOptions
 from launch.benchmarks.report import table
-from launch.training.config import Config, parse_config
+from launch.training.config import Config
+from launch.training.config_parser import parse_config
 from sharding.errors import UserError
 
 MACHINE = "2 cores of an AMD EPYC, 24 GiB, no GPU; torch 2.15.0, DALI 2.4.0, PyAV 18.1.0; 2026-11-20"

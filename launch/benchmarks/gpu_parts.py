@@ -195,7 +195,7 @@ def train(check: Check, name: str, decoder: Decoder, *options: str) -> dict:
 
 def waits(check: Check, name: str, decoder: Decoder) -> dict:
     """Find where training steps wait for the GPU, with how often, by torch.cuda.set_sync_debug_mode."""
-    from launch.training.config import parse_config
+    from launch.training.config_parser import parse_config
     from launch.training.supervise import train_run
     from launch.training.trainer import Trainer
 

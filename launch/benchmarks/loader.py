@@ -20,7 +20,8 @@ from launch.benchmarks.options import LoaderOptions
 from launch.benchmarks.other_loaders import measure_other_loader, prepare, stored_bytes
 from launch.benchmarks.report import conditions, table
 from launch.benchmarks.train_step import measure_steps
-from launch.training.config import Config, parse_config
+from launch.training.config import Config
+from launch.training.config_parser import parse_config
 from model import build_model
 from pipeline.config import DataConfig
 from pipeline.dataset import open_dataset

@@ -28,7 +28,8 @@ from launch.schedule_search.config import PlannedConfig
 from launch.schedule_search.figure import draw_plan
 from launch.training.builders import build_network, check_phases, load_splits
 from launch.training.checkpoint import read_info
-from launch.training.config import Config, load_config
+from launch.training.config import Config
+from launch.training.config_parser import load_config
 from launch.training.distributed import Ranks, errors_on_all_ranks, gather_objects
 from launch.training.engine import check_device, deepspeed_options, start_ranks
 from launch.training.evaluation import evaluate

@@ -23,7 +23,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from launch.training.config import Config, load_config
+from launch.training.config import Config
+from launch.training.config_parser import load_config
 from launch.training.versions import version_of
 from model import Network, build_model
 from model.pretrained import describe_mismatch

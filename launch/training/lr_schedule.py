@@ -2,7 +2,7 @@
 
 import math
 
-from launch.training.config import ScheduleConfig
+from launch.training.optimizer_config import ScheduleConfig
 
 
 def learning_rate_factor(schedule: ScheduleConfig, step: int, steps_per_epoch: int, epochs: int) -> float:

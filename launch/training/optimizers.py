@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from launch.training.config import OptimizerConfig
+from launch.training.optimizer_config import OptimizerConfig
 
 
 class _GroupwiseOptimizer(Optimizer):

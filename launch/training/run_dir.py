@@ -25,7 +25,8 @@ from launch.training.checkpoint import (
     write_checkpoint,
     write_info,
 )
-from launch.training.config import Config, load_config
+from launch.training.config import Config
+from launch.training.config_parser import load_config
 from launch.training.distributed import Ranks, any_rank, errors_on_all_ranks
 from launch.training.ema import WeightEma
 from launch.training.engine import Engine, load_engine, save_engine

@@ -6,7 +6,8 @@ from contextlib import closing
 from pathlib import Path
 
 from launch.training.builders import check_phases, load_splits, warn_of_short_videos
-from launch.training.config import Config, load_config
+from launch.training.config import Config
+from launch.training.config_parser import load_config
 from launch.training.distributed import Ranks, barrier, errors_on_all_ranks
 from launch.training.engine import check_device, deepspeed_options, start_ranks, stop_ranks
 from launch.training.heartbeat import Heartbeat

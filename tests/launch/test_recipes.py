@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from launch.training.config import load_config, parse_config
+from launch.training.config_parser import load_config, parse_config
 from launch.training.mfu import training_flops
 from model import build_model
 from tests.conftest import run_command

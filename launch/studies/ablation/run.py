@@ -38,7 +38,8 @@ from launch.studies.ablation.rows import (
     TUNING_SEED,
     VIDEOS,
 )
-from launch.training.config import Config, parse_config
+from launch.training.config import Config
+from launch.training.config_parser import parse_config
 from launch.training.distributed import free_port
 from launch.training.option_names import with_current_names
 from launch.training.run_log import read_metrics

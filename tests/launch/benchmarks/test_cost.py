@@ -7,7 +7,7 @@ import pytest
 
 from launch.benchmark import main
 from launch.benchmarks.cost import PROFILES, STEPS, describe_loading, describe_training
-from launch.training.config import parse_config
+from launch.training.config_parser import parse_config
 from sharding.errors import UserError
 from sharding.packing.profiles import PROFILES as PACKED
 from tests.conftest import ROOT, run_command

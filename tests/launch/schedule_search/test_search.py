@@ -13,7 +13,7 @@ from launch.schedule_search.algorithm import Edge, Outcome, Plan
 from launch.schedule_search.config import PlannedConfig
 from launch.schedule_search.search import conclude, evaluate_start, read_accuracies, schedule_yaml
 from launch.search_schedule import main
-from launch.training.config import parse_config
+from launch.training.config_parser import parse_config
 from launch.training.distributed import Ranks
 from launch.training.evaluation import evaluate
 from launch.training.run_log import RunLog, read_metrics

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from launch.training.batch_norm import prepare_batch_norm, set_training_mode
-from launch.training.config import OptimizerConfig, TrainConfig
+from launch.training.config import TrainConfig
+from launch.training.optimizer_config import OptimizerConfig
 from launch.training.optimizers import parameter_groups
 from model import ModelConfig, build_model
 

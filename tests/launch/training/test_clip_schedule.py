@@ -12,7 +12,8 @@ from launch.schedule_search.config import PlannedConfig
 from launch.training.builders import check_phases
 from launch.training.checkpoint import load_checkpoint, pointed
 from launch.training.clip_schedule import PhaseConfig
-from launch.training.config import Config, load_config, parse_config
+from launch.training.config import Config
+from launch.training.config_parser import load_config, parse_config
 from launch.training.run_log import read_metrics
 from model import ModelConfig
 from model.config import EncoderConfig

@@ -3,9 +3,11 @@
 import pytest
 import yaml
 
-from launch.training.config import Config, OptimizerConfig, ScheduleConfig, load_config, parse_config
+from launch.training.config import Config
+from launch.training.config_parser import load_config, parse_config
 from launch.training.engine import deepspeed_options
 from launch.training.lr_schedule import learning_rate_factor
+from launch.training.optimizer_config import OptimizerConfig, ScheduleConfig
 from sharding.errors import UserError
 
 

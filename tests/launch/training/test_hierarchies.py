@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from launch.training.checkpoint import load_checkpoint, pointed
-from launch.training.config import Config, LossConfig, parse_config
+from launch.training.config import Config, LossConfig
+from launch.training.config_parser import parse_config
 from launch.training.evaluation import evaluate
 from launch.training.losses import training_losses
 from launch.training.run_log import read_metrics

@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from launch.training.config import Config, OptimizerConfig, TrainConfig
+from launch.training.config import Config, TrainConfig
 from launch.training.distributed import Ranks
 from launch.training.engine import build_engine, deepspeed_options, load_engine, save_engine
 from launch.training.loss_scale import GROWTH_INTERVAL, INITIAL_SCALE, LossScale
+from launch.training.optimizer_config import OptimizerConfig
 
 
 def build(ranks: Ranks, zero_stage: int, precision: str, clip_norm: float = 20.0):

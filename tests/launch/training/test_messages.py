@@ -11,7 +11,8 @@ from launch.inference.predictions import describe_row
 from launch.inference.results import describe_classes
 from launch.training.builders import describe_length, warn_of_short_videos
 from launch.training.checkpoint import CheckpointInfo, point, write_info
-from launch.training.config import Config, ScheduleConfig, TrainConfig
+from launch.training.config import Config, TrainConfig
+from launch.training.optimizer_config import ScheduleConfig
 from launch.training.run_dir import describe_best
 from launch.training.run_log import start_logging
 from pipeline.config import DataConfig

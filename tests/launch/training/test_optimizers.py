@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from launch.training.config import LcamConfig, SecondMomentConfig
+from launch.training.optimizer_config import LcamConfig, SecondMomentConfig
 from launch.training.optimizers import Lcam, SecondMomentExponent
 
 SHAPES = ((3, 4), (5,), ())

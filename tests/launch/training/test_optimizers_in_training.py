@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from launch.training.config import LcamConfig, OptimizerConfig, SecondMomentConfig, parse_config
+from launch.training.config_parser import parse_config
+from launch.training.optimizer_config import LcamConfig, OptimizerConfig, SecondMomentConfig
 from launch.training.optimizers import Lcam, SecondMomentExponent, build_optimizer, parameter_groups
 from model import ModelConfig, build_model
 from model.config import EncoderConfig

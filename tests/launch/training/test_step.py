@@ -9,11 +9,12 @@ from deepspeed.runtime.utils import clip_grad_norm_
 
 import launch.training.trainer as trainer_module
 from launch.training.clipping import clip_gradients
-from launch.training.config import Config, OptimizerConfig, TrainConfig
+from launch.training.config import Config, TrainConfig
 from launch.training.distributed import Ranks
 from launch.training.engine import build_engine, deepspeed_options
 from launch.training.garbage import frozen_heap, no_automatic_collection
 from launch.training.mfu import Utilization
+from launch.training.optimizer_config import OptimizerConfig
 from launch.training.stall import StallTimer
 from launch.training.step_meter import StepMeter
 from launch.training.trainer import Trainer, count_samples

@@ -1,0 +1,103 @@
+"""Read a run's configuration: defaults < YAML < command line."""
+
+import argparse
+import operator
+from pathlib import Path
+from typing import TypeVar
+
+import yaml
+
+from launch.training.config import Config
+from launch.training.option_names import HINTS, RENAMED, SYNONYMS, with_current_names
+from launch.training.plain_yaml import parse_yaml
+from model import ModelConfig
+from pipeline.config import is_remote
+from sharding.cli import CommandLine
+from sharding.errors import UserError
+from sharding.manifest import MANIFEST, Manifest, load_manifest
+
+Kind = TypeVar("Kind", bound=Config)
+
+
+def parse_config(
+    prog: str,
+    arguments: list[str] | None = None,
+    kind: type[Kind] = Config,
+    description: str = "Train a network on packed shards.",
+) -> Kind:
+    """Read --config FILE and --section.key=value options of a `kind` of configuration.
+
+    `model.num_segments` is the number of frames of a clip of `data`, `model.num_classes` the number of classes of
+    `data.train`, and `model.levels` its further levels of labels; none of them can be given.
+
+    Raises:
+        UserError: something is wrong with them, said in one line.
+    """
+    parser = CommandLine(
+        prog=prog,
+        description=description,
+        exit_on_error=False,
+        has_keys=True,
+        renamed=RENAMED,
+        synonyms=SYNONYMS,
+        hints=HINTS,
+    )
+    parser.add_argument("--config", action="config", metavar="FILE", help=_CONFIG_HELP)
+    # The DeepSpeed launcher gives every process its number; the environment says the same.
+    parser.add_argument("--local_rank", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_class_arguments(kind)
+    resume = next(action for action in parser._actions if action.dest == "resume")
+    resume.nargs, resume.const = "?", "auto"
+    parser.link_arguments(("data.num_segments", "data.frames_per_segment"), "model.num_segments", operator.mul)
+    parser.link_arguments("data.train", "model.num_classes", compute_fn=_count_classes)
+    parser.link_arguments("data.train", "model.levels", compute_fn=_read_levels)
+    return _instantiate(parser, parser.parse_args(arguments), kind)
+
+
+_CONFIG_HELP = "YAML file; what it leaves out keeps its default, and the command line overrides it."
+
+
+def load_config(path: Path, kind: type[Config] = Config) -> Config:
+    """Read a resolved configuration that `Config.to_yaml` wrote.
+
+    Raises:
+        UserError: the file is missing or not such a configuration.
+    """
+    parser = CommandLine(prog=str(path), exit_on_error=False)
+    parser.add_class_arguments(kind)
+    try:
+        values = parse_yaml(path.read_text())
+        if not isinstance(values, dict):
+            raise ValueError("no sections in it")
+        return _instantiate(parser, parser.parse_object(with_current_names(values)), kind)
+    except (OSError, yaml.YAMLError, ValueError) as error:
+        raise UserError(f"{path}: not a resolved configuration: {' '.join(str(error).split())}") from error
+
+
+def _instantiate(parser: CommandLine, namespace, kind: type[Kind]) -> Kind:
+    try:
+        values = parser.instantiate(namespace)
+        return kind(**{name: getattr(values, name) for name in kind.__dataclass_fields__})
+    except ValueError as error:
+        parser.error(str(error))
+    except (TypeError, AttributeError, OverflowError) as error:  # of null where the parser lets it pass
+        parser.error(f"a value is of the wrong kind ({error})")
+
+
+def _count_classes(train: str | None) -> int:
+    """Return the classes of the dataset at `train`; the default where there is none yet, as for a config printed."""
+    manifest = _read_manifest(train)
+    return len(manifest.classes) if manifest else ModelConfig.num_classes
+
+
+def _read_levels(train: str | None) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    manifest = _read_manifest(train)
+    return tuple(manifest.levels.items()) if manifest else ModelConfig.levels
+
+
+def _read_manifest(train: str | None) -> Manifest | None:
+    if train and is_remote(train):
+        from pipeline.dataset import read_manifest  # brings what remote datasets need
+
+        return read_manifest(train)
+    return load_manifest(Path(train)) if train and (Path(train) / MANIFEST).exists() else None
