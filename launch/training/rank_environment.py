@@ -1,4 +1,4 @@
-"""Which rank this process is, when `srun` or `mpirun` has started it and nobody has set RANK."""
+"""Which rank this process is, when `srun` or `mpirun` has started it and nobody has set RANK, and the ranks' port."""
 
 import os
 import subprocess
@@ -13,17 +13,22 @@ _MPI = (
     ("MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_LOCAL_SIZE"),
     ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
 )
+_DEEPSPEED_PORT = "29500"  # unless --master_port says another
 _REMEDY = "start it with deepspeed or torchrun, or set RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT"
 
 
 def adopt_launcher() -> None:
     """Set RANK and its like in the environment as `srun` or `mpirun` says, unless they are set.
 
+    Ranks that DeepSpeed's launcher starts on one machine get a port of their own, so that several runs can share it.
+
     Raises:
         UserError: the environment says that there are several processes, and not enough about them.
     """
     if "RANK" not in os.environ:
         os.environ.update(describe_rank(os.environ))
+    elif os.environ.get("CROSS_SIZE") == "1" and os.environ.get("MASTER_PORT") == _DEEPSPEED_PORT:
+        os.environ["MASTER_PORT"] = _port_of(str(os.getppid()))  # the launcher, the parent of all ranks
 
 
 def describe_rank(environment: Mapping[str, str]) -> dict[str, str]:

@@ -1,16 +1,17 @@
 """Processes that srun or mpirun starts, by the variables that these set."""
 
 import os
+import socket
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 
-from launch.training.rank_environment import describe_rank
+from launch.training.rank_environment import adopt_launcher, describe_rank
 from launch.training.run_log import read_metrics
 from sharding.errors import UserError
-from tests.launch.conftest import started
+from tests.launch.conftest import run_command, started, train_command
 
 SRUN = {
     "SLURM_JOB_ID": "77",
@@ -111,3 +112,32 @@ def test_two_processes_of_srun_train_together(small_config, tmp_path):
     [epoch] = [line for line in read_metrics(run_dir) if line["kind"] == "epoch"]
     assert (epoch["samples_seen"], epoch["most_times_seen"]) == (20, 1)  # each sample once, over both
     assert "2 rank(s)" in outputs[0]
+
+
+def test_ranks_of_one_machine_do_not_take_deepspeeds_port(monkeypatch):
+    launched = {"RANK": "0", "WORLD_SIZE": "2", "CROSS_SIZE": "1", "MASTER_PORT": "29500"}
+    for name, value in launched.items():
+        monkeypatch.setenv(name, value)
+    adopt_launcher()
+    found = int(os.environ["MASTER_PORT"])
+    assert 20000 <= found < 32000 and found != 29500
+    for changed in ({"CROSS_SIZE": "2"}, {"MASTER_PORT": "29501"}):  # other machines cannot know it; the user chose
+        for name, value in (launched | changed).items():
+            monkeypatch.setenv(name, value)
+        adopt_launcher()
+        assert os.environ["MASTER_PORT"] == (launched | changed)["MASTER_PORT"]
+
+
+@pytest.mark.slow
+def test_deepspeed_starts_where_its_port_is_taken(small_config, tmp_path):
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with suppress(OSError):  # then another program has it, as well
+            taken.bind(("", 29500))
+            taken.listen()
+        command = [
+            word for word in train_command(small_config, tmp_path / "run", num_ranks=2) if "port" not in str(word)
+        ]
+        done = run_command([*command, "--train.epochs=1"])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert read_metrics(tmp_path / "run")
