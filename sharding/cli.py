@@ -73,6 +73,10 @@ class CommandLine(ArgumentParser):
         print(redacted(f"{parser.prog}: error: {line}{hint}"), file=sys.stderr)
         sys.exit(2)
 
+    def dump(self, *arguments, **options) -> str:
+        """Return the configuration as --print_config writes it, without what its URLs hold of secrets."""
+        return redacted(super().dump(*arguments, **options))
+
     def _hint(self, unknown: str) -> str | None:
         return self.hints.get(unknown.removeprefix("--").replace("-", "_").rpartition(".")[2])
 

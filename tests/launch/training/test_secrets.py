@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from launch.training.config_parser import parse_config
 from sharding.errors import redacted
 from tests.helpers.commands import run_command
 from tests.helpers.servers import FaultyServer
@@ -30,6 +31,15 @@ def found_in(folder: Path) -> list[tuple[str, str]]:
     """Return each secret with each file that it is in."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     return [(secret, path.name) for path in files for secret in SECRETS if secret.encode() in path.read_bytes()]
+
+
+def test_a_printed_configuration_holds_no_secret(capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse_config("train.py", ["--data.val=http://me:hidden@host/val?sig=9f86d081", "--print_config"])
+    values = yaml.safe_load(capsys.readouterr().out)
+    assert ended.value.code == 0
+    assert values["data"]["val"] == "http://***@host/val?***"
+    assert values["train"]["epochs"] == 80
 
 
 @pytest.mark.slow
