@@ -3,7 +3,7 @@ PYTHON ?= python3
 # Which build of NVIDIA DALI: cuda13 or cuda12. Both also run on machines without a GPU.
 DALI ?= cuda13
 BIN := .venv/bin
-PARALLEL := --numprocesses=auto --maxprocesses=8 --dist=loadfile
+PARALLEL := --numprocesses=auto --maxprocesses=8 --dist=worksteal
 
 .PHONY: help setup test test-slow demo experiment lint constraints clean
 

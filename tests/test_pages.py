@@ -1,0 +1,82 @@
+"""The commands of the pages, as they stand, in a folder like a fresh checkout whose recipes are cut down.
+
+README.md and docs/extending.md have tests for themselves; a page of commands that no test runs is found here too.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT, run_command
+
+PAGES = ("dg_p3d", "hierarchies", "optimizers", "planning")
+ELSEWHERE = {
+    "README.md": "tests/test_readme.py",
+    "CONTRIBUTING.md": "the Makefile, which is what runs the tests",
+    "docs/extending.md": "tests/test_extending.py",
+}
+"""Pages with commands that are run by another test."""
+
+
+def commands(page: Path) -> list[str]:
+    return re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+def test_every_page_of_commands_is_tested():
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    with_commands = {str(page.relative_to(ROOT)) for page in pages if commands(page)}
+    assert with_commands == {f"docs/{name}.md" for name in PAGES} | ELSEWHERE.keys()
+
+
+def cut_down(recipe: Path) -> None:
+    """Make a recipe one of seconds: small pictures, one epoch of few samples, a small network where there is one."""
+    values = yaml.safe_load(recipe.read_text())
+    values["data"] |= {"short_side": 32, "crop_size": 32}
+    values["train"] = values.get("train", {}) | {"batch_size": 4}
+    values["model"]["pretrained"] = values["model"].get("pretrained") if values["model"].get("head") else None
+    if "phases" not in values:
+        values["train"]["epochs"] = 1
+        values["schedule"] = {"milestones": []}
+    if "plan" in values:
+        values["plan"] |= {"patience_epochs": 1, "max_epochs": 2}
+        del values["train"]["epochs"]
+    recipe.write_text(yaml.safe_dump(values))
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory) -> Path:
+    """The project's folders, recipes cut down, and few videos where make demo puts its many."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("sharding", "pipeline", "model", "launch", "docs"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for kind in ("demo", "hierarchy", "plans"):
+        for recipe in (folder / "launch" / "configs" / kind).glob("*.yaml"):
+            cut_down(recipe)
+    packed = folder / "data" / "demo" / "packed"
+    for split, count in (("train", 16), ("val", 8)):
+        options = [f"--split={split}", f"--num-videos={count}", "--size=32", "--num-frames=16"]
+        motion = run_command([sys.executable, "-m", "sharding", "motion", f"--out={packed}-videos", *options])
+        assert motion.returncode == 0, motion.stderr
+        options = [f"--videos={packed}-videos/{split}", f"--split={split}", f"--out={packed}"]
+        pack = run_command([sys.executable, "-m", "sharding", "pack", "--dataset=folder", *options])
+        assert pack.returncode == 0, pack.stderr
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PAGES)
+def test_every_command_runs(checkout, name):
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = os.environ | {"PATH": path, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
+    for block in commands(ROOT / "docs" / f"{name}.md"):
+        script = block.replace("--train-videos 150 --val-videos 50", "--train-videos 12 --val-videos 6")
+        script = script.replace("train:240 val:80", "train:16 val:8")
+        command = ["bash", "-euo", "pipefail", "-c", script]
+        done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=1200)
+        assert done.returncode == 0, f"{block}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
