@@ -5,7 +5,7 @@ import re
 import pytest
 import yaml
 
-from launch.training.config import RENAMED
+from launch.training.option_names import RENAMED
 from launch.training.versions import VERSION
 from tests.conftest import ROOT
 
