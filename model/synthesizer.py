@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.config import SynthesizerConfig
+from model.dilated import DilatedConv2d
 from model.temporal import fold_rows, temporal_conv, time_as_rows
 
 GROUPS = 4
@@ -185,12 +186,10 @@ def pool_in_place(x: Tensor, pooling: str, size: tuple[int, int]) -> Tensor:
 def _spatial_kernel(channels: int, size: int, config: SynthesizerConfig) -> nn.Module:
     """Return the size x size kernel: dilated or dense, square or as a row and a column."""
     taps, dilation = (3, (size - 1) // 2) if config.dilation else (size, 1)
-    padding = size // 2
     if config.factorization == "(2+1)D":
-        return nn.Conv2d(channels, channels, taps, padding=padding, dilation=dilation, bias=False)
+        return DilatedConv2d(channels, (taps, taps), (dilation, dilation))
     return nn.Sequential(
-        nn.Conv2d(channels, channels, (1, taps), padding=(0, padding), dilation=dilation, bias=False),
-        nn.Conv2d(channels, channels, (taps, 1), padding=(padding, 0), dilation=dilation, bias=False),
+        DilatedConv2d(channels, (1, taps), (1, dilation)), DilatedConv2d(channels, (taps, 1), (dilation, 1))
     )
 
 

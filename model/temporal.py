@@ -7,6 +7,8 @@ memory, and every operation gives it back.
 import torch
 from torch import Tensor, nn
 
+from model.dilated import DilatedConv2d
+
 
 def as_frames(x: Tensor, num_segments: int) -> Tensor:
     """(B*T, C, H, W) -> (B, T, H, W, C), as it is in memory."""
@@ -52,9 +54,7 @@ def next_minus_this(following: Tensor, x: Tensor, num_segments: int) -> Tensor:
 def temporal_conv(channels: int, size: int, dilated: bool = False, groups: int = 1) -> nn.Conv2d:
     """Return a kernel over `size` frames for `time_as_rows`; dilated, it has 3 taps."""
     taps, dilation = (3, (size - 1) // 2) if dilated else (size, 1)
-    return nn.Conv2d(
-        channels, channels, (taps, 1), padding=(size // 2, 0), dilation=(dilation, 1), groups=groups, bias=False
-    )
+    return DilatedConv2d(channels, (taps, 1), (dilation, 1), groups)
 
 
 class TemporalConv(nn.Module):
