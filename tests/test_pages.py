@@ -18,6 +18,7 @@ from tests.conftest import ROOT, run_command
 PAGES = ("dg_p3d", "hierarchies", "optimizers", "planning")
 ELSEWHERE = {
     "README.md": "tests/test_readme.py",
+    "docs/large_datasets.md": "tests/test_readme.py",
     "CONTRIBUTING.md": "the Makefile, which is what runs the tests",
     "docs/extending.md": "tests/test_extending.py",
 }
