@@ -26,7 +26,7 @@ from sharding.packing.sandbox import Limits, Request, Sandbox, close_thread_sand
 from sharding.packing.shard import ShardTask, pack_shard
 from sharding.packing.split_folder import PackPlan, claim_folder, complete, recorded_settings, write_failures
 from sharding.parallel import run_in_workers
-from sharding.records import Annotations, check_records, read_classes, with_classes
+from sharding.records import Annotations, VideoRecord, check_records, read_classes, with_classes
 from sharding.video.frame_folder import check_template
 
 log = logging.getLogger("sharding.pack")
@@ -40,7 +40,7 @@ class PackConfig:
 
     dataset: str
     """How videos and annotations are laid out: folder (a folder for each class), list (lines of `path label`),
-    kinetics, something-v1, something-v2, diving48, ucf101, hmdb51, finegym; or a reader of your own, as
+    list-multilabel (`path label label …`), charades, kinetics, something-v1, something-v2, diving48, ucf101, hmdb51, finegym; or a reader of your own, as
     MODULE:FUNCTION (docs/extending.md)."""
     videos: Path
     """Folder that holds the videos."""
@@ -333,7 +333,7 @@ def _tasks(config: PackConfig, plan: PackPlan) -> Iterator[ShardTask]:
             shard=number,
             videos=config.videos.absolute(),
             records=records,
-            labels=tuple(label_ids[record.label] for record in records),
+            labels=tuple(_label_ids_of(record, label_ids) for record in records),
             level_labels=tuple(
                 {level: ids[label] for (level, ids), label in zip(levels, record.level_labels)} for record in records
             ),
@@ -341,3 +341,8 @@ def _tasks(config: PackConfig, plan: PackPlan) -> Iterator[ShardTask]:
             limits=config.limits,
             retry_failed=config.retry_failed,
         )
+
+
+def _label_ids_of(record: VideoRecord, ids: Mapping[str, int]) -> int | tuple[int, ...]:
+    """Return the label id of a record, or if it has several labels all of their ids, ascending."""
+    return ids[record.label] if record.labels is None else tuple(sorted(ids[label] for label in record.labels))

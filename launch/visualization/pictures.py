@@ -5,7 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from launch.visualization.plots import draw_confusion, draw_curves, draw_frames, draw_synthesizers
+from launch.visualization.plots import (
+    draw_average_precision,
+    draw_confusion,
+    draw_curves,
+    draw_frames,
+    draw_synthesizers,
+)
 from sharding.dataset import load_dataset
 from sharding.errors import UserError
 from sharding.files import check_writable
@@ -24,12 +30,39 @@ def confusion(evaluation: Path, out: Path | None) -> Path:
     path = find_evaluation(evaluation)
     try:
         values = json.loads(path.read_text())
+        if "average_precision" in values:
+            raise UserError(
+                f"{path}: videos with several labels have no confusion matrix; use launch/visualize.py precision {path}"
+            )
         counts, classes = np.array(values["confusion"], float), list(values["classes"])
         if counts.shape != (len(classes), len(classes)):
             raise ValueError(f"a confusion matrix of shape {counts.shape} for {len(classes)} classes")
+    except UserError:
+        raise
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: not an evaluation.json of launch/evaluate.py: {error}") from error
     return draw_confusion(counts, classes, _target(out or path.with_name("confusion.png")))
+
+
+def precision(evaluation: Path, out: Path | None) -> Path:
+    """Draw the average precision of each class of an evaluation of videos with several labels."""
+    path = find_evaluation(evaluation)
+    try:
+        values = json.loads(path.read_text())
+        if "confusion" in values:
+            raise UserError(
+                f"{path}: videos with one label have accuracies; use launch/visualize.py confusion {path}"
+            )
+        classes, samples = list(values["classes"]), int(values["samples"])
+        precisions, positives = (np.array(values[name], float) for name in ("average_precision", "positives"))
+        if precisions.shape != (len(classes),) or positives.shape != precisions.shape:
+            raise ValueError(f"average precisions of shape {precisions.shape} for {len(classes)} classes")
+    except UserError:
+        raise
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: not an evaluation.json of launch/evaluate.py: {error}") from error
+    target = _target(out or path.with_name("average_precision.png"))
+    return draw_average_precision(precisions, positives, samples, classes, target)
 
 
 def find_evaluation(path: Path) -> Path:
