@@ -10,13 +10,14 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import joblib
 
 from sharding.datasets import find_reader
+from sharding.datasets.flip_pairs import mirrored_pairs
 from sharding.errors import UserError
 from sharding.manifest import FAILURES, Manifest
 from sharding.packing.partition import default_samples_per_shard, plan_shards
@@ -26,7 +27,7 @@ from sharding.packing.sandbox import Limits, Request, Sandbox, close_thread_sand
 from sharding.packing.shard import ShardTask, pack_shard
 from sharding.packing.split_folder import PackPlan, claim_folder, complete, recorded_settings, write_failures
 from sharding.parallel import run_in_workers
-from sharding.records import Annotations, VideoRecord, check_records, read_classes, with_classes
+from sharding.records import Annotations, check_records, read_classes, with_classes
 from sharding.video.frame_folder import check_template
 
 log = logging.getLogger("sharding.pack")
@@ -239,6 +240,8 @@ def read_annotations(config: PackConfig, given: Annotations | None = None) -> An
         raise UserError(f"--dataset {config.dataset}: it returned a {kind}, not sharding.records.Annotations")
     if config.classes:
         annotations = with_classes(annotations, read_classes(config.classes))
+        if annotations.multi_label and not annotations.flip_pairs:  # labels that were numbers say nothing of sides
+            annotations = replace(annotations, flip_pairs=mirrored_pairs(annotations.classes))
     if not annotations.records:
         raise UserError(f"--split {config.split}: no videos are listed for it")
     if annotations.passed_over:
@@ -333,7 +336,7 @@ def _tasks(config: PackConfig, plan: PackPlan) -> Iterator[ShardTask]:
             shard=number,
             videos=config.videos.absolute(),
             records=records,
-            labels=tuple(_label_ids_of(record, label_ids) for record in records),
+            labels=tuple(record.label_ids(label_ids) for record in records),
             level_labels=tuple(
                 {level: ids[label] for (level, ids), label in zip(levels, record.level_labels)} for record in records
             ),
@@ -341,8 +344,3 @@ def _tasks(config: PackConfig, plan: PackPlan) -> Iterator[ShardTask]:
             limits=config.limits,
             retry_failed=config.retry_failed,
         )
-
-
-def _label_ids_of(record: VideoRecord, ids: Mapping[str, int]) -> int | tuple[int, ...]:
-    """Return the label id of a record, or if it has several labels all of their ids, ascending."""
-    return ids[record.label] if record.labels is None else tuple(sorted(ids[label] for label in record.labels))
