@@ -33,11 +33,12 @@ class BatchLayout:
         """Return dtype and shape of each array, in the order in which they follow each other.
 
         done: whether a sample is there. label: class id, changed with a mirrored clip, or of several labels a one
-        for each class that the sample is of, else zeros. scaled: whether its crops are scaled. color: as in ClipPlan. start, end: [top, left] and [bottom, right) of each crop in pixels of what is
-        decoded. place: where an unscaled crop is, (top, left) as a fraction of the space there is. flip: whether a crop
-        is mirrored. window: [top, left, bottom, right) of the part of the frame that is decoded. num_items: distinct
-        frames. item_ends: where the bytes of each item end in `media`. frames: the distinct frames. order: which of
-        them each of the F frames is. media: windows (F, H, W, 3), or bytes.
+        for each class that the sample is of, else zeros. scaled: whether its crops are scaled. color: as in ClipPlan.
+        start, end: [top, left] and [bottom, right) of each crop in pixels of what is decoded. place: where an unscaled
+        crop is, (top, left) as a fraction of the space there is. flip: whether a crop is mirrored. window: [top, left,
+        bottom, right) of the part of the frame that is decoded. num_items: distinct frames. item_ends: where the bytes
+        of each item end in `media`. frames: the distinct frames. order: which of them each of the F frames is. media:
+        windows (F, H, W, 3), or bytes.
         """
         b, c, f = self.batch_size, self.num_crops, self.num_frames
         return {

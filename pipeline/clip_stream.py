@@ -87,8 +87,8 @@ class ClipStream:
         self._thread = GraphThread(self._run_graph)
 
     def next(self) -> tuple[np.ndarray, np.ndarray, torch.Tensor]:
-        """Return the next batch: sample ids (B,), labels (B,), of several a sample (B, C), and clips (B * V, T, 3, H, W)
-        on the device.
+        """Return the next batch: sample ids (B,), labels (B,), or (B, C) of several a sample, and on the device clips
+        (B * V, T, 3, H, W).
 
         Raises:
             StopIteration: there is none left.

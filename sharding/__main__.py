@@ -1,4 +1,4 @@
-"""python -m sharding {pack,verify,stats,motion,motion-gym,motion-multilabel}: packs datasets, checks and describes them."""
+"""python -m sharding {pack,verify,stats,motion,motion-gym,motion-multilabel}: packs datasets, checks, describes."""
 
 import os
 import sys
@@ -10,7 +10,7 @@ from sharding.cli import CommandLine, run_command
 
 _DESCRIPTION = """\
 Pack video datasets into tar shards, once, for training. pack makes them, verify checks them, stats describes them,
-motion, motion-gym and motion-multilabel write synthetic datasets to try everything on. Each command has its own --help."""
+motion, motion-gym and motion-multilabel write synthetic datasets to try everything on. Each has its own --help."""
 
 _PACK_EXAMPLE = (
     "python -m sharding pack --dataset kinetics --videos k400/videos --annotations train.csv val.csv --split train "

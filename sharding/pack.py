@@ -41,8 +41,8 @@ class PackConfig:
 
     dataset: str
     """How videos and annotations are laid out: folder (a folder for each class), list (lines of `path label`),
-    list-multilabel (`path label label …`), charades, kinetics, something-v1, something-v2, diving48, ucf101, hmdb51, finegym; or a reader of your own, as
-    MODULE:FUNCTION (docs/extending.md)."""
+    list-multilabel (lines of `path label label …`), charades, kinetics, something-v1, something-v2, diving48, ucf101,
+    hmdb51, finegym; or a reader of your own, as MODULE:FUNCTION (docs/extending.md)."""
     videos: Path
     """Folder that holds the videos."""
     out: Path

@@ -37,7 +37,7 @@ class VideoRecord:
     """(name of a class, start, end in seconds) where the annotations say when `labels` hold; a name may come again."""
 
     def label_ids(self, ids: Mapping[str, int]) -> int | tuple[int, ...]:
-        """Return the label id, or where there are `labels` all of their ids, ascending; `ids` are those of the names."""
+        """Return its label id, or where there are `labels` all of their ids, ascending; `ids` are those of names."""
         return ids[self.label] if self.labels is None else tuple(sorted(ids[label] for label in self.labels))
 
 

@@ -5,6 +5,7 @@ import html
 import io
 import os
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 from matplotlib import rc_context
@@ -112,7 +113,7 @@ def _samples_by_class(dataset: PackedDataset, num_classes: int) -> list[np.ndarr
         return [dataset.label_sets.samples_with(label) for label in range(num_classes)]
     order = np.argsort(dataset.labels, kind="stable")
     starts = np.searchsorted(dataset.labels[order], np.arange(num_classes + 1))
-    return [order[start:end] for start, end in zip(starts, starts[1:])]
+    return [order[start:end] for start, end in pairwise(starts)]
 
 
 def _thumbnail(dataset: PackedDataset, sample_id: int) -> str:

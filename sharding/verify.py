@@ -170,7 +170,7 @@ def read_components(path: Path) -> Iterator[Component]:
 def _check_sample(file, row: dict, by_name: dict[str, Component]) -> str | None:
     for part, suffix in [("media", row["suffix"]), ("index", "offsets"), ("cls", "cls"), ("json", "json")]:
         offset, size = row[f"{part}_offset"], row[f"{part}_bytes"]
-        if part == "index" and not size or part == "cls" and LABELS in row:
+        if (part == "index" and not size) or (part == "cls" and LABELS in row):
             continue
         component = by_name.get(f"{row['key']}.{suffix}")
         if component is None or (component.offset, component.size) != (offset, size):

@@ -54,7 +54,9 @@ def write_scores(path: Path, scores: Scores) -> None:
             "label": pa.array(scores.labels, pa.int32()),
             "prediction": pa.array(scores.scores.argmax(1), pa.int32()),
         }
-    table = pa.table({"key": pa.array(scores.keys, pa.string()), **columns, "scores": values}).replace_schema_metadata({_CLASSES: "\n".join(scores.classes), _DATA: scores.fingerprint})
+    table = pa.table({"key": pa.array(scores.keys, pa.string()), **columns, "scores": values}).replace_schema_metadata(
+        {_CLASSES: "\n".join(scores.classes), _DATA: scores.fingerprint}
+    )
     with replacing(path) as temporary:
         pq.write_table(table, temporary)
 

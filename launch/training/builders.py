@@ -43,7 +43,9 @@ def load_splits(config: Config) -> tuple[PackedDataset, PackedDataset | None]:
         )
     for dataset in (train_set, val_set):
         if dataset and dataset.label_sets and not len(dataset.label_sets.ids):
-            raise UserError(f"{dataset.location}: not one of its {len(dataset)} videos has a label; pack it with labels")
+            raise UserError(
+                f"{dataset.location}: not one of its {len(dataset)} videos has a label; pack it with labels"
+            )
     if val_set and _classes(val_set) != _classes(train_set):
         difference = describe_class_difference(val_set.manifest.classes, train_set.manifest.classes)
         raise UserError(
@@ -152,7 +154,9 @@ def describe_run(config: Config, ranks: Ranks, net: nn.Module, loader: VideoLoad
 def describe_labels(sets: LabelSets) -> str:
     """Return which loss is taken, and why."""
     mean = len(sets.ids) / max(1, len(sets))
-    return f"several labels a video, {mean:.3g} on average: binary cross-entropy of each class, and mAP to find the best"
+    return (
+        f"several labels a video, {mean:.3g} on average: binary cross-entropy of each class, and mAP to find the best"
+    )
 
 
 def describe_length(config: Config, steps_per_epoch: int) -> str:

@@ -81,7 +81,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Cross-entropy, binary where videos have several labels, and the weights of the synthesizers' losses next to it."""
+    """Cross-entropy, binary where videos have several labels, and next to it the synthesizers' losses with weights."""
 
     label_smoothing: float = 0.0
     """Fraction of each label that is spread evenly over all classes, 0 <= fraction < 1; of several labels a video, the

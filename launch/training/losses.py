@@ -1,4 +1,5 @@
-"""What a training step minimises: cross-entropy on each level of labels, binary of several, and the synthesizers' losses."""
+"""What a training step minimises: cross-entropy on each level of labels, or binary ones of each class, and the
+synthesizers' losses."""
 
 from collections.abc import Mapping
 

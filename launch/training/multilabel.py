@@ -39,13 +39,15 @@ class MultiLabelEvaluation:
 
     @property
     def of_guessing(self) -> float:
-        """The mAP that random scores have: the mean over the same classes of the fraction of samples that are theirs."""
+        """The mAP of random scores: the mean over the same classes of the fraction of samples that are theirs."""
         known = self.positives[self.positives > 0]
         return float(known.mean() / self.samples) if len(known) else float("nan")
 
     def __str__(self) -> str:
         num_classes, known = len(self.positives), int((self.positives > 0).sum())
-        classes = f"{num_classes} classes" if known == num_classes else f"the {known} of {num_classes} classes that occur"
+        classes = (
+            f"{num_classes} classes" if known == num_classes else f"the {known} of {num_classes} classes that occur"
+        )
         return (
             f"mAP {self.mean_average_precision:.2%} (guessing {self.of_guessing:.2%}) over {classes}, "
             f"{self.samples} samples, {self.clips_per_second:.1f} clips/s"

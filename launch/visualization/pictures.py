@@ -50,9 +50,7 @@ def precision(evaluation: Path, out: Path | None) -> Path:
     try:
         values = json.loads(path.read_text())
         if "confusion" in values:
-            raise UserError(
-                f"{path}: videos with one label have accuracies; use launch/visualize.py confusion {path}"
-            )
+            raise UserError(f"{path}: videos with one label have accuracies; use launch/visualize.py confusion {path}")
         classes, samples = list(values["classes"]), int(values["samples"])
         precisions, positives = (np.array(values[name], float) for name in ("average_precision", "positives"))
         if precisions.shape != (len(classes),) or positives.shape != precisions.shape:

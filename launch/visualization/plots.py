@@ -38,7 +38,9 @@ def draw_curves(run_dir: Path, path: Path | None = None) -> Path:
     for name, label in (("map", "mAP"),) if several else accuracies:
         values = [100 * line[name] for line in evaluations]
         accuracy.plot([line["epoch"] for line in evaluations], values, marker=".", label=label)
-    accuracy.set(title="mean average precision" if several else "validation accuracy", xlabel="epoch", ylabel="%", ylim=(0, 101))
+    accuracy.set(
+        title="mean average precision" if several else "validation accuracy", xlabel="epoch", ylabel="%", ylim=(0, 101)
+    )
     rate.plot([line["epoch"] for line in steps], [line["learning_rate"] for line in steps], label="learning rate")
     rate.set(title="learning rate", xlabel="epoch", ylim=(0, None))
     for axes in (loss, accuracy):

@@ -50,7 +50,9 @@ def _parse_actions(text: str, names: dict[str, str], where: str) -> tuple[tuple[
     for action in text.split(";") if text else ():
         parts = _ACTION.fullmatch(action.strip())
         if not parts:
-            raise UserError(f"{where}: action {action!r}: expected is a class and two times, such as 'c092 11.90 21.20'")
+            raise UserError(
+                f"{where}: action {action!r}: expected is a class and two times, such as 'c092 11.90 21.20'"
+            )
         if parts[1] not in names:
             raise UserError(f"{where}: class {parts[1]}, but there are {len(names)}, from c000 on")
         timed.append((names[parts[1]], float(parts[2]), float(parts[3])))

@@ -25,7 +25,9 @@ def read_list_multilabel(videos: Path, annotations: Sequence[Path], split: str) 
     so that every split numbers them alike. Classes are in the order of their names or numbers.
     """
     if not annotations:
-        raise UserError("--annotations: the dataset 'list-multilabel' needs a file with a line 'path label label …' each")
+        raise UserError(
+            "--annotations: the dataset 'list-multilabel' needs a file with a line 'path label label …' each"
+        )
     chosen = annotations if len(annotations) == 1 else [path for path in annotations if split in path.stem]
     if not chosen:
         names = ", ".join(path.name for path in annotations)

@@ -231,9 +231,7 @@ def sample_trajectory(config: MotionConfig, index: int) -> Trajectory:
     return follow_path(config, index, path, label, size_range)
 
 
-def follow_path(
-    config: MotionConfig, index: int, path: np.ndarray, label: int = 0, size_range: int = 0
-) -> Trajectory:
+def follow_path(config: MotionConfig, index: int, path: np.ndarray, label: int = 0, size_range: int = 0) -> Trajectory:
     """Return the motion of video number `index` along a path (4, T), such as a sum of those of `MOTIONS`."""
     random = _generator(config, index, _STATES)
     smallest, largest = config.radius

@@ -24,6 +24,8 @@ from sharding.verify import verify
 from tests.conftest import SEVERAL_CLASSES, labels_in_bits
 from tests.helpers.manifests import edit_manifest
 
+LISTS = pa.list_(pa.int32())
+
 
 @pytest.fixture
 def split(several_labels: Path, tmp_path: Path) -> Path:
@@ -70,7 +72,7 @@ def test_a_changed_label_is_found(split: Path) -> None:
     assert list(verify(split).bad_samples.values()) == ["its .json and the table differ in labels"]
 
 
-def rewrite(split: Path, labels: list, kind: pa.DataType = pa.list_(pa.int32())) -> None:
+def rewrite(split: Path, labels: list, kind: pa.DataType = LISTS) -> None:
     table = pq.read_table(split / "samples.parquet")
     changed = table.set_column(table.column_names.index("labels"), "labels", pa.array(labels, kind))
     pq.write_table(changed, split / "samples.parquet")
@@ -147,7 +149,9 @@ def test_failures_and_restarts(several_labels: Path, numbered_videos: Path, tmp_
     links = tmp_path / "videos"
     links.mkdir()
     (links / "there.mp4").symlink_to(video)
-    given = Annotations([VideoRecord("a", "there.mp4", labels=("x",)), VideoRecord("b", "not.mp4", labels=("x", "y"))], ("x", "y"))
+    given = Annotations(
+        [VideoRecord("a", "there.mp4", labels=("x",)), VideoRecord("b", "not.mp4", labels=("x", "y"))], ("x", "y")
+    )
     config = PackConfig("mine", links, tmp_path / "out", workers=1, max_failures=1)
     pack(config, given)
     [failure] = [json.loads(line) for line in (config.directory / "failures.jsonl").read_text().splitlines()]

@@ -106,7 +106,7 @@ def test_the_configuration_follows_the_data(several_labels, numbered):
 
 
 def test_splits_of_the_other_kind_are_refused(several_labels, numbered):
-    with pytest.raises(UserError, match="its videos have several labels each, those of .* one; pack both alike"):
+    with pytest.raises(UserError, match=r"its videos have several labels each, those of .* one; pack both alike"):
         load_splits(parse(several_labels, f"--data.val={numbered}"))
-    with pytest.raises(UserError, match="its videos have several labels each, those of .* one; pack both alike"):
+    with pytest.raises(UserError, match=r"its videos have several labels each, those of .* one; pack both alike"):
         load_splits(parse(numbered, f"--data.val={several_labels}"))

@@ -26,7 +26,9 @@ def read(folder: Path, text: str, *more: Path, split: str = "train") -> Annotati
 
 def test_actions_are_labels_with_times(tmp_path: Path) -> None:
     (tmp_path / "N11GT.avi").write_text("another suffix")
-    text = row("46GP8", "c092 11.90 21.20;c147 0.00 12.60;c092 22.00 24.00") + row("N11GT", "") + row("0IH69", "c000 1 2")
+    text = (
+        row("46GP8", "c092 11.90 21.20;c147 0.00 12.60;c092 22.00 24.00") + row("N11GT", "") + row("0IH69", "c000 1 2")
+    )
     found = read(tmp_path, text)
     assert found.multi_label and found.classes == tuple(f"c{number:03d}" for number in range(157))
     assert [(record.key, record.source, record.labels) for record in found.records] == [

@@ -75,5 +75,5 @@ def test_bad_lines_are_named(tmp_path: Path, text: str, message: str) -> None:
 
 def test_the_list_of_one_label_names_the_other(tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text("x.mp4 0 3\n")
-    with pytest.raises(UserError, match="2 labels of 'x.mp4'; expected is one.*--dataset list-multilabel"):
+    with pytest.raises(UserError, match=r"2 labels of 'x\.mp4'; expected is one.*--dataset list-multilabel"):
         read_list(tmp_path, [tmp_path / "train.txt"], "train")
