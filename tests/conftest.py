@@ -66,7 +66,7 @@ SEVERAL_CLASSES = ("move_left", "move_right", "wait")
 
 @pytest.fixture(scope="session")
 def several_labels(numbered_videos, tmp_path_factory) -> Path:
-    """The numbered videos in shards of 5, each with those of SEVERAL_CLASSES that the bits of its number say."""
+    """The numbered videos, each with those of SEVERAL_CLASSES that the bits of its number say."""
     from sharding import Annotations, PackConfig, VideoRecord
     from sharding import pack as pack_records
 
@@ -77,7 +77,7 @@ def several_labels(numbered_videos, tmp_path_factory) -> Path:
         timed = tuple((name, 0.5, 1.0) for name in labels)
         records.append(VideoRecord(f"video{number:02d}", video, labels=labels, timed_labels=timed))
     out = tmp_path_factory.mktemp("several_labels")
-    config = PackConfig("mine", numbered_videos, out, workers=1, samples_per_shard=5)
+    config = PackConfig("mine", numbered_videos, out, workers=1)
     pack_records(config, Annotations(records, SEVERAL_CLASSES, ((0, 1),)))
     return out / "train"
 

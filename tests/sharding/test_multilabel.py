@@ -57,7 +57,7 @@ def test_the_table_and_the_shards_have_all_labels(several_labels: Path) -> None:
 
 def test_it_is_verified_and_counted(several_labels: Path, capsys) -> None:
     assert main(["verify", str(several_labels), "--decode", "--workers=1"]) == 0
-    assert "13 samples with 17 labels in 3 shards decoded, 0 bad samples" in capsys.readouterr().out
+    assert "13 samples with 17 labels in 1 shards decoded, 0 bad samples" in capsys.readouterr().out
     stats, _ = measure(several_labels)
     assert [of_class.samples for of_class in stats.classes] == [6, 6, 5]
     assert "labels       a sample: 0 to 3, median 1, mean 1.308; 2 samples without any" in to_text(stats)
