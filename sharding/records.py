@@ -121,7 +121,7 @@ def check_records(annotations: Annotations) -> Annotations:
     """Return `annotations`; raise UserError if a key is no key or used twice, or a label is not among the classes."""
     sources: dict[str, str] = {}
     classes, levels = dict.fromkeys(annotations.classes), [set(names) for _, names in annotations.levels]
-    check_labels = _check_labels if annotations.multi_label else _check_label
+    check_labels = _check_labels if annotations.multi_label else _check_label_of
     if len(classes) != len(annotations.classes):
         twice = next(name for name in annotations.classes if annotations.classes.count(name) > 1)
         raise UserError(f"class {twice!r} is listed twice")
@@ -149,11 +149,15 @@ def check_records(annotations: Annotations) -> Annotations:
     return annotations
 
 
-def _check_label(record: VideoRecord, classes: Collection[str]) -> None:
-    """Raise UserError if the label of a record is not among the classes."""
-    if record.label not in classes:
+def _check_label_of(record: VideoRecord, classes: Collection[str]) -> None:
+    _check_label(record.label, record.source, classes)
+
+
+def _check_label(label: str, source: str, classes: Collection[str]) -> None:
+    """Raise UserError if a label of the video at `source` is not among the classes."""
+    if label not in classes:
         known = f"{len(classes)} classes, such as {next(iter(classes))!r}" if classes else "no classes"
-        raise UserError(f"{record.source}: label {record.label!r} is not among the {known}; see --classes")
+        raise UserError(f"{source}: label {label!r} is not among the {known}; see --classes")
 
 
 def _check_labels(record: VideoRecord, classes: Collection[str]) -> None:
@@ -169,7 +173,7 @@ def _check_labels(record: VideoRecord, classes: Collection[str]) -> None:
     for number, label in enumerate(labels):
         if label in labels[:number]:
             raise UserError(f"{record.source}: label {label!r} is listed twice; list it once")
-        _check_label(dataclasses.replace(record, label=label), classes)
+        _check_label(label, record.source, classes)
     for label, start, end in record.timed_labels:
         if label not in labels:
             raise UserError(f"{record.source}: timed label {label!r} from {start} to {end} s is not among its labels")
