@@ -101,6 +101,8 @@ def parse(several_labels: Path, *options: str):
 def test_the_configuration_follows_the_data(several_labels, numbered):
     assert parse(several_labels).model.multi_label is True
     assert parse(numbered).model.multi_label is False
+    with pytest.raises(UserError, match=r"videos have several labels if data\.train was packed with them"):
+        parse(numbered, "--model.multi_class=true")
     with pytest.raises(UserError, match=r"model\.head=pathways needs one label on each level.*use mean or encoder"):
         parse(several_labels, "--model.head=pathways", "--model.arch=tsn", "--data.num_segments=16")
 
