@@ -65,7 +65,7 @@ def share_columns(dataset: PackedDataset) -> tuple[int, list[tuple[str, str, int
     Return its file, and of each column (name, dtype, number of rows, offset).
     """
     columns = {name: values for name in COLUMNS if (values := getattr(dataset, name)) is not None}
-    if sets := dataset.label_sets:
+    if (sets := dataset.label_sets) is not None:
         columns |= {"label_ids": sets.ids, "label_starts": sets.starts}
     file, offset, described = os.memfd_create("vpsn-table"), 0, []
     for name, values in columns.items():

@@ -109,7 +109,8 @@ def measure(directory: Path | str) -> tuple[Stats, PackedDataset]:
     missing = Counter(name for line in failures if kind_of(line) == "missing" for name in _labels_of(line))
     failed = Counter(name for line in failures if kind_of(line) != "missing" for name in _labels_of(line))
     sets = dataset.label_sets
-    counts = sets.count_samples() if sets else np.bincount(dataset.labels, minlength=len(manifest.classes))
+    one = sets is None
+    counts = np.bincount(dataset.labels, minlength=len(manifest.classes)) if one else sets.count_samples()
     seconds = dataset.num_frames / np.maximum(dataset.fps, 1e-6)
     sizes = Counter(zip(dataset.widths.tolist(), dataset.heights.tolist()))
     stats = Stats(
@@ -135,8 +136,8 @@ def measure(directory: Path | str) -> tuple[Stats, PackedDataset]:
             ClassStats(label, name, int(counts[label]), missing[name], failed[name])
             for label, name in enumerate(manifest.classes)
         ),
-        labels=Quantiles.of(sets.sizes) if sets else None,
-        unlabelled=int((sets.sizes == 0).sum()) if sets else 0,
+        labels=None if one else Quantiles.of(sets.sizes),
+        unlabelled=0 if one else int((sets.sizes == 0).sum()),
     )
     return stats, dataset
 
