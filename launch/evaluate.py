@@ -5,7 +5,8 @@
 
 Writes evaluation.json, classes.csv (accuracy of each class; classes-LEVEL.csv on coarser levels of labels),
 scores.parquet (keys, predictions and scores; several such files make an ensemble: launch/ensemble.py) and
-confusion.png.
+confusion.png. Where videos have several labels it is mAP, classes.csv has the average precision of each class, and the
+picture is average_precision.png.
 """
 
 import argparse
@@ -26,8 +27,8 @@ def main(arguments: list[str] | None = None) -> None:
         if options.batch_size < 1:
             raise UserError(f"--batch-size {options.batch_size}: use 1 or more")
         # torch, once the options are known to be right
-        from launch.inference.results import evaluate_checkpoint
-        from launch.visualization.pictures import confusion
+        from launch.inference.results import evaluate_checkpoint, is_multilabel
+        from launch.visualization.pictures import confusion, precision
 
         views = {"test_clips": options.clips, "test_crops": options.crops, "decoder": options.decoder}
         given = {"crop_size": options.crop_size, "short_side": options.short_side}
@@ -36,7 +37,8 @@ def main(arguments: list[str] | None = None) -> None:
             options.checkpoint, options.data, views, options.out, options.batch_size, options.tell_levels
         )
         if written:
-            confusion(written, None)
+            draw = precision if is_multilabel(written) else confusion
+            draw(written, None)
 
 
 def _parser() -> CommandLine:

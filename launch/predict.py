@@ -2,6 +2,7 @@
 
     python launch/predict.py --checkpoint runs/k400 clip.mp4 another.webm
     python launch/predict.py --checkpoint runs/k400 --json clips/ 'more/**/*.mp4'
+    python launch/predict.py --checkpoint runs/charades --threshold 0.5 clip.mp4   # where videos have several labels
     python launch/predict.py --checkpoint runs/k400 --overlay out.mp4 clip.mp4      # the classes, drawn on the video
 
 The files go through exactly what the training data went through: they are packed, with the checkpoint's own settings,
@@ -17,8 +18,10 @@ from sharding.errors import UserError
 
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
-    if options.top < 1:
+    if options.top is not None and options.top < 1:
         raise UserError(f"--top {options.top}: use 1 or more")
+    if options.threshold is not None and not 0 < options.threshold < 1:
+        raise UserError(f"--threshold {options.threshold:g}: use more than 0 and less than 1")
     # torch, once the options are known to be right
     from launch.inference.pack_files import collect_videos
     from launch.inference.predictions import check_any_is_video, describe_row, predict_files
@@ -32,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     targets = plan_overlays(videos, options.overlay) if options.overlay else []
     for target in targets:
         check_writable(target)
-    rows = predict_files(options.checkpoint, videos, options.top)
+    rows = predict_files(options.checkpoint, videos, options.top, options.threshold)
     draw_overlays(rows, videos, targets)
     if options.json:
         print(json.dumps(rows, indent=1))
@@ -46,7 +49,10 @@ def _parser() -> CommandLine:
     videos_help = "Video files, folders to be searched for videos, or quoted patterns such as 'clips/**/*.mp4'."
     parser.add_argument("videos", type=str, nargs="+", metavar="VIDEO", help=videos_help)
     parser.add_argument("--checkpoint", type=Path, required=True, help="Run folder (its best) or checkpoint.")
-    parser.add_argument("--top", type=int, default=5, help="How many classes to show.")
+    top_help = "How many classes to show; default: 5, or all that reach --threshold."
+    parser.add_argument("--top", type=int | None, default=None, help=top_help)
+    threshold_help = "Show the classes from this probability on; where videos have several labels."
+    parser.add_argument("--threshold", type=float | None, default=None, help=threshold_help)
     parser.add_argument("--json", action="store_true", help="Print JSON.")
     overlay_help = "Write the video with its classes drawn on it: a file (.mp4, .mkv, .mov), or a folder for several."
     parser.add_argument("--overlay", type=Path | None, default=None, help=overlay_help)

@@ -175,6 +175,10 @@ class ModelConfig:
     levels: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """Coarser levels of labels, coarsest first: each a name and the names of its classes."""
 
+    multi_label: bool = False
+    """Whether a clip may be of several classes at once, or of none: its logits are then those of sigmoids, one for each
+    class, else of a softmax over all of them."""
+
     def __post_init__(self) -> None:
         for name, values in (
             ("pathway_frames", self.pathway_frames),

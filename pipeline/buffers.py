@@ -20,27 +20,30 @@ class BatchLayout:
         num_frames: F, frames of a sample, of all of its clips together.
         num_crops: C, crops of each frame.
         media_bytes: upper bound of a sample's media: decoded windows, or encoded bytes.
+        num_classes: classes of a dataset whose samples have several labels each; 0 if they have one.
     """
 
     batch_size: int
     num_frames: int
     num_crops: int
     media_bytes: int
+    num_classes: int = 0
 
     def arrays(self) -> dict[str, tuple[str, tuple[int, ...]]]:
         """Return dtype and shape of each array, in the order in which they follow each other.
 
-        done: whether a sample is there. label: class id, changed with a mirrored clip. scaled: whether its crops are
-        scaled. color: as in ClipPlan. start, end: [top, left] and [bottom, right) of each crop in pixels of what is
-        decoded. place: where an unscaled crop is, (top, left) as a fraction of the space there is. flip: whether a crop
-        is mirrored. window: [top, left, bottom, right) of the part of the frame that is decoded. num_items: distinct
-        frames. item_ends: where the bytes of each item end in `media`. frames: the distinct frames. order: which of
-        them each of the F frames is. media: windows (F, H, W, 3), or bytes.
+        done: whether a sample is there. label: class id, changed with a mirrored clip, or of several labels a one
+        for each class that the sample is of, else zeros. scaled: whether its crops are scaled. color: as in ClipPlan.
+        start, end: [top, left] and [bottom, right) of each crop in pixels of what is decoded. place: where an unscaled
+        crop is, (top, left) as a fraction of the space there is. flip: whether a crop is mirrored. window: [top, left,
+        bottom, right) of the part of the frame that is decoded. num_items: distinct frames. item_ends: where the bytes
+        of each item end in `media`. frames: the distinct frames. order: which of them each of the F frames is. media:
+        windows (F, H, W, 3), or bytes.
         """
         b, c, f = self.batch_size, self.num_crops, self.num_frames
         return {
             "done": ("u1", (b,)),
-            "label": ("i8", (b,)),
+            "label": ("f4", (b, self.num_classes)) if self.num_classes else ("i8", (b,)),
             "scaled": ("?", (b,)),
             "color": ("f4", (b, 4)),
             "start": ("f4", (c, b, 2)),

@@ -56,7 +56,11 @@ class ClipReader:
             self._decode(plan.sample_id, frames, order, window, arrays["media"][position], shard)
         else:
             self._copy(plan.sample_id, frames, arrays, position, shard)
-        arrays["label"][position] = plan.label
+        if plan.labels is None:
+            arrays["label"][position] = plan.label
+        else:
+            arrays["label"][position] = 0
+            arrays["label"][position, list(plan.labels)] = 1
         arrays["done"][position] = 1
 
     def _describe(self, plan: ClipPlan, window: np.ndarray, arrays: Arrays, position: int) -> None:

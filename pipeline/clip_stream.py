@@ -87,7 +87,8 @@ class ClipStream:
         self._thread = GraphThread(self._run_graph)
 
     def next(self) -> tuple[np.ndarray, np.ndarray, torch.Tensor]:
-        """Return the next batch: sample ids (B,), labels (B,), and clips (B * V, T, 3, H, W) on the device.
+        """Return the next batch: sample ids (B,), labels (B,), or (B, C) of several a sample, and on the device clips
+        (B * V, T, 3, H, W).
 
         Raises:
             StopIteration: there is none left.
@@ -179,7 +180,8 @@ class ClipStream:
 
     def _layout_of(self, batch_size: int) -> BatchLayout:
         bound = media_bound(self.dataset, self.config, self.decoder, self._num_frames, self.training)
-        return BatchLayout(batch_size, self._num_frames, self._num_crops, bound)
+        num_classes = 0 if self.dataset.label_sets is None else self.dataset.label_sets.num_classes
+        return BatchLayout(batch_size, self._num_frames, self._num_crops, bound, num_classes)
 
     def _run_graph(self) -> tuple[_InFlight, list]:
         """Return the next batch of crops, and what is known of it; in the thread."""

@@ -32,7 +32,7 @@ class ClipPlan:
 
     sample_id: int
     label: int
-    """Class id, with the sides already changed if the clip is mirrored."""
+    """Class id, with the sides already changed if the clip is mirrored; -1 where samples have several."""
     frames: np.ndarray
     """(K * T,) int32 frame indices of K clips, one after the other; K = 1 in training."""
     boxes: np.ndarray
@@ -41,6 +41,8 @@ class ClipPlan:
     """(C,) bool: which crops are mirrored."""
     color: np.ndarray
     """(4,) float32: factors of brightness, contrast and saturation, and the degrees by which the hue is turned."""
+    labels: tuple[int, ...] | None = None
+    """Ascending class ids where samples have several, likewise with the sides changed; else None."""
 
 
 def plan_order(shards: np.ndarray, config: DataConfig, batch_size: int, seed: int, epoch: int) -> np.ndarray:
@@ -109,17 +111,21 @@ def plan_clip(
 ) -> ClipPlan:
     """Choose frames, crops, flips and colours of one sample: random in training, evenly spread in evaluation."""
     num_frames, label = int(dataset.num_frames[sample_id]), int(dataset.labels[sample_id])
+    labels = None if dataset.label_sets is None else tuple(dataset.label_sets.of(sample_id).tolist())
     size = int(dataset.heights[sample_id]), int(dataset.widths[sample_id])
     if not training:
-        return ClipPlan(sample_id, label, _test_frames(num_frames, config), *view_boxes(*size, config), _SAME_COLOR)
+        frames, (boxes, flips) = _test_frames(num_frames, config), view_boxes(*size, config)
+        return ClipPlan(sample_id, label, frames, boxes, flips, _SAME_COLOR, labels)
     draws = _generator(seed, _CLIP, epoch, sample_id).random(3 + config.num_segments)
     frames = _training_frames(num_frames, config, draws[3:])
     box = _training_box(size, config, draws[:2], seed, epoch, sample_id)
     flip = bool(config.flip and draws[2] < 0.5)
     if flip:
-        label = mirrored_label(label, dataset.manifest.flip_pairs)
+        flip_pairs = dataset.manifest.flip_pairs
+        label = mirrored_label(label, flip_pairs)
+        labels = labels and tuple(sorted(mirrored_label(each, flip_pairs) for each in labels))
     color = _training_color(config, seed, epoch, sample_id) if config.changes_color else _SAME_COLOR
-    return ClipPlan(sample_id, label, frames, box[None], np.array([flip]), color)
+    return ClipPlan(sample_id, label, frames, box[None], np.array([flip]), color, labels)
 
 
 def mirrored_label(label: int, flip_pairs: tuple[tuple[int, int], ...]) -> int:

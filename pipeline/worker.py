@@ -25,6 +25,7 @@ from pipeline.clip_reader import ClipReader
 from pipeline.config import DataConfig
 from sharding.dataset import PackedDataset
 from sharding.errors import MediaError
+from sharding.label_sets import LabelSets
 from sharding.manifest import load_manifest
 
 HEAD = 4
@@ -64,6 +65,8 @@ def share_columns(dataset: PackedDataset) -> tuple[int, list[tuple[str, str, int
     Return its file, and of each column (name, dtype, number of rows, offset).
     """
     columns = {name: values for name in COLUMNS if (values := getattr(dataset, name)) is not None}
+    if (sets := dataset.label_sets) is not None:
+        columns |= {"label_ids": sets.ids, "label_starts": sets.starts}
     file, offset, described = os.memfd_create("vpsn-table"), 0, []
     for name, values in columns.items():
         data = np.ascontiguousarray(values)
@@ -83,9 +86,14 @@ def open_columns(setup: dict) -> PackedDataset:
         name: np.ndarray(rows, kind, table, offset) for name, kind, rows, offset in setup["columns"]
     }
     directory = Path(setup["directory"])
+    manifest = load_manifest(directory)
+    sets = None
+    if manifest.multi_label:
+        sets = LabelSets(columns.pop("label_ids"), columns.pop("label_starts"), len(manifest.classes))
     return PackedDataset(
         directory=directory,
-        manifest=load_manifest(directory),
+        manifest=manifest,
+        label_sets=sets,
         fps=np.empty(0),
         frame_starts=columns.pop("frame_starts", None),
         **columns,

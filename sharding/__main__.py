@@ -1,4 +1,4 @@
-"""python -m sharding {pack,verify,stats,motion,motion-gym}: packs datasets, checks and describes them."""
+"""python -m sharding {pack,verify,stats,motion,motion-gym,motion-multilabel}: packs datasets, checks, describes."""
 
 import os
 import sys
@@ -10,7 +10,7 @@ from sharding.cli import CommandLine, run_command
 
 _DESCRIPTION = """\
 Pack video datasets into tar shards, once, for training. pack makes them, verify checks them, stats describes them,
-motion and motion-gym write synthetic datasets to try everything on. Each command has its own --help."""
+motion, motion-gym and motion-multilabel write synthetic datasets to try everything on. Each has its own --help."""
 
 _PACK_EXAMPLE = (
     "python -m sharding pack --dataset kinetics --videos k400/videos --annotations train.csv val.csv --split train "
@@ -110,8 +110,9 @@ def _run_verify(values: dict[str, Any]) -> int:
     for problem in report.problems:
         print(problem)
     done = "decoded" if values["decode"] else "checked"
+    labels = "" if report.num_labels is None else f" with {report.num_labels} labels"
     print(
-        f"{report.directory}: {report.samples} samples in {report.shards} shards {done}, "
+        f"{report.directory}: {report.samples} samples{labels} in {report.shards} shards {done}, "
         f"{len(report.bad_samples)} bad samples, {len(report.other_problems)} other problems"
     )
     if report.num_quarantined is not None:
@@ -159,6 +160,18 @@ def _add_motion_gym_options(parser: CommandLine) -> None:
     parser.add_class_arguments(MotionGymConfig)
 
 
+def _add_motion_multilabel_options(parser: CommandLine) -> None:
+    from sharding.synthetic.motion_multilabel import MotionMultilabelConfig
+
+    parser.add_class_arguments(MotionMultilabelConfig)
+
+
+def _run_motion_multilabel(values: dict[str, Any]) -> None:
+    from sharding.synthetic.motion_multilabel import MotionMultilabelConfig, write_motion_multilabel
+
+    write_motion_multilabel(MotionMultilabelConfig(**values))
+
+
 def _run_motion_gym(values: dict[str, Any]) -> None:
     from sharding.synthetic.motion_hierarchy import MotionGymConfig, write_motion_gym
 
@@ -171,6 +184,11 @@ _COMMANDS: dict[str, tuple[str, Callable[[CommandLine], None], Callable[[dict[st
     "stats": ("describe a packed split", _add_stats_options, _run_stats),
     "motion": ("write a synthetic dataset in which only motion reveals the class", _add_motion_options, _run_motion),
     "motion-gym": ("write motions with labels on three levels, as FineGym", _add_motion_gym_options, _run_motion_gym),
+    "motion-multilabel": (
+        "write several motions at once in a video, each a label",
+        _add_motion_multilabel_options,
+        _run_motion_multilabel,
+    ),
 }
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from sharding.errors import UserError
 from sharding.files import file_sha256
+from sharding.label_sets import LabelSets
 from sharding.manifest import (
     FRAMES,
     KEYFRAME_INTERVALS,
@@ -21,7 +22,7 @@ from sharding.manifest import (
     load_manifest,
     read_json_lines,
 )
-from sharding.table import read_column, read_column_names, read_columns
+from sharding.table import read_column, read_column_names, read_columns, read_label_sets
 
 _MAX_HEADER_BYTES = 1 << 16  # of a file of NumPy; ours have 128
 
@@ -54,6 +55,7 @@ class PackedDataset:
     directory: Path
     manifest: Manifest
     labels: np.ndarray
+    """(N,) label ids; -1 throughout where samples have several labels, which are in `label_sets`."""
     num_frames: np.ndarray
     fps: np.ndarray
     widths: np.ndarray
@@ -68,6 +70,8 @@ class PackedDataset:
     """(N,) int64: where in frames.npy the numbers of a sample begin; None if the split has no index of frames."""
     shard_source: ShardSource | None = None
     """None if the shards lie in `directory`."""
+    label_sets: LabelSets | None = None
+    """The labels of a split whose samples have any number of them; None if each has one."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -194,10 +198,11 @@ def load_table(directory: Path | str, check_hashes: bool = True) -> PackedDatase
     directory = Path(directory)
     manifest = load_manifest(directory)
     columns = read_columns(directory, manifest, check_hashes)
+    several = manifest.multi_label
     dataset = PackedDataset(
         directory=directory,
         manifest=manifest,
-        labels=columns["label"],
+        labels=np.full(manifest.samples, -1, np.int32) if several else columns["label"],
         num_frames=columns["num_frames"],
         fps=columns["fps"],
         widths=columns["width"],
@@ -209,6 +214,7 @@ def load_table(directory: Path | str, check_hashes: bool = True) -> PackedDatase
         index_bytes=columns["index_bytes"],
         level_labels={level: columns[f"label_{level}"] for level in manifest.levels},
         frame_starts=_starts(columns["num_frames"]) if manifest.frames_sha256 else None,
+        label_sets=read_label_sets(directory, manifest) if several else None,
     )
     _check_frames(dataset, check_hashes)
     return dataset

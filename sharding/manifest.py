@@ -23,12 +23,17 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 2
 """2 added frames.npy. The fingerprint is that of version 1: the content of a split is not changed by its index."""
+MULTI_LABEL_VERSION = 3
+"""Of splits whose samples have several labels each; all others are written as version 2, byte for byte."""
 _NAMED = 5
 MANIFEST, TABLE, FAILURES, QUARANTINE = "manifest.json", "samples.parquet", "failures.jsonl", "quarantine.jsonl"
 FRAMES = "frames.npy"
 """Where each frame is in its sample's media: int32 of one dimension. Of each sample, in the order of the table, the
 number of its parameter sets in the manifest's `codec_parameters` (-1: this sample has no index), then num_frames + 1
 byte offsets."""
+
+LABELS = "labels"
+"""Column of samples.parquet, and entry of KEY.json, of samples that have several labels each."""
 
 KEYFRAME_INTERVALS = {"h264": 1, "jpeg": 1, "dense": 8}
 """Frames from one keyframe to the next in the profiles that have an index of frames throughout."""
@@ -96,10 +101,15 @@ class Manifest:
     """SHA-256 of frames.npy, or empty where there is none; not part of the fingerprint."""
     codec_parameters: tuple[str, ...] = ()
     """Parameter sets of the video codec (H.264: avcC) in hexadecimal, empty for JPEGs; not part of the fingerprint."""
+    multi_label: bool = False
+    """Whether a sample has any number of labels: the table then has the column `labels`, and no `label`."""
     format_version: int = FORMAT_VERSION
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=1) + "\n"
+        values = asdict(self)
+        if not self.multi_label:
+            del values["multi_label"]  # as versions write it that do not know it
+        return json.dumps(values, indent=1) + "\n"
 
     @classmethod
     def from_json(cls, text: str | builtins.bytes) -> "Manifest":
@@ -126,7 +136,7 @@ def fingerprint_of(manifest_values: Mapping[str, Any]) -> str:
     content = {
         name: [asdict(shard) for shard in value] if name == "shards" else value
         for name, value in manifest_values.items()
-        if name not in _NO_CONTENT
+        if name not in _NO_CONTENT and (name != "multi_label" or value)
     }
     content["format_version"] = 1
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -173,8 +183,9 @@ def parse_manifest(content: bytes, path: object) -> Manifest:
     try:
         values = parse_json(content)
         version = values["format_version"]
-        if isinstance(version, int) and version > FORMAT_VERSION:
-            raise UserError(f"{path}: format {version}, but this version reads up to {FORMAT_VERSION}; update vpsn")
+        if isinstance(version, int) and version > MULTI_LABEL_VERSION:
+            newest = MULTI_LABEL_VERSION
+            raise UserError(f"{path}: format {version}, but this version reads up to {newest}; update vpsn")
         manifest = Manifest.from_values(values)
         problem = problem_of(manifest)
     except UserError:
@@ -191,12 +202,18 @@ def parse_manifest(content: bytes, path: object) -> Manifest:
     return manifest
 
 
-def table_schema(levels: Iterable[str]) -> "pa.Schema":
-    """The columns of samples.parquet, with one more for each further level of labels."""
+def table_schema(levels: Iterable[str], multi_label: bool = False) -> "pa.Schema":
+    """The columns of samples.parquet, with one more for each further level of labels.
+
+    With `multi_label` there is `labels`, the ascending label ids of a sample, in the place of `label`.
+    """
     import pyarrow as pa  # only tables need it, not who reads the manifest alone
 
     columns = _COLUMNS | {f"label_{level}": "int32" for level in levels}
-    return pa.schema([(name, pa.type_for_alias(kind)) for name, kind in columns.items()])
+    schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in columns.items()])
+    if not multi_label:
+        return schema
+    return schema.set(schema.get_field_index("label"), pa.field(LABELS, pa.list_(pa.int32())))
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:

@@ -45,6 +45,10 @@ def _problems_of_classes(manifest: "Manifest") -> Iterator[str]:
     for where, names in (("classes", manifest.classes), *manifest.levels.items()):
         if not all(_is_text(name) for name in names):
             yield f"{_shown(where)}: a name of a class is no text"
+    if not isinstance(manifest.multi_label, bool):
+        yield f"multi_label={_shown(manifest.multi_label)} is neither true nor false"
+    if manifest.multi_label and manifest.levels:
+        yield "levels: a split with several labels a sample has none"
     for pair in manifest.flip_pairs:
         if not all(_is_count(label, len(manifest.classes)) for label in pair):
             yield f"flip_pairs: {_shown(pair)} are no label ids of {len(manifest.classes)} classes"

@@ -10,13 +10,14 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import joblib
 
 from sharding.datasets import find_reader
+from sharding.datasets.flip_pairs import mirrored_pairs
 from sharding.errors import UserError
 from sharding.manifest import FAILURES, Manifest
 from sharding.packing.partition import default_samples_per_shard, plan_shards
@@ -40,8 +41,8 @@ class PackConfig:
 
     dataset: str
     """How videos and annotations are laid out: folder (a folder for each class), list (lines of `path label`),
-    kinetics, something-v1, something-v2, diving48, ucf101, hmdb51, finegym; or a reader of your own, as
-    MODULE:FUNCTION (docs/extending.md)."""
+    list-multilabel (lines of `path label label …`), charades, kinetics, something-v1, something-v2, diving48, ucf101,
+    hmdb51, finegym; or a reader of your own, as MODULE:FUNCTION (docs/extending.md)."""
     videos: Path
     """Folder that holds the videos."""
     out: Path
@@ -239,6 +240,8 @@ def read_annotations(config: PackConfig, given: Annotations | None = None) -> An
         raise UserError(f"--dataset {config.dataset}: it returned a {kind}, not sharding.records.Annotations")
     if config.classes:
         annotations = with_classes(annotations, read_classes(config.classes))
+        if annotations.multi_label and not annotations.flip_pairs:  # labels that were numbers say nothing of sides
+            annotations = replace(annotations, flip_pairs=mirrored_pairs(annotations.classes))
     if not annotations.records:
         raise UserError(f"--split {config.split}: no videos are listed for it")
     if annotations.passed_over:
@@ -333,7 +336,7 @@ def _tasks(config: PackConfig, plan: PackPlan) -> Iterator[ShardTask]:
             shard=number,
             videos=config.videos.absolute(),
             records=records,
-            labels=tuple(label_ids[record.label] for record in records),
+            labels=tuple(record.label_ids(label_ids) for record in records),
             level_labels=tuple(
                 {level: ids[label] for (level, ids), label in zip(levels, record.level_labels)} for record in records
             ),

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,13 +23,22 @@ class VideoRecord:
     """Name of the sample: letters, digits, `_` and `-`, at most 90; unique in a dataset."""
     source: str
     """Where the video is, relative to the folder of videos; it may be missing."""
-    label: str
-    """Name of its class."""
+    label: str = ""
+    """Name of its class; empty where there are `labels`."""
     start_seconds: float | None = None
     """The part [start, end) of the file that belongs to the sample; None: from the beginning, to the end."""
     end_seconds: float | None = None
     level_labels: tuple[str, ...] = ()
     """Class names on further levels, one for each entry of `Annotations.levels`."""
+    labels: tuple[str, ...] | None = None
+    """Instead of `label`: names of all of its classes, each once; () for a video that shows none of them. All records
+    of a dataset have one or the other."""
+    timed_labels: tuple[tuple[str, float, float], ...] = ()
+    """(name of a class, start, end in seconds) where the annotations say when `labels` hold; a name may come again."""
+
+    def label_ids(self, ids: Mapping[str, int]) -> int | tuple[int, ...]:
+        """Return its label id, or where there are `labels` all of their ids, ascending; `ids` are those of names."""
+        return ids[self.label] if self.labels is None else tuple(sorted(ids[label] for label in self.labels))
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,11 @@ class Annotations:
     """Further levels of labels: (name of the level, names of its classes)."""
     passed_over: tuple[str, ...] = ()
     """Files next to the videos that are none by their names, relative to the folder of videos."""
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether its records have `labels`."""
+        return any(record.labels is not None for record in self.records)
 
 
 def check_key(key: str, where: str) -> str:
@@ -106,7 +120,8 @@ def _with_digest(key: str, path: str) -> str:
 def check_records(annotations: Annotations) -> Annotations:
     """Return `annotations`; raise UserError if a key is no key or used twice, or a label is not among the classes."""
     sources: dict[str, str] = {}
-    classes, levels = set(annotations.classes), [set(names) for _, names in annotations.levels]
+    classes, levels = dict.fromkeys(annotations.classes), [set(names) for _, names in annotations.levels]
+    check_labels = _check_labels if annotations.multi_label else _check_label_of
     if len(classes) != len(annotations.classes):
         twice = next(name for name in annotations.classes if annotations.classes.count(name) > 1)
         raise UserError(f"class {twice!r} is listed twice")
@@ -121,17 +136,47 @@ def check_records(annotations: Annotations) -> Annotations:
                 "rename one, or list it once"
             )
         sources[record.key] = record.source
-        if record.label not in classes:
-            known = f"{len(classes)} classes, such as {annotations.classes[0]!r}" if classes else "no classes"
-            raise UserError(f"{record.source}: label {record.label!r} is not among the {known}; see --classes")
+        check_labels(record, classes)
         labels = record.level_labels
         if len(labels) != len(levels) or any(label not in names for label, names in zip(labels, levels)):
             names = ", ".join(name for name, _ in annotations.levels) or "none"
             raise UserError(f"{record.source}: level_labels={labels}: a class of each level is needed; levels: {names}")
+    if levels and annotations.multi_label:
+        raise UserError("levels: a dataset with several labels a video has none; use either")
     for pair in annotations.flip_pairs:
         if not all(0 <= label < len(classes) for label in pair):
             raise UserError(f"flip_pairs: {pair}: label ids from 0 to {len(classes) - 1} are possible")
     return annotations
+
+
+def _check_label_of(record: VideoRecord, classes: Collection[str]) -> None:
+    _check_label(record.label, record.source, classes)
+
+
+def _check_label(label: str, source: str, classes: Collection[str]) -> None:
+    """Raise UserError if a label of the video at `source` is not among the classes."""
+    if label not in classes:
+        known = f"{len(classes)} classes, such as {next(iter(classes))!r}" if classes else "no classes"
+        raise UserError(f"{source}: label {label!r} is not among the {known}; see --classes")
+
+
+def _check_labels(record: VideoRecord, classes: Collection[str]) -> None:
+    """Raise UserError if the several labels of a record are not such."""
+    labels = record.labels
+    if labels is None:
+        raise UserError(
+            f"{record.source}: label={record.label!r}, but others of this dataset have several; give labels=(NAME, …), "
+            "or labels=() if it shows none of the classes"
+        )
+    if type(labels) is not tuple or record.label:
+        raise UserError(f"{record.source}: label={record.label!r}, labels={labels!r}: give a tuple of names as labels")
+    for number, label in enumerate(labels):
+        if label in labels[:number]:
+            raise UserError(f"{record.source}: label {label!r} is listed twice; list it once")
+        _check_label(label, record.source, classes)
+    for label, start, end in record.timed_labels:
+        if label not in labels:
+            raise UserError(f"{record.source}: timed label {label!r} from {start} to {end} s is not among its labels")
 
 
 def read_classes(path: Path) -> tuple[str, ...]:
@@ -154,9 +199,8 @@ def with_classes(annotations: Annotations, classes: tuple[str, ...]) -> Annotati
         first = 1 if numbers[0] == 1 and len(classes) == len(numbers) else 0
         if numbers[-1] - first >= len(classes):
             raise UserError(f"labels up to {numbers[-1]}, but only {len(classes)} class names given")
-        records = [
-            dataclasses.replace(record, label=classes[int(record.label) - first]) for record in annotations.records
-        ]
+        names = {name: classes[int(name) - first] for name in annotations.classes}
+        records = [_renamed(record, names) for record in annotations.records]
         return dataclasses.replace(annotations, records=records, classes=classes)
     if annotations.flip_pairs:
         place = {name: number for number, name in enumerate(classes)}
@@ -164,6 +208,15 @@ def with_classes(annotations: Annotations, classes: tuple[str, ...]) -> Annotati
         kept = tuple((place[a], place[b]) for a, b in pairs if a in place and b in place)
         annotations = dataclasses.replace(annotations, flip_pairs=kept)
     return dataclasses.replace(annotations, classes=classes)
+
+
+def _renamed(record: VideoRecord, names: Mapping[str, str]) -> VideoRecord:
+    """Return the record with other names of its classes."""
+    if record.labels is None:
+        return dataclasses.replace(record, label=names.get(record.label, record.label))
+    labels = tuple(names.get(label, label) for label in record.labels)
+    timed_labels = tuple((names.get(label, label), start, end) for label, start, end in record.timed_labels)
+    return dataclasses.replace(record, labels=labels, timed_labels=timed_labels)
 
 
 def sorted_classes(labels: Iterable[str]) -> tuple[str, ...]:

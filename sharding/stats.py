@@ -2,13 +2,15 @@
 
 import json
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from sharding.dataset import PackedDataset, load_dataset
-from sharding.manifest import FAILURES, kind_of, read_json_lines
+from sharding.manifest import FAILURES, LABELS, kind_of, read_json_lines
 
 _NOTES = {
     "interlaced": "interlaced, stored as they are",
@@ -77,6 +79,10 @@ class Stats:
     """What is uncommon about samples -> how many it is true of, the most frequent first."""
     classes: tuple[ClassStats, ...]
     """In the order of the label ids."""
+    labels: Quantiles | None = None
+    """Labels of a sample, where it may have several."""
+    unlabelled: int = 0
+    """Samples that have none of the labels."""
 
     @property
     def samples_a_class(self) -> np.ndarray:
@@ -100,9 +106,11 @@ def measure(directory: Path | str) -> tuple[Stats, PackedDataset]:
     dataset = load_dataset(directory)
     manifest = dataset.manifest
     failures = read_json_lines(directory / FAILURES)
-    missing = Counter(line.get("label") for line in failures if kind_of(line) == "missing")
-    failed = Counter(line.get("label") for line in failures if kind_of(line) != "missing")
-    counts = np.bincount(dataset.labels, minlength=len(manifest.classes))
+    missing = Counter(name for line in failures if kind_of(line) == "missing" for name in _labels_of(line))
+    failed = Counter(name for line in failures if kind_of(line) != "missing" for name in _labels_of(line))
+    sets = dataset.label_sets
+    one = sets is None
+    counts = np.bincount(dataset.labels, minlength=len(manifest.classes)) if one else sets.count_samples()
     seconds = dataset.num_frames / np.maximum(dataset.fps, 1e-6)
     sizes = Counter(zip(dataset.widths.tolist(), dataset.heights.tolist()))
     stats = Stats(
@@ -128,8 +136,16 @@ def measure(directory: Path | str) -> tuple[Stats, PackedDataset]:
             ClassStats(label, name, int(counts[label]), missing[name], failed[name])
             for label, name in enumerate(manifest.classes)
         ),
+        labels=None if one else Quantiles.of(sets.sizes),
+        unlabelled=0 if one else int((sets.sizes == 0).sum()),
     )
     return stats, dataset
+
+
+def _labels_of(failure: Mapping[str, Any]) -> Iterable[str]:
+    """Return the names of the classes of a line of failures.jsonl."""
+    labels = failure.get(LABELS)
+    return labels if isinstance(labels, list) else [failure.get("label")]
 
 
 def _count_notes(dataset: PackedDataset) -> dict[str, int]:
@@ -159,6 +175,8 @@ def dataset_card(stats: Stats) -> list[tuple[str, str]]:
         ("classes", f"{len(stats.classes):,}; samples a class: {Quantiles.of(stats.samples_a_class)}"),
         ("fewest", ", ".join(f"{name} ({count})" for count, name in fewest) or "none"),
     ]
+    if stats.labels:
+        lines.append(("labels", f"a sample: {stats.labels}; {stats.unlabelled:,} samples without any"))
     if stats.notes:
         lines.append(
             ("noted", ", ".join(f"{_NOTES.get(word, word)} ({count:,})" for word, count in stats.notes.items()))

@@ -5,6 +5,7 @@ import html
 import io
 import os
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 from matplotlib import rc_context
@@ -97,16 +98,22 @@ def _histogram(values: np.ndarray, what: str, unit: str) -> str:
 
 
 def _classes(stats: Stats, dataset: PackedDataset, thumbnails: int) -> Iterator[str]:
-    order = np.argsort(dataset.labels, kind="stable")
-    starts = np.searchsorted(dataset.labels[order], np.arange(len(stats.classes) + 1))
-    for c, start, end in zip(stats.classes, starts, starts[1:]):
+    for c, samples in zip(stats.classes, _samples_by_class(dataset, len(stats.classes))):
         lacking = ", ".join(f"{n} {what}" for n, what in [(c.missing, "missing"), (c.failed, "failed")] if n)
         none = "" if c.samples else ' class="lacking"'
-        images = "".join(_thumbnail(dataset, int(sample_id)) for sample_id in order[start:end][:thumbnails])
+        images = "".join(_thumbnail(dataset, int(sample_id)) for sample_id in samples[:thumbnails])
         yield (
             f'<div class="class"><div class="name">{html.escape(c.name)}<small{none}>{c.label}: {c.samples:,} samples'
             f'</small><small class="lacking">{lacking}</small></div><div class="frames">{images}</div></div>'
         )
+
+
+def _samples_by_class(dataset: PackedDataset, num_classes: int) -> list[np.ndarray]:
+    if dataset.label_sets is not None:
+        return [dataset.label_sets.samples_with(label) for label in range(num_classes)]
+    order = np.argsort(dataset.labels, kind="stable")
+    starts = np.searchsorted(dataset.labels[order], np.arange(num_classes + 1))
+    return [order[start:end] for start, end in pairwise(starts)]
 
 
 def _thumbnail(dataset: PackedDataset, sample_id: int) -> str:

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 
 from sharding.errors import UserError
 from sharding.files import file_sha256
-from sharding.manifest import TABLE, Manifest, table_schema
+from sharding.label_sets import LabelSets
+from sharding.manifest import LABELS, TABLE, Manifest, table_schema
 from sharding.manifest_checks import MAX_PIXELS
 
 _AGAIN = "pack this split again"
@@ -25,7 +26,11 @@ def read_columns(directory: Path, manifest: Manifest, check_hash: bool = True) -
         UserError: there is no table, or it is not that of the manifest.
     """
     path = directory / TABLE
-    schema = [column for column in table_schema(manifest.levels) if column.type != pa.string()]
+    schema = [
+        column
+        for column in table_schema(manifest.levels, manifest.multi_label)
+        if column.type != pa.string() and column.name != LABELS
+    ]
     with _readable(path):
         if check_hash and manifest.table_sha256 and file_sha256(path) != manifest.table_sha256:
             raise UserError(f"{path}: changed since it was packed; copy it here again, or {_AGAIN}")
@@ -44,6 +49,34 @@ def read_columns(directory: Path, manifest: Manifest, check_hash: bool = True) -
     if len(table):
         _check(columns, manifest, path)
     return columns
+
+
+def read_label_sets(directory: Path, manifest: Manifest) -> LabelSets:
+    """Return the labels of a split whose samples have several each; `read_columns` comes first, and checks the rest.
+
+    Raises:
+        UserError: the table has none, or others than the manifest's classes.
+    """
+    path = directory / TABLE
+    with _readable(path):
+        metadata = pq.read_metadata(path)
+        groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+        chunks = [group.column(place) for group in groups for place in range(group.num_columns)]
+        stored = sum(chunk.num_values for chunk in chunks if chunk.path_in_schema.split(".")[0] == LABELS)
+        if stored > manifest.samples * max(1, len(manifest.classes)):  # before memory is taken for them
+            raise UserError(f"{path}: more labels than {manifest.samples} samples can have; {_AGAIN}")
+        table = pq.read_table(path, columns=[LABELS])
+        if LABELS not in table.column_names or table.schema.field(LABELS).type != pa.list_(pa.int32()):
+            raise UserError(f"{path}: has no column {LABELS} of lists of int32; {_AGAIN}")
+        lists = table.column(LABELS).combine_chunks()
+        if lists.null_count or lists.flatten().null_count:
+            raise UserError(f"{path}: {LABELS} is missing in a row; {_AGAIN}")
+        sizes = lists.value_lengths().to_numpy(zero_copy_only=False)
+        ids = lists.flatten().to_numpy(zero_copy_only=False)
+        sets = LabelSets(ids, np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]), len(manifest.classes))
+    if problem := sets.problem():
+        raise UserError(f"{path}: {problem}; {_AGAIN}")
+    return sets
 
 
 def read_column(directory: Path, name: str) -> np.ndarray:
@@ -94,7 +127,8 @@ def _check(columns: dict[str, np.ndarray], manifest: Manifest, path: Path) -> No
     if counts.tolist() != [shard.samples for shard in manifest.shards]:
         raise UserError(f"{path}: its samples per shard differ from the manifest's; {_AGAIN}")
     levels = {f"label_{level}": classes for level, classes in manifest.levels.items()}
-    for name, classes in ({"label": manifest.classes} | levels).items():
+    own = {} if manifest.multi_label else {"label": manifest.classes}
+    for name, classes in (own | levels).items():
         if columns[name].min() < 0 or columns[name].max() >= len(classes):
             raise UserError(f"{path}: {name} outside the {len(classes)} classes; {_AGAIN}")
     for name in ("num_frames", "width", "height"):

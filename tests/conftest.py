@@ -59,3 +59,29 @@ def numbered(numbered_videos, tmp_path_factory) -> Path:
 def numbered_jpeg(numbered_videos, tmp_path_factory) -> Path:
     """The numbered videos packed under the jpeg profile."""
     return pack(numbered_videos, tmp_path_factory.mktemp("numbered_jpeg"), profile="jpeg")
+
+
+SEVERAL_CLASSES = ("move_left", "move_right", "wait")
+
+
+@pytest.fixture(scope="session")
+def several_labels(numbered_videos, tmp_path_factory) -> Path:
+    """The numbered videos, each with those of SEVERAL_CLASSES that the bits of its number say."""
+    from sharding import Annotations, PackConfig, VideoRecord
+    from sharding import pack as pack_records
+
+    videos = sorted(path.relative_to(numbered_videos).as_posix() for path in numbered_videos.rglob("*.mp4"))
+    records = []
+    for number, video in enumerate(videos):
+        labels = tuple(name for bit, name in enumerate(SEVERAL_CLASSES) if number >> bit & 1)
+        timed = tuple((name, 0.5, 1.0) for name in labels)
+        records.append(VideoRecord(f"video{number:02d}", video, labels=labels, timed_labels=timed))
+    out = tmp_path_factory.mktemp("several_labels")
+    config = PackConfig("mine", numbered_videos, out, workers=1)
+    pack_records(config, Annotations(records, SEVERAL_CLASSES, ((0, 1),)))
+    return out / "train"
+
+
+def labels_in_bits(key: str) -> list[int]:
+    """The label ids of a sample of `several_labels`."""
+    return [bit for bit in range(len(SEVERAL_CLASSES)) if int(key.removeprefix("video")) >> bit & 1]

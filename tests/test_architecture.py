@@ -12,6 +12,7 @@ OURS = ("sharding", "pipeline", "model", "launch")
 ALLOWED = {
     "sharding": {"sharding"},
     "pipeline": {"pipeline", "sharding.errors", "sharding.files", "sharding.manifest", "sharding.dataset"}
+    | {"sharding.label_sets"}
     | {"sharding.video.decode", "sharding.video.frame_packets"},
     "model": {"model"},
     "launch": set(OURS),

@@ -31,7 +31,7 @@ from sharding.verify import verify
 from tests.helpers.clips import thread_config
 from tests.helpers.manifests import edit_manifest
 from tests.helpers.mutations import mutate_array, mutate_bytes, mutate_json, mutate_lines, mutate_table, mutate_values
-from tests.sharding.datasets import test_diving48, test_finegym, test_kinetics, test_something
+from tests.sharding.datasets import test_charades, test_diving48, test_finegym, test_kinetics, test_something
 
 pytestmark = pytest.mark.slow
 
@@ -60,7 +60,7 @@ def use_split(split: Path) -> None:
         verify(split, decode=True)
 
 
-@pytest.fixture(params=["numbered", "numbered_jpeg"])
+@pytest.fixture(params=["numbered", "numbered_jpeg", "several_labels"])
 def split(request, tmp_path) -> Path:
     return request.getfixturevalue(request.param)
 
@@ -222,6 +222,11 @@ def annotations_of(dataset: str, folder: Path) -> list[Path]:
         "kinetics": {
             "train.csv": test_kinetics.PUBLISHED["400"][0].format(train="train"),
         },
+        "charades": {
+            "Charades_v1_train.csv": test_charades.HEAD + test_charades.row("46GP8", "c001 1.90 21.20;c000 0.00 12.60"),
+            "Charades_v1_classes.txt": "c000 Holding some clothes\nc001 Putting clothes somewhere\n",
+        },
+        "list-multilabel": {"train.txt": "a/b.mp4 0 2\nc d.mp4 1\n", "val.txt": "e.mp4\t1\t0\n"},
         "list": {"train.txt": "a/b.mp4 0\nc d.mp4 1\n", "val.txt": "e.mp4\t1\n"},
         "something-v1": {
             "something-something-v1-labels.csv": "\n".join(test_something.CLASSES),

@@ -148,7 +148,7 @@ def describe(name: str, exported: Exported, checkpoint: Path, info: CheckpointIn
             "name": OUTPUT,
             "dtype": "float32",
             "shape": ["batch", len(info.classes)],
-            "meaning": "logits; softmax over the last axis makes probabilities of them",
+            **_meaning(config.model.multi_label),
         },
         "classes": list(info.classes),
         "preprocessing": _preprocessing(info.packing, data),
@@ -169,6 +169,14 @@ def describe(name: str, exported: Exported, checkpoint: Path, info: CheckpointIn
             "versions": {name: version_of(name) for name in ("vpsn", "torch", "onnx", "onnxscript", "onnxruntime")},
         },
     }
+
+
+def _meaning(multi_label: bool) -> dict[str, str]:
+    """Return what the outputs are, for people and for programs."""
+    if multi_label:
+        meaning = "logits; the sigmoid of each is the probability of its class; a video may be of several, or of none"
+        return {"meaning": meaning, "activation": "sigmoid"}
+    return {"meaning": "logits; softmax over the last axis makes probabilities of them", "activation": "softmax"}
 
 
 def _preprocessing(packing: Mapping[str, Any], data: DataConfig) -> list[dict]:

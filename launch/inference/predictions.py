@@ -7,6 +7,7 @@ from launch.inference.predictor import Predictor
 from sharding.errors import MediaError, UserError
 from sharding.video.decode import probe
 
+DEFAULT_TOP = 5
 LONG_SECONDS = 15
 """From here on it is said how few frames of a video were seen."""
 
@@ -23,16 +24,29 @@ def check_any_is_video(videos: Sequence[Path]) -> None:
     raise UserError(errors[0] + (f"; nor is any of the {len(errors)} files" if len(errors) > 1 else ""))
 
 
-def predict_files(checkpoint: Path, videos: Sequence[Path], top: int) -> list[dict]:
-    """Return a row for each file: its `top` most probable classes, or the error why it has none."""
+def predict_files(
+    checkpoint: Path, videos: Sequence[Path], top: int | None, threshold: float | None = None
+) -> list[dict]:
+    """Return a row for each file: its `top` most probable classes, or the error why it has none.
+
+    With a `threshold`, which only a network of several labels a video takes, all classes from that probability on, or
+    of these the `top` most probable.
+
+    Raises:
+        UserError: no checkpoint, or a threshold for a network of one label a video.
+    """
     predictor = Predictor(checkpoint)
+    if threshold is not None and not predictor.config.model.multi_label:
+        raise UserError(f"--threshold {threshold:g}: {checkpoint} gives each video one class; use --top")
+    count = top or (DEFAULT_TOP if threshold is None else len(predictor.info.classes))
     rows = []
     for prediction in predictor(videos):
         row: dict = {"video": str(prediction.video)}
         if prediction.error is not None:
             row["error"] = prediction.error
         else:
-            row["predictions"] = [{"class": name, "probability": round(p, 6)} for name, p in prediction.top(top)]
+            found = prediction.top(count, threshold or 0.0)
+            row["predictions"] = [{"class": name, "probability": round(p, 6)} for name, p in found]
             row["num_frames"] = predictor.config.data.frames_per_clip
             row["seconds"] = round(probe(prediction.video).duration_seconds, 1)
         rows.append(row)
@@ -45,6 +59,8 @@ def describe_row(row: dict) -> str:
     if row.get("seconds", 0) >= LONG_SECONDS:
         lines[0] += f"  ({row['num_frames']} frames spread over {row['seconds']:.0f} s; cut it to look closer)"
     lines += [f"  {prediction['probability']:6.1%}  {prediction['class']}" for prediction in row.get("predictions", ())]
+    if row.get("predictions") == []:
+        lines.append("      none: no class reaches the threshold, nothing is drawn")
     if "error" in row:
         lines.append(f"      failed: {row['error']}")
     if "overlay" in row:

@@ -33,13 +33,24 @@ class Prediction:
     """(num_classes,) float32 on the CPU; None if the file could not be decoded."""
     error: str | None = None
     """Why there are no logits."""
+    multi_label: bool = False
+    """Whether the video may be of several classes: probabilities are then sigmoids, else a softmax."""
 
-    def top(self, count: int = 5) -> list[tuple[str, float]]:
-        """Return the `count` likeliest classes as (name, probability), the likeliest first; none without logits."""
+    @property
+    def probabilities(self) -> torch.Tensor | None:
+        """Return (num_classes,) float32, which with one label a video sum to 1; None without logits."""
         if self.logits is None:
+            return None
+        return self.logits.sigmoid() if self.multi_label else self.logits.softmax(0)
+
+    def top(self, count: int = 5, threshold: float = 0.0) -> list[tuple[str, float]]:
+        """Return the `count` likeliest classes as (name, probability), the likeliest first, of those with a probability
+        of `threshold` or more; none without logits."""
+        if (probabilities := self.probabilities) is None:
             return []
-        values, indices = self.logits.softmax(0).topk(min(count, len(self.classes)))
-        return [(self.classes[index], value) for index, value in zip(indices.tolist(), values.tolist())]
+        values, indices = probabilities.topk(min(count, len(self.classes)))
+        found = zip(indices.tolist(), values.tolist())
+        return [(self.classes[index], value) for index, value in found if value >= threshold]
 
 
 class Predictor:
@@ -69,10 +80,11 @@ class Predictor:
         """
         paths = [Path(video) for video in videos]
         results = predict(self.net, self.info, self.config, paths) if paths else []
+        classes, several = self.info.classes, self.config.model.multi_label
         return [
-            Prediction(path, self.info.classes, None, result)
+            Prediction(path, classes, None, result, several)
             if isinstance(result, str)
-            else Prediction(path, self.info.classes, result)
+            else Prediction(path, classes, result, multi_label=several)
             for path, result in zip(paths, results)
         ]
 

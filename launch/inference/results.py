@@ -15,6 +15,7 @@ from launch.training.config import Config
 from launch.training.distributed import Ranks, errors_on_all_ranks, gather_over_ranks
 from launch.training.engine import start_ranks, stop_ranks
 from launch.training.evaluation import Evaluation, evaluate
+from launch.training.multilabel import MultiLabelEvaluation, evaluate_multilabel
 from model import Network, fuse_batch_norm
 from pipeline.config import DataConfig
 from pipeline.dataset import open_dataset
@@ -61,11 +62,17 @@ def evaluate_checkpoint(
     loader = _open_loader(dataset, data, batch_size, ranks)
     net = fuse_batch_norm(net).to(ranks.device)
     with closing(loader):
-        evaluation = evaluate(net, loader, len(info.classes), config.train.precision, levels, tell_levels)
+        if config.model.multi_label:
+            evaluation = evaluate_multilabel(net, loader, len(info.classes), config.train.precision)
+        else:
+            evaluation = evaluate(net, loader, len(info.classes), config.train.precision, levels, tell_levels)
     scores = _join(gather_over_ranks((evaluation.sample_ids.numpy(), evaluation.scores.numpy())), dataset)
     if ranks.is_main_process:
         write_evaluation(evaluation, scores, dataset, data, checkpoint, out)
-        print(describe_classes(evaluation.confusion.numpy(), info.classes), end="")
+        if isinstance(evaluation, MultiLabelEvaluation):
+            print(describe_precisions(evaluation, info.classes), end="")
+        else:
+            print(describe_classes(evaluation.confusion.numpy(), info.classes), end="")
         print(evaluation)
         print(
             f"{data.test_clips} clip(s) x {data.test_crops} crop(s) of {data.crop_size} pixels; "
@@ -85,6 +92,15 @@ def _check_labels(
             f"{dataset.location}: its classes are not those that {checkpoint} was trained on: {difference}; pack the "
             "split with --classes FILE, a file of the names the network was trained on, or train on these"
         )
+    if dataset.manifest.multi_label != config.model.multi_label:
+        several, one = "several labels each", "one label each"
+        its, trained = (several, one) if dataset.manifest.multi_label else (one, several)
+        raise UserError(
+            f"{dataset.location}: its videos have {its}, those that {checkpoint} was trained on {trained}; pack the "
+            "split as that was packed"
+        )
+    if dataset.label_sets and not len(dataset.label_sets.ids):
+        raise UserError(f"{dataset.location}: not one of its {len(dataset)} videos has a label; pack it with labels")
     levels = [level for level in config.model.levels if level[0] in net.level_names]
     for level, classes in levels:
         if dataset.manifest.levels.get(level) != classes:
@@ -117,17 +133,43 @@ def describe_classes(confusion: np.ndarray, classes: tuple[str, ...]) -> str:
     return "".join(lines)
 
 
+def is_multilabel(evaluation: Path) -> bool:
+    """Return whether an evaluation.json is of videos with several labels."""
+    return "average_precision" in json.loads(evaluation.read_text())
+
+
+def describe_precisions(evaluation: MultiLabelEvaluation, classes: tuple[str, ...]) -> str:
+    """Return a line for each class, its average precision and samples; nothing where there are many classes."""
+    if len(classes) > MOST_PRINTED_CLASSES:
+        return ""
+    width = max(map(len, classes))
+    lines = []
+    for name, precision, count in zip(classes, evaluation.average_precision, evaluation.positives):
+        shown = f"{precision:8.2%}" if count else "       -"
+        lines.append(f"{name:{width}}  {shown}  {count} of {evaluation.samples} samples\n")
+    return "".join(lines)
+
+
 def write_evaluation(
-    evaluation: Evaluation, scores: Scores, dataset: PackedDataset, data: DataConfig, checkpoint: Path, out: Path
+    evaluation: Evaluation | MultiLabelEvaluation,
+    scores: Scores,
+    dataset: PackedDataset,
+    data: DataConfig,
+    checkpoint: Path,
+    out: Path,
 ) -> None:
     """Write all results, with the data and views they were found with and the number of samples seen."""
     out.mkdir(parents=True, exist_ok=True)
     write_scores(out / "scores.parquet", scores)
-    _write_classes(evaluation.confusion.numpy(), scores.classes, out / "classes.csv")
-    for level, confusion in evaluation.level_confusions.items():
-        _write_classes(confusion.numpy(), dataset.manifest.levels[level], out / f"classes-{level}.csv")
+    if isinstance(evaluation, MultiLabelEvaluation):
+        of_classes = _write_precisions(evaluation, scores.classes, out / "classes.csv")
+    else:
+        _write_classes(evaluation.confusion.numpy(), scores.classes, out / "classes.csv")
+        for level, confusion in evaluation.level_confusions.items():
+            _write_classes(confusion.numpy(), dataset.manifest.levels[level], out / f"classes-{level}.csv")
+        of_classes = {"confusion": evaluation.confusion.tolist()}
     values = evaluation.figures() | {
-        "confusion": evaluation.confusion.tolist(),
+        **of_classes,
         "classes": dataset.manifest.classes,
         "clips": data.test_clips,
         "crops": data.test_crops,
@@ -147,8 +189,22 @@ def _join(parts: list[tuple[np.ndarray, np.ndarray]], dataset: PackedDataset) ->
     ids, scores = (np.concatenate(part) for part in zip(*parts))
     order = np.argsort(ids)
     ids = ids[order]
-    manifest = dataset.manifest
-    return Scores(tuple(dataset.keys[ids]), dataset.labels[ids], scores[order], manifest.classes, manifest.fingerprint)
+    manifest, sets = dataset.manifest, dataset.label_sets
+    labels = dataset.labels[ids] if sets is None else sets.multi_hot(ids).astype(bool)
+    return Scores(tuple(dataset.keys[ids]), labels, scores[order], manifest.classes, manifest.fingerprint)
+
+
+def _write_precisions(evaluation: MultiLabelEvaluation, classes: tuple[str, ...], path: Path) -> dict[str, list]:
+    """Write a line for each class: its samples and average precision. Return the same for evaluation.json; a class
+    without samples has no average precision."""
+    precisions = [None if np.isnan(value) else float(value) for value in evaluation.average_precision]
+    positives = evaluation.positives.tolist()
+    with path.open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["class", "samples", "average_precision"])
+        for name, count, precision in zip(classes, positives, precisions):
+            table.writerow([name, count, "" if precision is None else f"{precision:.4f}"])
+    return {"average_precision": precisions, "positives": positives}
 
 
 def _write_classes(confusion: np.ndarray, classes: tuple[str, ...], path: Path) -> None:

@@ -1,6 +1,7 @@
 """Score files: what an evaluation said of every sample, for later looks and for ensembles.
 
 key | label | prediction | scores    a row for each sample, in the order of the packed split
+key | labels | scores                the same of samples with several labels each
 """
 
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from launch.training.average_precision import average_precisions, mean_over_known
 from sharding.errors import UserError
 from sharding.files import replacing
 
@@ -22,7 +24,7 @@ class Scores:
 
     keys: tuple[str, ...]
     labels: np.ndarray
-    """(N,) int32 class ids."""
+    """(N,) int32 class ids; (N, C) bool where samples have several labels."""
     scores: np.ndarray
     """(N, C) float32 probabilities."""
     classes: tuple[str, ...]
@@ -36,18 +38,25 @@ class Scores:
         best = np.argsort(-self.scores, 1, kind="stable")[:, :count]
         return float((best == self.labels[:, None]).any(1).mean())
 
+    @property
+    def is_multilabel(self) -> bool:
+        return self.labels.ndim == 2
+
 
 def write_scores(path: Path, scores: Scores) -> None:
     """Write a score file."""
     values = pa.FixedSizeListArray.from_arrays(pa.array(scores.scores.ravel()), scores.scores.shape[1])
-    table = pa.table(
-        {
-            "key": pa.array(scores.keys, pa.string()),
+    if scores.is_multilabel:
+        labels = [np.flatnonzero(row) for row in scores.labels]
+        columns = {"labels": pa.array(labels, pa.list_(pa.int32()))}
+    else:
+        columns = {
             "label": pa.array(scores.labels, pa.int32()),
             "prediction": pa.array(scores.scores.argmax(1), pa.int32()),
-            "scores": values,
         }
-    ).replace_schema_metadata({_CLASSES: "\n".join(scores.classes), _DATA: scores.fingerprint})
+    table = pa.table({"key": pa.array(scores.keys, pa.string()), **columns, "scores": values}).replace_schema_metadata(
+        {_CLASSES: "\n".join(scores.classes), _DATA: scores.fingerprint}
+    )
     with replacing(path) as temporary:
         pq.write_table(table, temporary)
 
@@ -59,14 +68,22 @@ def read_scores(path: Path) -> Scores:
         metadata = table.schema.metadata
         classes = tuple(metadata[_CLASSES].decode().split("\n"))
         scores = table["scores"].combine_chunks().flatten().to_numpy().reshape(table.num_rows, len(classes))
-        keys, labels = tuple(table["key"].to_pylist()), table["label"].to_numpy()
+        keys = tuple(table["key"].to_pylist())
+        if "labels" in table.column_names:
+            labels = np.zeros(scores.shape, bool)
+            for row, ids in zip(labels, table["labels"].to_pylist()):
+                row[ids] = True
+        else:
+            labels = table["label"].to_numpy()
         return Scores(keys, labels, scores, classes, metadata[_DATA].decode())
-    except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
+    except (OSError, LookupError, TypeError, ValueError, pa.ArrowException) as error:
         raise UserError(f"{path}: not a score file of launch/evaluate.py: {str(error).splitlines()[0]}") from error
 
 
 def describe_accuracy(scores: Scores) -> str:
-    """Return top-1 and, where there are more than five classes, top-5 accuracy."""
+    """Return top-1 and, where there are more than five classes, top-5 accuracy; of several labels a sample, mAP."""
+    if scores.is_multilabel:
+        return f"mAP {mean_over_known(average_precisions(scores.scores, scores.labels)):.2%}"
     top5 = f", top-5 {scores.top(5):.2%}" if len(scores.classes) > 5 else ""
     return f"top-1 {scores.top(1):.2%}{top5}"
 

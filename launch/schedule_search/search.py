@@ -164,9 +164,12 @@ class Watch:
 
 
 def read_accuracies(run_dir: Path) -> dict[int, float]:
-    """(top-1 + top-3 + top-5) / 3 after each epoch of a run that was evaluated."""
+    """(top-1 + top-3 + top-5) / 3, or mAP, after each epoch of a run that was evaluated."""
     lines = (line for line in read_metrics(run_dir) if line["kind"] == "evaluation")
-    return {line["epoch"]: (line["top1"] + line["top3"] + line["top5"]) / 3 for line in lines}
+    return {
+        line["epoch"]: line["map"] if "map" in line else (line["top1"] + line["top3"] + line["top5"]) / 3
+        for line in lines
+    }
 
 
 def weights_of(folder: Path, epoch: int) -> Path:

@@ -18,6 +18,7 @@ from pipeline.dataset import open_dataset
 from pipeline.loader import Agree, VideoLoader
 from sharding.dataset import PackedDataset
 from sharding.errors import UserError
+from sharding.label_sets import LabelSets
 from sharding.manifest import describe_class_difference
 
 log = logging.getLogger("launch.training.builders")
@@ -35,6 +36,16 @@ def load_splits(config: Config) -> tuple[PackedDataset, PackedDataset | None]:
             f"model.head={config.model.head} needs further levels of labels, and {train_set.location} has none; pack a "
             "dataset that has them, such as finegym"
         )
+    if val_set and val_set.manifest.multi_label != train_set.manifest.multi_label:
+        several, one = (train_set, val_set) if train_set.manifest.multi_label else (val_set, train_set)
+        raise UserError(
+            f"{several.location}: its videos have several labels each, those of {one.location} one; pack both alike"
+        )
+    for dataset in (train_set, val_set):
+        if dataset and dataset.label_sets and not len(dataset.label_sets.ids):
+            raise UserError(
+                f"{dataset.location}: not one of its {len(dataset)} videos has a label; pack it with labels"
+            )
     if val_set and _classes(val_set) != _classes(train_set):
         difference = describe_class_difference(val_set.manifest.classes, train_set.manifest.classes)
         raise UserError(
@@ -137,6 +148,14 @@ def describe_run(config: Config, ranks: Ranks, net: nn.Module, loader: VideoLoad
         f"{name}, {parameters / 1e6:.2f} M parameters, {model.num_classes} classes; "
         f"{len(loader.dataset)} samples, {loader.steps_per_epoch} steps of {train.batch_size} clips an epoch; "
         f"{ranks.world_size} rank(s), {ranks.device.type}, {train.precision}; learning rate {learning_rate:g}"
+    )
+
+
+def describe_labels(sets: LabelSets) -> str:
+    """Return which loss is taken, and why."""
+    mean = len(sets.ids) / max(1, len(sets))
+    return (
+        f"several labels a video, {mean:.3g} on average: binary cross-entropy of each class, and mAP to find the best"
     )
 
 

@@ -81,10 +81,11 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Cross-entropy, and the weights of the synthesizers' losses next to it."""
+    """Cross-entropy, binary where videos have several labels, and next to it the synthesizers' losses with weights."""
 
     label_smoothing: float = 0.0
-    """Fraction of each label that is spread evenly over all classes, 0 <= fraction < 1."""
+    """Fraction of each label that is spread evenly over all classes, 0 <= fraction < 1; of several labels a video, the
+    fraction by which each class's one or zero is drawn towards a half."""
     interaction: float = 0.01
     """Weight of the interaction loss (Eq. 2)."""
     capacity: float = 0.001
@@ -130,6 +131,11 @@ class Config:
         if head in NEED_LEVELS and (self.train.mixup or self.train.cutmix):
             raise ValueError(
                 f"train.mixup and train.cutmix blend only the labels of one level; use 0 with model.head={head}"
+            )
+        if head in NEED_LEVELS and self.model.multi_label:
+            raise ValueError(
+                f"model.head={head} needs one label on each level, and the videos of data.train={self.data.train} have "
+                "several labels each; use mean or encoder"
             )
 
     def split_phases(self) -> tuple["Config", ...]:

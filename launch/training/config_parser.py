@@ -28,7 +28,8 @@ def parse_config(
     """Read --config FILE and --section.key=value options of a `kind` of configuration.
 
     `model.num_segments` is the number of frames of a clip of `data`, `model.num_classes` the number of classes of
-    `data.train`, and `model.levels` its further levels of labels; none of them can be given.
+    `data.train`, `model.levels` its further levels of labels, and `model.multi_label` whether its samples have several
+    labels; none of them can be given.
 
     Raises:
         UserError: something is wrong with them, said in one line.
@@ -51,6 +52,7 @@ def parse_config(
     parser.link_arguments(("data.num_segments", "data.frames_per_segment"), "model.num_segments", operator.mul)
     parser.link_arguments("data.train", "model.num_classes", compute_fn=_count_classes)
     parser.link_arguments("data.train", "model.levels", compute_fn=_read_levels)
+    parser.link_arguments("data.train", "model.multi_label", compute_fn=_has_several_labels)
     return _instantiate(parser, parser.parse_args(arguments), kind)
 
 
@@ -93,6 +95,11 @@ def _count_classes(train: str | None) -> int:
 def _read_levels(train: str | None) -> tuple[tuple[str, tuple[str, ...]], ...]:
     manifest = _read_manifest(train)
     return tuple(manifest.levels.items()) if manifest else ModelConfig.levels
+
+
+def _has_several_labels(train: str | None) -> bool:
+    manifest = _read_manifest(train)
+    return manifest.multi_label if manifest else ModelConfig.multi_label
 
 
 def _read_manifest(train: str | None) -> Manifest | None:

@@ -1,4 +1,5 @@
-"""What a training step minimises: cross-entropy on each level of labels, and the synthesizers' losses."""
+"""What a training step minimises: cross-entropy on each level of labels, or binary ones of each class, and the
+synthesizers' losses."""
 
 from collections.abc import Mapping
 
@@ -15,18 +16,22 @@ def training_losses(
     weights: LossConfig,
     stages: tuple[str, ...],
     level_labels: Mapping[str, torch.Tensor] | None = None,
+    multi_label: bool = False,
 ) -> dict[str, torch.Tensor]:
     """Return scalars by name: "loss" is the sum to minimise, the others are what it is made of.
 
     Of a network with several heads "classification" is the sum of their cross-entropies.
 
     Args:
-        labels: (B,) class ids, or (B, num_classes) shares of the classes.
+        labels: (B,) class ids, or (B, num_classes) shares of the classes; with `multi_label` ones for all classes of a
+            sample, or what mixing made of them.
         stages: names of the synthesizers, in the order of `outputs`.
         level_labels: (B,) class ids of each coarser level that `outputs` has logits of, in that order.
+        multi_label: take binary cross-entropies of the classes instead of the cross-entropy over them.
     """
+    classify = _binary_cross_entropy if multi_label else _cross_entropy
     heads = outputs.head_logits or (outputs.logits,)
-    classification = sum(_cross_entropy(logits, labels, weights) for logits in heads)
+    classification = sum(classify(logits, labels, weights) for logits in heads)
     levels = {
         f"classification/{level}": _cross_entropy(logits, of_level, weights)
         for logits, (level, of_level) in zip(outputs.level_logits, (level_labels or {}).items(), strict=True)
@@ -42,3 +47,9 @@ def training_losses(
 
 def _cross_entropy(logits: torch.Tensor, labels: torch.Tensor, weights: LossConfig) -> torch.Tensor:
     return F.cross_entropy(logits.float(), labels, label_smoothing=weights.label_smoothing)
+
+
+def _binary_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, weights: LossConfig) -> torch.Tensor:
+    """Return the mean over samples and classes. Smoothing spreads a part of each label over its two sides, 1 and 0."""
+    labels = labels * (1 - weights.label_smoothing) + weights.label_smoothing / 2
+    return F.binary_cross_entropy_with_logits(logits.float(), labels)

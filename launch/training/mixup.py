@@ -12,7 +12,8 @@ Mix = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
 def build_mixing(config: TrainConfig, num_classes: int) -> Mix:
-    """Return a function from clips (B, T, 3, H, W) and labels (B,) to what the network is to be trained on.
+    """Return a function from clips (B, T, 3, H, W) and labels (B,), or (B, num_classes) of several a sample, to what
+    the network is to be trained on.
 
     With neither mixup nor CutMix it returns what it is given; else the blended clips and labels (B, num_classes),
     drawn once a batch from torch's generator, so that seeding that seeds this.

@@ -83,6 +83,7 @@ HINTS = {
     "gpus": "the launcher takes the number of GPUs: deepspeed --num_gpus N launch/train.py",
     "num_gpus": "the launcher takes the number of GPUs: deepspeed --num_gpus N launch/train.py",
     "num_classes": "the number of classes is that of data.train",
+    "multi_class": "videos have several labels if data.train was packed with them (docs/multilabel.md)",
 }
 """What to do instead where no key has that meaning."""
 

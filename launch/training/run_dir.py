@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -266,23 +266,33 @@ def _means_full(error: BaseException | None) -> bool:
 
 
 def record_evaluation(run_dir: Path, metrics: dict[str, float], ranks: Ranks) -> None:
-    """Write the figures into the newest checkpoint; it is the best one if no other has a higher top-1 accuracy."""
+    """Write the figures into the newest checkpoint; it is the best one if no other has a higher top-1 accuracy, or a
+    higher mAP where videos have several labels."""
     if not ranks.is_main_process:
         return
     folder = run_dir / "checkpoints"
     last, best = pointed(folder, "last"), pointed(folder, "best")
     assert last is not None  # what was evaluated was saved
     # Without figures it will be evaluated again, so they come last.
-    if best is None or metrics["top1"] >= read_info(folder / best).metrics.get("top1", 0.0):
+    name = monitored_figure(metrics)
+    if best is None or metrics[name] >= read_info(folder / best).metrics.get(name, 0.0):
         point(folder, "best", last)
     write_info(folder / last, replace(read_info(folder / last), metrics=metrics))
 
 
+def monitored_figure(metrics: Mapping[str, float]) -> str:
+    """Return the name of the figure of an evaluation that says which checkpoint is the best."""
+    return "map" if "map" in metrics else "top1"
+
+
 def describe_best(run_dir: Path) -> str:
-    """Return the accuracy of the best checkpoint next to that of guessing."""
+    """Return the accuracy of the best checkpoint, or its mAP, next to that of guessing."""
     name = pointed(run_dir / "checkpoints", "best")
     assert name is not None  # the end of a training with a validation split
     best = read_info(run_dir / "checkpoints" / name)
+    if monitored_figure(best.metrics) == "map":
+        found, guessed = (_percent(best.metrics[figure]) for figure in ("map", "map_of_guessing"))
+        return f"best mAP {found} after epoch {best.epoch} (guessing {guessed})"
     return (
         f"best top-1 {_percent(best.metrics['top1'])} after epoch {best.epoch} "
         f"(chance {_percent(1 / len(best.classes))})"

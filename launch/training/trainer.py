@@ -8,7 +8,13 @@ from pathlib import Path
 import torch
 
 from launch.training.batch_norm import set_training_mode
-from launch.training.builders import build_loaders, build_network, describe_length, describe_run
+from launch.training.builders import (
+    build_loaders,
+    build_network,
+    describe_labels,
+    describe_length,
+    describe_run,
+)
 from launch.training.checkpoint import CheckpointInfo
 from launch.training.config import Config
 from launch.training.distributed import Agreement, Ranks, errors_on_all_ranks, sum_over_ranks
@@ -28,6 +34,7 @@ from launch.training.losses import training_losses
 from launch.training.lr_schedule import learning_rate_factor
 from launch.training.mfu import Utilization
 from launch.training.mixup import build_mixing
+from launch.training.multilabel import evaluate_multilabel
 from launch.training.preemption import StopRequest
 from launch.training.run_dir import (
     PhaseEnd,
@@ -91,6 +98,8 @@ class Trainer:
         leave: then save all, and return False."""
         log.info("%s", describe_run(self.config, self.ranks, self.net, self.loader))
         log.info("%s", describe_length(self.config, self.loader.steps_per_epoch))
+        if sets := self.train_set.label_sets:
+            log.info("%s", describe_labels(sets))
         with frozen_heap():
             if self.evaluation_due:
                 self.evaluate()
@@ -152,7 +161,8 @@ class Trainer:
         clips, labels = self.mix(batch.clips, batch.labels)
         outputs = engine(clips, *batch.labels_of(net.given_levels).values(), with_losses=True)
         level_labels = batch.labels_of(net.level_names)
-        losses = training_losses(outputs, labels, self.config.loss, net.synthesizer_names, level_labels)
+        multi_label = self.config.model.multi_label
+        losses = training_losses(outputs, labels, self.config.loss, net.synthesizer_names, level_labels, multi_label)
         engine.backward(losses["loss"])
         set_learning_rate(engine, self.learning_rate(engine.global_steps))
         note_loss(engine, losses["loss"], self.loader.steps_per_epoch)
@@ -178,7 +188,11 @@ class Trainer:
         if self.val_loader is None:
             return
         model, precision = self.config.model, self.config.train.precision
-        evaluation = evaluate(self.average.module, self.val_loader, model.num_classes, precision, model.levels)
+        net, loader = self.average.module, self.val_loader
+        if model.multi_label:
+            evaluation = evaluate_multilabel(net, loader, model.num_classes, precision)
+        else:
+            evaluation = evaluate(net, loader, model.num_classes, precision, model.levels)
         record_evaluation(self.run_dir, evaluation.figures(), self.ranks)
         self.log.write("evaluation", self.step, epoch=self.loader.epoch, **evaluation.figures())
         log.info("after epoch %d: %s", self.loader.epoch, evaluation)

@@ -45,7 +45,8 @@ def draw_gradcam(
         frames = plan_clip(loader.dataset, loader.config, 0, training=False).frames
         num_frames = int(loader.dataset.num_frames[0])
     with torch.inference_mode():
-        probabilities = net(batch.clips)[0].softmax(0)
+        logits = net(batch.clips)[0]
+    probabilities = logits.sigmoid() if config.model.multi_label else logits.softmax(0)
     target = info.classes.index(class_name) if class_name else int(probabilities.argmax())
     heat = compute_gradcam(net, batch.clips, target, stage)[0]
     return draw_heat(

@@ -59,7 +59,7 @@ def plan_overlays(videos: Sequence[Path], overlay: Path) -> list[Path]:
 def draw_overlays(rows: Sequence[dict], videos: Sequence[Path], targets: Sequence[Path]) -> None:
     """Draw the predictions of each row on its video, and add to the row where, or why not."""
     for row, video, target in zip(rows, videos, targets):
-        if "error" in row:
+        if "error" in row or not row["predictions"]:
             continue
         try:
             overlay_predictions(video, target, [(p["class"], p["probability"]) for p in row["predictions"]])

@@ -1,11 +1,19 @@
 """The pictures of `launch/visualize.py`: each function reads what it draws, draws it, and returns the file."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from launch.visualization.plots import draw_confusion, draw_curves, draw_frames, draw_synthesizers
+from launch.visualization.plots import (
+    draw_average_precision,
+    draw_confusion,
+    draw_curves,
+    draw_frames,
+    draw_synthesizers,
+)
 from sharding.dataset import load_dataset
 from sharding.errors import UserError
 from sharding.files import check_writable
@@ -21,15 +29,47 @@ def curves(run: Path, out: Path | None) -> Path:
 
 def confusion(evaluation: Path, out: Path | None) -> Path:
     """Draw the confusion matrix of an evaluation: its file, its folder, or a run whose newest one is meant."""
+    path, values = _read_evaluation(evaluation)
+    if "average_precision" in values:
+        raise UserError(
+            f"{path}: videos with several labels have no confusion matrix; use launch/visualize.py precision {path}"
+        )
+    classes = values["classes"]
+    counts = _figures(path, values, "confusion", (len(classes), len(classes)))
+    return draw_confusion(counts, classes, _target(out or path.with_name("confusion.png")))
+
+
+def precision(evaluation: Path, out: Path | None) -> Path:
+    """Draw the average precision of each class of an evaluation of videos with several labels."""
+    path, values = _read_evaluation(evaluation)
+    if "confusion" in values:
+        raise UserError(f"{path}: videos with one label have accuracies; use launch/visualize.py confusion {path}")
+    classes = values["classes"]
+    precisions, positives = (_figures(path, values, f, (len(classes),)) for f in ("average_precision", "positives"))
+    samples = int(_figures(path, values, "samples", ()))
+    target = _target(out or path.with_name("average_precision.png"))
+    return draw_average_precision(precisions, positives, samples, classes, target)
+
+
+def _read_evaluation(evaluation: Path) -> tuple[Path, dict[str, Any]]:
+    """Return the file of an evaluation and what is in it. Raises UserError for anything else."""
     path = find_evaluation(evaluation)
     try:
         values = json.loads(path.read_text())
-        counts, classes = np.array(values["confusion"], float), list(values["classes"])
-        if counts.shape != (len(classes), len(classes)):
-            raise ValueError(f"a confusion matrix of shape {counts.shape} for {len(classes)} classes")
+        return path, values | {"classes": list(values["classes"])}
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: not an evaluation.json of launch/evaluate.py: {error}") from error
-    return draw_confusion(counts, classes, _target(out or path.with_name("confusion.png")))
+
+
+def _figures(path: Path, values: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Return figures of an evaluation as float64, null as nan. Raises UserError if they are not of this shape."""
+    try:
+        figures = np.array(values[name], float)
+        if figures.shape != shape:
+            raise ValueError(f"{name} of shape {figures.shape} for {len(values['classes'])} classes")
+        return figures
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: not an evaluation.json of launch/evaluate.py: {error}") from error
 
 
 def find_evaluation(path: Path) -> Path:

@@ -33,10 +33,14 @@ def draw_curves(run_dir: Path, path: Path | None = None) -> Path:
     for name in ("loss", "classification"):
         loss.plot([line["epoch"] for line in steps], [line[name] for line in steps], label=name, linewidth=1)
     loss.set(title="training loss", xlabel="epoch", ylim=(0, None))
-    for name, label in (("top1", "top-1"), ("top5", "top-5"), ("mean_class", "mean class")):
+    several = bool(evaluations) and "map" in evaluations[-1]
+    accuracies = (("top1", "top-1"), ("top5", "top-5"), ("mean_class", "mean class"))
+    for name, label in (("map", "mAP"),) if several else accuracies:
         values = [100 * line[name] for line in evaluations]
         accuracy.plot([line["epoch"] for line in evaluations], values, marker=".", label=label)
-    accuracy.set(title="validation accuracy", xlabel="epoch", ylabel="%", ylim=(0, 101))
+    accuracy.set(
+        title="mean average precision" if several else "validation accuracy", xlabel="epoch", ylabel="%", ylim=(0, 101)
+    )
     rate.plot([line["epoch"] for line in steps], [line["learning_rate"] for line in steps], label="learning rate")
     rate.set(title="learning rate", xlabel="epoch", ylim=(0, None))
     for axes in (loss, accuracy):
@@ -64,6 +68,30 @@ def draw_confusion(confusion: np.ndarray, classes: Sequence[str], path: Path) ->
                 axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=color, fontsize=8)
     accuracy = counts.trace() / max(1, counts.sum())
     axes.set(xlabel="predicted", ylabel="true", title=f"top-1 {accuracy:.2%} of {int(counts.sum())} samples")
+    return save(figure, path)
+
+
+def draw_average_precision(
+    precisions: np.ndarray, positives: np.ndarray, samples: int, classes: Sequence[str], path: Path
+) -> Path:
+    """Draw the average precision of each class (C,), the highest first, next to what guessing gives it.
+
+    Classes of which there are no `positives` have none (nan) and are left out; of many classes the names are too.
+    """
+    known = np.flatnonzero(positives > 0)
+    order = known[np.argsort(-precisions[known], kind="stable")]
+    height = min(16.0, max(3.0, 0.25 * len(order) + 1.5))
+    figure, axes = plt.subplots(figsize=(8, height), constrained_layout=True)
+    places = np.arange(len(order))
+    axes.barh(places, 100 * precisions[order], color="tab:blue", label="average precision")
+    axes.plot(100 * positives[order] / max(1, samples), places, "|", color="black", label="guessing")
+    named = len(order) <= MOST_NAMED_CLASSES
+    axes.set_yticks(places if named else [], [classes[label] for label in order] if named else [])
+    axes.invert_yaxis()
+    left_out = f", {len(classes) - len(order)} without samples left out" if len(order) < len(classes) else ""
+    mean = float(precisions[order].mean()) if len(order) else float("nan")
+    axes.set(title=f"mAP {mean:.2%} of {len(order)} classes{left_out}, {samples} samples", xlabel="%", xlim=(0, 101))
+    axes.legend(loc="lower right")
     return save(figure, path)
 
 

@@ -10,12 +10,14 @@ import importlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from sharding.datasets.charades import read_charades
 from sharding.datasets.diving48 import read_diving48
 from sharding.datasets.finegym import read_finegym
 from sharding.datasets.folder import read_folder
 from sharding.datasets.hmdb51 import read_hmdb51
 from sharding.datasets.kinetics import read_kinetics
 from sharding.datasets.list_file import read_list
+from sharding.datasets.list_multilabel import read_list_multilabel
 from sharding.datasets.something import read_something_v1, read_something_v2
 from sharding.datasets.ucf101 import read_ucf101
 from sharding.errors import UserError
@@ -24,12 +26,14 @@ from sharding.records import Annotations
 Reader = Callable[[Path, Sequence[Path], str], Annotations]
 
 DATASETS: dict[str, Reader] = {
+    "charades": read_charades,
     "diving48": read_diving48,
     "finegym": read_finegym,
     "folder": read_folder,
     "hmdb51": read_hmdb51,
     "kinetics": read_kinetics,
     "list": read_list,
+    "list-multilabel": read_list_multilabel,
     "something-v1": read_something_v1,
     "something-v2": read_something_v2,
     "ucf101": read_ucf101,

@@ -99,7 +99,10 @@ def _check_one_label(source: str, where: str, line: str, videos: Path) -> None:
         return
     if has_video_suffix(path) or (videos / path).is_file():
         labels = len(numbers) + 1
-        raise UserError(f"{where}: {line.strip()!r}: {labels} labels of {path!r}; expected is one: 'path label'")
+        raise UserError(
+            f"{where}: {line.strip()!r}: {labels} labels of {path!r}; expected is one: 'path label'; videos with "
+            "several labels are packed with --dataset list-multilabel"
+        )
 
 
 def _split(line: str, where: str) -> tuple[str, str]:
@@ -112,7 +115,10 @@ def _split(line: str, where: str) -> tuple[str, str]:
 def _split_counted(line: str, where: str) -> tuple[str, str]:
     fields = line.split()
     if len(fields) != 3 or not (fields[1].isdecimal() and fields[2].isdecimal()):
-        raise UserError(f"{where}: {line.strip()!r}: expected is 'path num_frames label', with one label")
+        raise UserError(
+            f"{where}: {line.strip()!r}: expected is 'path num_frames label', with one label; "
+            "for several give --dataset list-multilabel"
+        )
     return fields[0], fields[2]
 
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from sharding.errors import MediaError
 from sharding.files import file_sha256, write_atomically
+from sharding.manifest import LABELS
 from sharding.packing.profiles import EncodedSample, ProfileSettings
 from sharding.packing.sandbox import Limits, Request, thread_sandbox
 from sharding.packing.tar import Component, FileRange, TarWriter, UnreadableError, format_index
@@ -34,8 +35,8 @@ class ShardTask:
     shard: int
     videos: Path
     records: tuple[VideoRecord, ...]
-    labels: tuple[int, ...]
-    """Label ids of the records."""
+    labels: tuple[int | tuple[int, ...], ...]
+    """Label id of each record, or where records have several labels all of its ids."""
     level_labels: tuple[dict[str, int], ...]
     """Label ids on further levels: one {level: label id} a record."""
     settings: ProfileSettings
@@ -114,7 +115,7 @@ def _write_shard(task: ShardTask, work: Path, old_part: dict[str, Any] | None) -
     )
     outcomes = thread_sandbox(task.limits).encode_all(requests)
     rows: list[dict[str, Any]] = []
-    failures: list[dict[str, str]] = []
+    failures: list[dict[str, Any]] = []
     parent = os.getppid()
     with contextlib.closing(outcomes), TarWriter(work / task.name) as tar:
         for record, label, level_labels in zip(task.records, task.labels, task.level_labels, strict=True):
@@ -153,7 +154,7 @@ def _copy_sample(tar: TarWriter, old_tar: Path, row: dict[str, Any]) -> dict[str
     """Write the components of a sample that another tar holds; return its row, changed."""
     row = dict(row)
     for part, suffix in [("media", row["suffix"]), ("index", "offsets"), ("cls", "cls"), ("json", "json")]:
-        if part == "index" and not row["index_bytes"]:
+        if part in ("index", "cls") and not row[f"{part}_bytes"]:
             continue
         content = FileRange(old_tar, row[f"{part}_offset"], row[f"{part}_bytes"])
         row |= _range(part, tar.add(f"{row['key']}.{suffix}", content))
@@ -161,17 +162,23 @@ def _copy_sample(tar: TarWriter, old_tar: Path, row: dict[str, Any]) -> dict[str
 
 
 def _add_sample(
-    tar: TarWriter, shard: int, record: VideoRecord, label: int, level_labels: dict[str, int], sample: EncodedSample
+    tar: TarWriter,
+    shard: int,
+    record: VideoRecord,
+    label: int | tuple[int, ...],
+    level_labels: dict[str, int],
+    sample: EncodedSample,
 ) -> dict[str, Any]:
     """Write the components of a sample and return its row of the table."""
     media = tar.add(f"{record.key}.{sample.suffix}", sample.media)
     index = None
     if sample.offsets is not None and sample.suffix == "jpgs":
         index = tar.add(f"{record.key}.offsets", np.ascontiguousarray(sample.offsets, "<i4").tobytes())
-    cls = tar.add(f"{record.key}.cls", str(label).encode())
+    # Of several labels there is no .cls, which readers of others take for one number; KEY.json has them.
+    cls = tar.add(f"{record.key}.cls", str(label).encode()) if isinstance(label, int) else None
     shared = {
         "key": record.key,
-        "label": label,
+        **({"label": label} if isinstance(label, int) else {LABELS: list(label)}),
         "num_frames": sample.num_frames,
         "fps": sample.fps,
         "width": sample.width,
@@ -180,7 +187,7 @@ def _add_sample(
         "sha256": media.sha256,
     } | {f"label_{level}": number for level, number in level_labels.items()}
     about = shared | {
-        "label_name": record.label,
+        **_label_names(record),
         "start_seconds": record.start_seconds,
         "end_seconds": record.end_seconds,
         **sample.details,
@@ -199,15 +206,23 @@ def _add_sample(
     }
 
 
+def _label_names(record: VideoRecord) -> dict[str, Any]:
+    """Return what KEY.json says of the labels in words."""
+    if record.labels is None:
+        return {"label_name": record.label}
+    return {"label_names": list(record.labels), "timed_labels": [list(timed) for timed in record.timed_labels]}
+
+
 def _range(name: str, component: Component | None) -> dict[str, int]:
     offset, size = (component.offset, component.size) if component else (0, 0)
     return {f"{name}_offset": offset, f"{name}_bytes": size}
 
 
-def _failure(record: VideoRecord, error: MediaError | UnreadableError) -> dict[str, str]:
+def _failure(record: VideoRecord, error: MediaError | UnreadableError) -> dict[str, Any]:
     kind, message = (error.kind, error.message) if isinstance(error, MediaError) else ("open", str(error))
     source, message = printable(record.source), printable(message)
-    return {"key": record.key, "label": record.label, "source": source, "kind": kind, "error": message}
+    labels = {"label": record.label} if record.labels is None else {LABELS: list(record.labels)}
+    return {"key": record.key, **labels, "source": source, "kind": kind, "error": message}
 
 
 def printable(text: str) -> str:

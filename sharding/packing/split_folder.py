@@ -26,6 +26,7 @@ from sharding.manifest import (
     FORMAT_VERSION,
     FRAMES,
     MANIFEST,
+    MULTI_LABEL_VERSION,
     TABLE,
     Manifest,
     Shard,
@@ -62,6 +63,8 @@ class PackPlan:
         digest = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
         for r in a.records:
             line = f"{r.key}\0{r.source}\0{r.label}\0{r.start_seconds}\0{r.end_seconds}\0{r.level_labels}\n"
+            if r.labels is not None:
+                line += f"{r.labels}\0{r.timed_labels}\n"
             digest.update(line.encode("utf-8", "surrogatepass"))
         return digest.hexdigest()
 
@@ -130,10 +133,12 @@ def complete(directory: Path, plan: PackPlan) -> Manifest:
     """Join the parts into the table, and say in the manifest that the split is complete."""
     annotations = plan.annotations
     profile, levels = plan.settings["profile"], [level for level, _ in annotations.levels]
+    schema = table_schema(levels, annotations.multi_label)
     with write_frame_index(directory) as index:
-        shards, num_failures = _write_table(directory, len(plan.shards), levels, profile, index)
+        shards, num_failures = _write_table(directory, len(plan.shards), schema, profile, index)
     values = {
-        "format_version": FORMAT_VERSION,
+        "format_version": MULTI_LABEL_VERSION if annotations.multi_label else FORMAT_VERSION,
+        "multi_label": annotations.multi_label,
         "dataset": plan.dataset,
         "split": plan.split,
         "profile": profile,
@@ -189,13 +194,12 @@ def _reopen(directory: Path, plan: PackPlan) -> None:
 
 
 def _write_table(
-    directory: Path, num_shards: int, levels: list[str], profile: str, index: FrameIndexWriter
+    directory: Path, num_shards: int, schema: pa.Schema, profile: str, index: FrameIndexWriter
 ) -> tuple[list[Shard], int]:
     """Write samples.parquet and frames.npy in the order of the shards, some thousand rows at a time.
 
     Return the shards and the number of failures.
     """
-    schema = table_schema(levels)
     shards, rows, num_failures = [], [], 0
     temporary = directory / PARTS / TABLE  # what a killed process leaves there goes with the parts
     with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:

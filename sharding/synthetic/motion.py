@@ -225,10 +225,15 @@ def sample_trajectory(config: MotionConfig, index: int) -> Trajectory:
 
     Over videos of one class the state at any frame is uniform on the torus, whose radii are those of the class's range.
     """
-    random = _generator(config, index, _STATES)
     label = index % config.num_classes
     motion, size_range = divmod(label, config.num_sizes)
     path = list(MOTIONS.values())[motion](np.linspace(0, 1, config.num_frames))
+    return follow_path(config, index, path, label, size_range)
+
+
+def follow_path(config: MotionConfig, index: int, path: np.ndarray, label: int = 0, size_range: int = 0) -> Trajectory:
+    """Return the motion of video number `index` along a path (4, T), such as a sum of those of `MOTIONS`."""
+    random = _generator(config, index, _STATES)
     smallest, largest = config.radius
     travel, growth, turn = (random.uniform(*each) for each in (config.travel, config.growth, config.turn_degrees))
     octaves = math.log(largest / smallest) / config.num_sizes
@@ -238,9 +243,9 @@ def sample_trajectory(config: MotionConfig, index: int) -> Trajectory:
     return Trajectory(label, np.stack([right, down], axis=1), radius, 2 * math.pi * angle)
 
 
-def render_video(config: MotionConfig, index: int) -> Iterator[np.ndarray]:
-    """Yield the frames of video number `index`, each (size, size, 3) uint8 RGB."""
-    trajectory = sample_trajectory(config, index)
+def render_video(config: MotionConfig, index: int, trajectory: Trajectory | None = None) -> Iterator[np.ndarray]:
+    """Yield the frames of video number `index`, each (size, size, 3) uint8 RGB; along another trajectory, if given."""
+    trajectory = trajectory or sample_trajectory(config, index)
     random = _generator(config, index, _PIXELS)
     scene = _background(config, random)
     background = scene.mean(axis=(0, 1))

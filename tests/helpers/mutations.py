@@ -121,6 +121,8 @@ def _other_column(chance: random.Random, column: pa.ChunkedArray, kind: int) -> 
 def _other_cell(chance: random.Random, kind: pa.DataType) -> Any:
     if kind == pa.string():
         return chance.choice([None, "", "../x", "a.b", "a\nb", "jpgs", "mp4", "x" * 3000])
+    if pa.types.is_list(kind):
+        return chance.choice([None, [], [0, 0], [1, 0], [-1], [None], [0, 1, 2], [10**6], list(range(100))])
     if pa.types.is_floating(kind):
         return chance.choice([None, 0.0, -1.0, float("nan"), float("inf"), 1e300])
     largest = 2 ** (kind.bit_width - 1) - 1
