@@ -2,16 +2,21 @@
 
     python launch/evaluate.py --checkpoint runs/demo --data data/motion/packed/val
     deepspeed --num_gpus 8 launch/evaluate.py --checkpoint runs/k400_8f --data shards/k400/val --clips 10 --crops 3
+    python launch/evaluate.py --checkpoint runs/k400_8f --data shards/k400/test --submission kinetics
 
 Writes evaluation.json, classes.csv (accuracy of each class; classes-LEVEL.csv on coarser levels of labels),
 scores.parquet (keys, predictions and scores; several such files make an ensemble: launch/ensemble.py) and
-confusion.png.
+confusion.png. With --submission, which takes splits without labels too, scores.parquet and the predictions in the form
+of a benchmark.
 """
 
 import argparse
 from pathlib import Path
 from typing import Literal
 
+from jsonargparse import Namespace
+
+from launch.inference.submission_forms import FORMS
 from launch.training.launcher import errors_once
 from launch.training.rank_environment import adopt_launcher
 from pipeline.config import Decoder
@@ -25,6 +30,7 @@ def main(arguments: list[str] | None = None) -> None:
         options = _parser().parse_args(arguments)
         if options.batch_size < 1:
             raise UserError(f"--batch-size {options.batch_size}: use 1 or more")
+        supervision = _check_submission(options)
         # torch, once the options are known to be right
         from launch.inference.results import evaluate_checkpoint
         from launch.visualization.pictures import confusion
@@ -32,11 +38,32 @@ def main(arguments: list[str] | None = None) -> None:
         views = {"test_clips": options.clips, "test_crops": options.crops, "decoder": options.decoder}
         given = {"crop_size": options.crop_size, "short_side": options.short_side}
         views |= {name: value for name, value in given.items() if value is not None}
+        if options.submission:
+            from launch.inference.submission import write_submission
+
+            how = options.batch_size, options.submission, supervision
+            write_submission(options.checkpoint, options.data, views, options.out, *how)
+            return
         written = evaluate_checkpoint(
             options.checkpoint, options.data, views, options.out, options.batch_size, options.tell_levels
         )
         if written:
             confusion(written, None)
+
+
+def _check_submission(options: Namespace) -> tuple[int, ...]:
+    """Return the levels of supervision. Raises UserError if they do not belong to the submission."""
+    needed = bool(options.submission) and FORMS[options.submission].needs_levels_of_supervision
+    levels = tuple(options.sls or ())
+    if bool(levels) != needed or not all(0 <= level <= 5 for level in levels):
+        given = f"--sls {' '.join(map(str, levels))}" if levels else f"--submission {options.submission}"
+        raise UserError(
+            f"{given}: --submission epic-kitchens declares its supervision with --sls PT TL TD, levels from 0 to 5 "
+            "(github.com/epic-kitchens/SLS), and no other form does"
+        )
+    if options.submission and options.tell_levels:
+        raise UserError("--tell-levels: predictions for a benchmark are made without labels; leave it out")
+    return levels
 
 
 def _parser() -> CommandLine:
@@ -55,6 +82,10 @@ def _parser() -> CommandLine:
         action="store_true",
         help="Give a cross encoder the true coarser label; by default it reads the one that it predicts.",
     )
+    submission_help = "Write predictions in this form instead of accuracies; of splits without labels too."
+    parser.add_argument("--submission", choices=sorted(FORMS), default=None, help=submission_help)
+    sls_help = "Supervision that a submission to EPIC-Kitchens declares: of pre-training, labels and data, 0 to 5 each."
+    parser.add_argument("--sls", type=int, nargs=3, metavar=("PT", "TL", "TD"), default=None, help=sls_help)
     parser.add_argument("--batch-size", type=int, default=16, help="Clips per forward pass on each rank.")
     parser.add_argument("--decoder", type=Decoder, default="auto", help="Decode node: pyav, nvdec, jpeg or auto.")
     parser.add_argument("--out", type=Path | None, default=None, help="Folder for results; default: in the checkpoint.")

@@ -111,7 +111,8 @@ def _run_verify(values: dict[str, Any]) -> int:
         print(problem)
     done = "decoded" if values["decode"] else "checked"
     print(
-        f"{report.directory}: {report.samples} samples in {report.shards} shards {done}, "
+        f"{report.directory}: {report.samples} samples{'' if report.has_labels else ' without labels'} in "
+        f"{report.shards} shards {done}, "
         f"{len(report.bad_samples)} bad samples, {len(report.other_problems)} other problems"
     )
     if report.num_quarantined is not None:

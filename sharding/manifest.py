@@ -21,8 +21,11 @@ from sharding.manifest_checks import problem_of
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FORMAT_VERSION = 2
-"""2 added frames.npy. The fingerprint is that of version 1: the content of a split is not changed by its index."""
+FORMAT_VERSION, UNLABELLED_FORMAT_VERSION = 2, 3
+"""2 added frames.npy. The fingerprint is that of version 1: the content of a split is not changed by its index.
+3 is of splits whose samples have no labels, which versions before 0.3 do not know."""
+NO_LABEL = -1
+"""In the columns of labels in the table, of all samples of a split without labels."""
 _NAMED = 5
 MANIFEST, TABLE, FAILURES, QUARANTINE = "manifest.json", "samples.parquet", "failures.jsonl", "quarantine.jsonl"
 FRAMES = "frames.npy"
@@ -173,8 +176,9 @@ def parse_manifest(content: bytes, path: object) -> Manifest:
     try:
         values = parse_json(content)
         version = values["format_version"]
-        if isinstance(version, int) and version > FORMAT_VERSION:
-            raise UserError(f"{path}: format {version}, but this version reads up to {FORMAT_VERSION}; update vpsn")
+        if isinstance(version, int) and version > UNLABELLED_FORMAT_VERSION:
+            newest = UNLABELLED_FORMAT_VERSION
+            raise UserError(f"{path}: format {version}, but this version reads up to {newest}; update vpsn")
         manifest = Manifest.from_values(values)
         problem = problem_of(manifest)
     except UserError:

@@ -11,6 +11,7 @@ from pathlib import Path
 from sharding.errors import UserError
 
 MAX_KEY_LENGTH = 90  # with the longest suffix it fits the 100 bytes of a name in a USTAR header
+FOLDER_FPS = 12.0  # a folder of frames has no rate; it is that of Something-Something v1
 _SURELY_A_LABEL = 1000  # numbers below it are label ids even where few of them occur
 _KEY = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_KEY_LENGTH}}}")
 
@@ -23,13 +24,14 @@ class VideoRecord:
     """Name of the sample: letters, digits, `_` and `-`, at most 90; unique in a dataset."""
     source: str
     """Where the video is, relative to the folder of videos; it may be missing."""
-    label: str
-    """Name of its class."""
+    label: str | None
+    """Name of its class; None if it is not published, as of the test videos of a benchmark."""
     start_seconds: float | None = None
-    """The part [start, end) of the file that belongs to the sample; None: from the beginning, to the end."""
+    """The part [start, end) of the file that belongs to the sample; None: from the beginning, to the end. Picture i of
+    a folder of pictures, counted from 0, is at i / FOLDER_FPS seconds: `picture_times`."""
     end_seconds: float | None = None
     level_labels: tuple[str, ...] = ()
-    """Class names on further levels, one for each entry of `Annotations.levels`."""
+    """Class names on further levels, one for each entry of `Annotations.levels`; none where there is no label."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,11 @@ class Annotations:
     """Further levels of labels: (name of the level, names of its classes)."""
     passed_over: tuple[str, ...] = ()
     """Files next to the videos that are none by their names, relative to the folder of videos."""
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether its videos have labels: all of them or none."""
+        return not self.records or self.records[0].label is not None
 
 
 def check_key(key: str, where: str) -> str:
@@ -98,9 +105,28 @@ def keys_from_paths(paths: Sequence[str]) -> list[str]:
     return [_with_digest(keys[path], path) if counts[keys[path]] > 1 else keys[path] for path in paths]
 
 
-def _with_digest(key: str, path: str) -> str:
+def key_of_part(key: str, start: int, end: int, path: str) -> str:
+    """Return the key of a part of a video whose own key is `key`, with two numbers that say where it is.
+
+    >>> key_of_part("P01-P01_101", 2860, 3870, "P01/P01_101.MP4")
+    'P01-P01_101_2860_3870'
+
+    A key that gets too long loses its end for the digits of the path's SHA-256.
+    """
+    numbers = f"_{start}_{end}"
+    if len(key) + len(numbers) > MAX_KEY_LENGTH:
+        key = _with_digest(key, path, MAX_KEY_LENGTH - len(numbers))
+    return key + numbers
+
+
+def picture_times(first: int, end: int) -> tuple[float, float]:
+    """Return the seconds [start, end) of the pictures [first, end) of a folder, counted from 0."""
+    return first / FOLDER_FPS, end / FOLDER_FPS
+
+
+def _with_digest(key: str, path: str, length: int = MAX_KEY_LENGTH) -> str:
     digest = hashlib.sha256(path.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-    return f"{key[: MAX_KEY_LENGTH - 9]}-{digest}"
+    return f"{key[: length - 9]}-{digest}"
 
 
 def check_records(annotations: Annotations) -> Annotations:
@@ -110,8 +136,13 @@ def check_records(annotations: Annotations) -> Annotations:
     if len(classes) != len(annotations.classes):
         twice = next(name for name in annotations.classes if annotations.classes.count(name) > 1)
         raise UserError(f"class {twice!r} is listed twice")
+    if not annotations.has_labels and not classes:
+        raise UserError(
+            "--annotations: the videos have no labels, so the classes must come from elsewhere: give the annotation "
+            "files of the other splits too, or --classes FILE"
+        )
     for record in annotations.records:
-        for name in ("key", "source", "label"):
+        for name in ("key", "source", "label") if annotations.has_labels else ("key", "source"):
             if type(value := getattr(record, name)) is not str:
                 raise UserError(f"{record}: {name} {value!r} is no text; give a str")
         check_key(record.key, record.source)
@@ -121,6 +152,10 @@ def check_records(annotations: Annotations) -> Annotations:
                 "rename one, or list it once"
             )
         sources[record.key] = record.source
+        if not annotations.has_labels:
+            if record.label is not None or record.level_labels:
+                raise UserError(f"{record.source}: has a label, but {annotations.records[0].source} has none")
+            continue
         if record.label not in classes:
             known = f"{len(classes)} classes, such as {annotations.classes[0]!r}" if classes else "no classes"
             raise UserError(f"{record.source}: label {record.label!r} is not among the {known}; see --classes")
@@ -155,7 +190,8 @@ def with_classes(annotations: Annotations, classes: tuple[str, ...]) -> Annotati
         if numbers[-1] - first >= len(classes):
             raise UserError(f"labels up to {numbers[-1]}, but only {len(classes)} class names given")
         records = [
-            dataclasses.replace(record, label=classes[int(record.label) - first]) for record in annotations.records
+            record if record.label is None else dataclasses.replace(record, label=classes[int(record.label) - first])
+            for record in annotations.records
         ]
         return dataclasses.replace(annotations, records=records, classes=classes)
     if annotations.flip_pairs:

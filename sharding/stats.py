@@ -15,6 +15,7 @@ _NOTES = {
     "hdr": "HDR, stored without tone mapping",
     "distinct_frames": "frames stored more than once, where the source's times have gaps",
     "begins_before_keyframe": "beginnings without a keyframe, left out",
+    "ends_early": "parts that go on after the end of their video",
     "reencoded": "not copied but encoded again",
 }
 
@@ -77,6 +78,8 @@ class Stats:
     """What is uncommon about samples -> how many it is true of, the most frequent first."""
     classes: tuple[ClassStats, ...]
     """In the order of the label ids."""
+    has_labels: bool = True
+    """Whether its samples have labels; without them, no sample counts for a class."""
 
     @property
     def samples_a_class(self) -> np.ndarray:
@@ -102,7 +105,8 @@ def measure(directory: Path | str) -> tuple[Stats, PackedDataset]:
     failures = read_json_lines(directory / FAILURES)
     missing = Counter(line.get("label") for line in failures if kind_of(line) == "missing")
     failed = Counter(line.get("label") for line in failures if kind_of(line) != "missing")
-    counts = np.bincount(dataset.labels, minlength=len(manifest.classes))
+    labels = dataset.labels if dataset.has_labels else dataset.labels[:0]
+    counts = np.bincount(labels, minlength=len(manifest.classes))
     seconds = dataset.num_frames / np.maximum(dataset.fps, 1e-6)
     sizes = Counter(zip(dataset.widths.tolist(), dataset.heights.tolist()))
     stats = Stats(
@@ -128,6 +132,7 @@ def measure(directory: Path | str) -> tuple[Stats, PackedDataset]:
             ClassStats(label, name, int(counts[label]), missing[name], failed[name])
             for label, name in enumerate(manifest.classes)
         ),
+        has_labels=dataset.has_labels,
     )
     return stats, dataset
 
@@ -156,15 +161,20 @@ def dataset_card(stats: Stats) -> list[tuple[str, str]]:
         ("frames", f"a sample: {stats.num_frames}"),
         ("frame rate", f"{stats.fps} a second"),
         ("sizes", ", ".join(f"{size} ({count:,})" for size, count in sizes) + more),
-        ("classes", f"{len(stats.classes):,}; samples a class: {Quantiles.of(stats.samples_a_class)}"),
-        ("fewest", ", ".join(f"{name} ({count})" for count, name in fewest) or "none"),
     ]
+    if stats.has_labels:
+        lines += [
+            ("classes", f"{len(stats.classes):,}; samples a class: {Quantiles.of(stats.samples_a_class)}"),
+            ("fewest", ", ".join(f"{name} ({count})" for count, name in fewest) or "none"),
+        ]
+    else:
+        lines.append(("labels", f"none: for predictions alone, of {len(stats.classes):,} classes"))
     if stats.notes:
         lines.append(
             ("noted", ", ".join(f"{_NOTES.get(word, word)} ({count:,})" for word, count in stats.notes.items()))
         )
     empty = stats.empty_classes
-    if empty:
+    if empty and stats.has_labels:
         names = ", ".join(empty[:20]) + (", ..." if len(empty) > 20 else "")
         lines.append(("without any", f"{len(empty)} classes: {names}"))
     return lines

@@ -75,7 +75,8 @@ def _plots(stats: Stats, dataset: PackedDataset) -> Iterator[str]:
     yield _histogram(dataset.media_bytes / 1000, "kB of a sample", "samples")
     yield _histogram(np.minimum(dataset.widths, dataset.heights), "short side, pixels", "samples")
     yield _histogram(dataset.widths / dataset.heights, "width / height", "samples")
-    yield _histogram(stats.samples_a_class, "samples of a class", "classes")
+    if stats.has_labels:
+        yield _histogram(stats.samples_a_class, "samples of a class", "classes")
 
 
 def _histogram(values: np.ndarray, what: str, unit: str) -> str:
@@ -97,6 +98,10 @@ def _histogram(values: np.ndarray, what: str, unit: str) -> str:
 
 
 def _classes(stats: Stats, dataset: PackedDataset, thumbnails: int) -> Iterator[str]:
+    if not stats.has_labels:
+        images = "".join(_thumbnail(dataset, sample_id) for sample_id in range(len(dataset))[:thumbnails])
+        yield f'<div class="class"><div class="name">without labels</div><div class="frames">{images}</div></div>'
+        return
     order = np.argsort(dataset.labels, kind="stable")
     starts = np.searchsorted(dataset.labels[order], np.arange(len(stats.classes) + 1))
     for c, start, end in zip(stats.classes, starts, starts[1:]):

@@ -18,10 +18,11 @@ import numpy as np
 
 from sharding.errors import MediaError
 from sharding.files import file_sha256, write_atomically
+from sharding.manifest import NO_LABEL
 from sharding.packing.profiles import EncodedSample, ProfileSettings
 from sharding.packing.sandbox import Limits, Request, thread_sandbox
 from sharding.packing.tar import Component, FileRange, TarWriter, UnreadableError, format_index
-from sharding.records import VideoRecord
+from sharding.records import Annotations, VideoRecord
 
 PARTS = ".parts"
 
@@ -35,7 +36,7 @@ class ShardTask:
     videos: Path
     records: tuple[VideoRecord, ...]
     labels: tuple[int, ...]
-    """Label ids of the records."""
+    """Label ids of the records; NO_LABEL of all of them where there are none."""
     level_labels: tuple[dict[str, int], ...]
     """Label ids on further levels: one {level: label id} a record."""
     settings: ProfileSettings
@@ -46,6 +47,23 @@ class ShardTask:
     @property
     def name(self) -> str:
         return f"shard-{self.shard:06d}.tar"
+
+
+class LabelIds:
+    """The label ids of records; NO_LABEL of those without a label."""
+
+    def __init__(self, annotations: Annotations):
+        self._classes = {name: number for number, name in enumerate(annotations.classes)}
+        self._levels = {level: {name: i for i, name in enumerate(names)} for level, names in annotations.levels}
+
+    def of_class(self, record: VideoRecord) -> int:
+        return NO_LABEL if record.label is None else self._classes[record.label]
+
+    def of_levels(self, record: VideoRecord) -> dict[str, int]:
+        """Return the label ids by level."""
+        if record.label is None:
+            return dict.fromkeys(self._levels, NO_LABEL)
+        return {level: ids[label] for (level, ids), label in zip(self._levels.items(), record.level_labels)}
 
 
 @dataclass(frozen=True)
@@ -114,7 +132,7 @@ def _write_shard(task: ShardTask, work: Path, old_part: dict[str, Any] | None) -
     )
     outcomes = thread_sandbox(task.limits).encode_all(requests)
     rows: list[dict[str, Any]] = []
-    failures: list[dict[str, str]] = []
+    failures: list[dict[str, str | None]] = []
     parent = os.getppid()
     with contextlib.closing(outcomes), TarWriter(work / task.name) as tar:
         for record, label, level_labels in zip(task.records, task.labels, task.level_labels, strict=True):
@@ -153,7 +171,7 @@ def _copy_sample(tar: TarWriter, old_tar: Path, row: dict[str, Any]) -> dict[str
     """Write the components of a sample that another tar holds; return its row, changed."""
     row = dict(row)
     for part, suffix in [("media", row["suffix"]), ("index", "offsets"), ("cls", "cls"), ("json", "json")]:
-        if part == "index" and not row["index_bytes"]:
+        if part in ("index", "cls") and not row[f"{part}_bytes"]:
             continue
         content = FileRange(old_tar, row[f"{part}_offset"], row[f"{part}_bytes"])
         row |= _range(part, tar.add(f"{row['key']}.{suffix}", content))
@@ -168,35 +186,39 @@ def _add_sample(
     index = None
     if sample.offsets is not None and sample.suffix == "jpgs":
         index = tar.add(f"{record.key}.offsets", np.ascontiguousarray(sample.offsets, "<i4").tobytes())
-    cls = tar.add(f"{record.key}.cls", str(label).encode())
+    cls = None if label == NO_LABEL else tar.add(f"{record.key}.cls", str(label).encode())
+    labels = {"label": label} | {f"label_{level}": number for level, number in level_labels.items()}
     shared = {
         "key": record.key,
-        "label": label,
         "num_frames": sample.num_frames,
         "fps": sample.fps,
         "width": sample.width,
         "height": sample.height,
         "source": printable(record.source),
         "sha256": media.sha256,
-    } | {f"label_{level}": number for level, number in level_labels.items()}
+    } | (labels if cls else {})
     about = shared | {
-        "label_name": record.label,
+        **({"label_name": record.label} if cls else {}),
         "start_seconds": record.start_seconds,
         "end_seconds": record.end_seconds,
         **sample.details,
     }
     description = tar.add(f"{record.key}.json", json.dumps(about, sort_keys=True).encode())
-    return shared | {
-        "suffix": sample.suffix,
-        "notes": sample.notes,
-        "shard": shard,
-        **_range("media", media),
-        **_range("index", index),
-        **_range("cls", cls),
-        **_range("json", description),
-        "frame_offsets": None if sample.offsets is None else sample.offsets.tolist(),
-        "codec_parameters": sample.codec_parameters,
-    }
+    return (
+        labels
+        | shared
+        | {
+            "suffix": sample.suffix,
+            "notes": sample.notes,
+            "shard": shard,
+            **_range("media", media),
+            **_range("index", index),
+            **_range("cls", cls),
+            **_range("json", description),
+            "frame_offsets": None if sample.offsets is None else sample.offsets.tolist(),
+            "codec_parameters": sample.codec_parameters,
+        }
+    )
 
 
 def _range(name: str, component: Component | None) -> dict[str, int]:
@@ -204,7 +226,7 @@ def _range(name: str, component: Component | None) -> dict[str, int]:
     return {f"{name}_offset": offset, f"{name}_bytes": size}
 
 
-def _failure(record: VideoRecord, error: MediaError | UnreadableError) -> dict[str, str]:
+def _failure(record: VideoRecord, error: MediaError | UnreadableError) -> dict[str, str | None]:
     kind, message = (error.kind, error.message) if isinstance(error, MediaError) else ("open", str(error))
     source, message = printable(record.source), printable(message)
     return {"key": record.key, "label": record.label, "source": source, "kind": kind, "error": message}

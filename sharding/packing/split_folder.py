@@ -27,6 +27,7 @@ from sharding.manifest import (
     FRAMES,
     MANIFEST,
     TABLE,
+    UNLABELLED_FORMAT_VERSION,
     Manifest,
     Shard,
     fingerprint_of,
@@ -133,7 +134,7 @@ def complete(directory: Path, plan: PackPlan) -> Manifest:
     with write_frame_index(directory) as index:
         shards, num_failures = _write_table(directory, len(plan.shards), levels, profile, index)
     values = {
-        "format_version": FORMAT_VERSION,
+        "format_version": FORMAT_VERSION if annotations.has_labels else UNLABELLED_FORMAT_VERSION,
         "dataset": plan.dataset,
         "split": plan.split,
         "profile": profile,

@@ -116,7 +116,7 @@ def change_table(split: Path) -> None:
         (lambda s: (s / "manifest.json").unlink(), "manifest.json: not there, so this split is not completely packed"),
         (lambda s: (s / "manifest.json").write_text("{"), "not a manifest .*pack this split again"),
         (lambda s: (s / "manifest.json").write_text("[]"), "not a manifest"),
-        (lambda s: edit_manifest(s, format_version=99), "format 99, but this version reads up to 2; update"),
+        (lambda s: edit_manifest(s, format_version=99), "format 99, but this version reads up to 3; update"),
         (lambda s: edit_manifest(s, classes=["only"]), "label outside the 1 classes"),
         (lambda s: edit_manifest(s, samples=14), "13 rows, but 14 in the manifest"),
         (swap_classes, "manifest.json: does not fit its own fingerprint, so it was edited or damaged; copy or upload"),
