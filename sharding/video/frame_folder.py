@@ -69,7 +69,7 @@ class FrameFolder:
             raise MediaError(
                 "decode", f"a part of it is wanted, but of its frames {first} to {last} there are {lacking} lacking"
             )
-        part, self.seconds_lacking = cut_part(times, start, end, FOLDER_FPS)
+        part, self.seconds_lacking = cut_part(times, start, end, FOLDER_FPS, by_number=True)
         return part
 
     def chosen_files(self, start: float | None = None, end: float | None = None) -> list[Path]:

@@ -80,7 +80,7 @@ def test_segments_hold_their_frames_and_what_is_wrong_is_a_failure(tmp_path: Pat
     lines = [json.loads(line) for line in (dataset.directory / "failures.jsonl").read_text().splitlines()]
     assert {line["key"][-1]: (line["kind"], line["error"]) for line in lines} == {
         "3": ("decode", "its part begins at 9 s, but the video ends at 8 s"),
-        "4": ("decode", "its part is from 7.5 to 9 s, but the video ends at 8 s"),
+        "4": ("decode", "its part is from 7.5 s to 9 s, but the video ends at 8 s"),
         "5": ("label", "it is listed from 3 s to 2 s: a part ends after it begins, at 0 or later"),
         "6": ("label", "it is listed from 5 s to 5 s: a part ends after it begins, at 0 or later"),
         "7": ("label", "it is listed from -1 s to 1 s: a part ends after it begins, at 0 or later"),

@@ -63,7 +63,10 @@ def test_frames_of_parts_are_exact(tmp_path: Path) -> None:
     offsets = packed("list", tmp_path / "videos", [tmp_path / "train.txt"], tmp_path / "a", max_failures=0.5)
     assert {key: numbers(offsets, key) for key in offsets.keys} == {"imgs_3_4": [4, 5, 6, 7], "imgs_0_2": [1, 2]}
     failures = (offsets.directory / "failures.jsonl").read_text()
-    assert "its part is from 0.833333 to 1.583333" in failures and "a part ends after it begins" in failures
+    assert (
+        "its part is from frame 10 to frame 19, but the video ends at frame 12" in failures
+        and "a part ends after it begins" in failures
+    )
     (tmp_path / "train.txt").write_text("x.mp4 0.2 0.4 0\nx.mp4 1.0 1.2 0\n")
     seconds = packed("list", tmp_path / "videos", [tmp_path / "train.txt"], tmp_path / "b")
     assert {key: numbers(seconds, key) for key in seconds.keys} == {
