@@ -14,14 +14,14 @@ import argparse
 from pathlib import Path
 from typing import Literal
 
-from jsonargparse import Namespace
-
-from launch.inference.submission_forms import FORMS
+from launch.inference.submission_forms import FORMS, check_supervision
 from launch.training.launcher import errors_once
 from launch.training.rank_environment import adopt_launcher
 from pipeline.config import Decoder
 from sharding.cli import CommandLine, run_command
 from sharding.errors import UserError
+
+_NAMES = ", ".join(sorted(FORMS))
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -30,7 +30,9 @@ def main(arguments: list[str] | None = None) -> None:
         options = _parser().parse_args(arguments)
         if options.batch_size < 1:
             raise UserError(f"--batch-size {options.batch_size}: use 1 or more")
-        supervision = _check_submission(options)
+        supervision = check_supervision(options.submission, options.sls or ())
+        if options.submission and options.tell_levels:
+            raise UserError("--tell-levels: predictions for a benchmark are made without labels; leave it out")
         # torch, once the options are known to be right
         from launch.inference.results import evaluate_checkpoint
         from launch.visualization.pictures import confusion
@@ -51,21 +53,6 @@ def main(arguments: list[str] | None = None) -> None:
             confusion(written, None)
 
 
-def _check_submission(options: Namespace) -> tuple[int, ...]:
-    """Return the levels of supervision. Raises UserError if they do not belong to the submission."""
-    needed = bool(options.submission) and FORMS[options.submission].needs_levels_of_supervision
-    levels = tuple(options.sls or ())
-    if bool(levels) != needed or not all(0 <= level <= 5 for level in levels):
-        given = f"--sls {' '.join(map(str, levels))}" if levels else f"--submission {options.submission}"
-        raise UserError(
-            f"{given}: --submission epic-kitchens declares its supervision with --sls PT TL TD, levels from 0 to 5 "
-            "(github.com/epic-kitchens/SLS), and no other form does"
-        )
-    if options.submission and options.tell_levels:
-        raise UserError("--tell-levels: predictions for a benchmark are made without labels; leave it out")
-    return levels
-
-
 def _parser() -> CommandLine:
     parser = CommandLine(
         prog="launch/evaluate.py",
@@ -82,8 +69,9 @@ def _parser() -> CommandLine:
         action="store_true",
         help="Give a cross encoder the true coarser label; by default it reads the one that it predicts.",
     )
-    submission_help = "Write predictions in this form instead of accuracies; of splits without labels too."
-    parser.add_argument("--submission", choices=sorted(FORMS), default=None, help=submission_help)
+    submission_help = f"Write predictions in a form instead of accuracies, of splits without labels too: {_NAMES}."
+    form = {"choices": sorted(FORMS), "metavar": "FORM"}
+    parser.add_argument("--submission", default=None, help=submission_help, **form)
     sls_help = "Supervision that a submission to EPIC-Kitchens declares: of pre-training, labels and data, 0 to 5 each."
     parser.add_argument("--sls", type=int, nargs=3, metavar=("PT", "TL", "TD"), default=None, help=sls_help)
     parser.add_argument("--batch-size", type=int, default=16, help="Clips per forward pass on each rank.")

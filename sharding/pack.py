@@ -243,9 +243,10 @@ def read_annotations(config: PackConfig, given: Annotations | None = None) -> An
         raise UserError(f"--split {config.split}: no videos are listed for it")
     if annotations.passed_over:
         log.warning("sharding pack: %s", describe_passed_over(annotations.passed_over))
+    check_records(annotations)
     if not annotations.has_labels:
         log.warning("sharding pack: the videos of %s have no labels; predictions alone can be made", config.split)
-    return check_records(annotations)
+    return annotations
 
 
 def describe_passed_over(paths: Sequence[str]) -> str:

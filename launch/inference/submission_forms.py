@@ -61,6 +61,26 @@ class Form:
     needs_levels_of_supervision: bool = False
 
 
+def check_supervision(form: str | None, levels: Sequence[int]) -> tuple[int, ...]:
+    """Return the levels of supervision (pre-training, labels, data) that a submission declares; none if it has none.
+
+    Raises:
+        UserError: they are lacking, out of bounds, or not of this form.
+    """
+    needed = form is not None and FORMS[form].needs_levels_of_supervision
+    shown = f"--sls {' '.join(map(str, levels))}"
+    if needed and not levels:
+        raise UserError(
+            f"--submission {form}: declare its supervision with --sls PT TL TD, three levels from 0 to 5 "
+            "(github.com/epic-kitchens/SLS)"
+        )
+    if levels and not needed:
+        raise UserError(f"{shown}: only --submission epic-kitchens declares it; leave it out")
+    if not all(0 <= level <= 5 for level in levels):
+        raise UserError(f"{shown}: use levels from 0 to 5 (github.com/epic-kitchens/SLS)")
+    return tuple(levels)
+
+
 def _write_kinetics(path: Path, split: SplitScores, _: Sequence[int]) -> None:
     results: dict[str, list[dict[str, object]]] = {}
     for key, scores, best in zip(split.keys, split.scores, split.best(TOP)):

@@ -105,9 +105,9 @@ def _fields(line: str, delimiter: str | None) -> list[str]:
 
 
 def _heading(line: str) -> tuple[str, ...] | None:
-    """Return the columns that a first line names: path, and one more that is known at least."""
+    """Return the columns that a first line names: path alone, or one more that is known at least."""
     names = [name.lower() for name in _fields(line, _delimiter(line))]
-    return tuple(names) if names[0] == "path" and set(names[1:]) & set(_COLUMNS) else None
+    return tuple(names) if names[0] == "path" and (not names[1:] or set(names[1:]) & set(_COLUMNS)) else None
 
 
 def _check_heading(columns: tuple[str, ...], where: str) -> None:
@@ -125,7 +125,7 @@ def _check_heading(columns: tuple[str, ...], where: str) -> None:
 
 def _by_heading(columns: tuple[str, ...], delimiter: str | None) -> Parser:
     def parse(line: str, where: str) -> dict[str, str]:
-        fields = _fields(line, delimiter)
+        fields = _fields(line, delimiter) if len(columns) > 1 else [line.strip()]
         if len(fields) != len(columns) or not all(fields):
             raise UserError(f"{where}: {line.strip()!r}: {len(columns)} fields are expected: {', '.join(columns)}")
         return dict(zip(columns, fields))

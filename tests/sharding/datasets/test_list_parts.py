@@ -107,6 +107,9 @@ def test_a_list_without_labels(tmp_path: Path) -> None:
     found = read_list(tmp_path, [tmp_path / "train.txt", tmp_path / "test.txt"], "test")
     assert [(record.key, record.label) for record in found.records] == [("x_1000_2000", None)]
     assert found.classes == ("run", "walk")
+    (tmp_path / "test.txt").write_text("path\nold film.mp4\n")
+    (record,) = read_list(tmp_path, [tmp_path / "train.txt", tmp_path / "test.txt"], "test").records
+    assert (record.key, record.source, record.label) == ("old_film", "old film.mp4", None)
 
 
 @pytest.mark.parametrize(
