@@ -10,7 +10,8 @@ import torch
 
 from launch.inference.scores import Scores, describe_accuracy, write_scores
 from launch.inference.submission_forms import FORMS, SplitScores
-from launch.training.checkpoint import find_checkpoint, load_checkpoint
+from launch.training.checkpoint import CheckpointInfo, find_checkpoint, load_checkpoint
+from launch.training.config import Config
 from launch.training.distributed import errors_on_all_ranks, gather_over_ranks
 from launch.training.engine import start_ranks, stop_ranks
 from launch.training.evaluation import compute_scores
@@ -49,15 +50,7 @@ def write_submission(
     checkpoint = find_checkpoint(path)
     net, info, config = load_checkpoint(checkpoint)
     dataset = open_dataset(location, config.data.cache_dir, config.data.cache_bytes)
-    if dataset.manifest.classes != info.classes:
-        difference = describe_class_difference(dataset.manifest.classes, info.classes)
-        raise UserError(
-            f"{location}: its classes are not those that {checkpoint} was trained on: {difference}; pack the split "
-            "with the annotation files of all splits, or with --classes FILE"
-        )
-    for level, classes in config.model.levels:
-        if level in net.level_names and dataset.manifest.levels.get(level) != classes:
-            raise UserError(f"{location}: its classes of the level {level} are not those of {checkpoint}")
+    _check_classes(net, info, config, dataset, checkpoint)
     try:
         data = replace(config.data, **views)
     except ValueError as error:
@@ -67,16 +60,8 @@ def write_submission(
     with errors_on_all_ranks(ranks):
         if ranks.is_main_process:
             check_writable(target)
-    loader = VideoLoader(
-        dataset,
-        data,
-        training=False,
-        micro_batch_size=batch_size,
-        rank=ranks.rank,
-        world_size=ranks.world_size,
-        device=ranks.device,
-    )
-    with closing(loader):
+    of_rank = {"rank": ranks.rank, "world_size": ranks.world_size, "device": ranks.device}
+    with closing(VideoLoader(dataset, data, training=False, micro_batch_size=batch_size, **of_rank)) as loader:
         found = _scores(fuse_batch_norm(net).to(ranks.device), loader, config.train.precision)
     split = _join(gather_over_ranks(found), dataset)
     with errors_on_all_ranks(ranks):
@@ -86,6 +71,21 @@ def write_submission(
             print(_describe(split, dataset, target))
     stop_ranks()
     return target if ranks.is_main_process else None
+
+
+def _check_classes(
+    net: Network, info: CheckpointInfo, config: Config, dataset: PackedDataset, checkpoint: Path
+) -> None:
+    """Raise UserError if the split has other classes than the network."""
+    if dataset.manifest.classes != info.classes:
+        difference = describe_class_difference(dataset.manifest.classes, info.classes)
+        raise UserError(
+            f"{dataset.location}: its classes are not those that {checkpoint} was trained on: {difference}; pack the "
+            "split with the annotation files of all splits, or with --classes FILE"
+        )
+    for level, classes in config.model.levels:
+        if level in net.level_names and dataset.manifest.levels.get(level) != classes:
+            raise UserError(f"{dataset.location}: its classes of the level {level} are not those of {checkpoint}")
 
 
 def _scores(net: Network, loader: VideoLoader, precision: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:

@@ -51,13 +51,24 @@ def read_list(videos: Path, annotations: Sequence[Path], split: str) -> Annotati
     lines = _with_numbers([line for found, _ in files for line in found])
     classes = _classes({line.label: line.where for line in lines if line.label is not None})
     listed = [line for line in lines if line.path in chosen]
-    levels = next((names for found, names in files if found and found[0].path in chosen), ())
+    levels = _levels(annotations, files)
     unique = UniqueKeys()
     records = [
         _record(unique, key, line) for key, line in zip(keys_from_paths([line.source for line in listed]), listed)
     ]
     level_classes = [sorted_classes(line.levels[i] for line in lines if line.levels) for i in range(len(levels))]
     return Annotations(records, classes, mirrored_pairs(classes), tuple(zip(levels, level_classes)))
+
+
+def _levels(paths: Sequence[Path], files: Sequence[tuple[list[Line], tuple[str, ...]]]) -> tuple[str, ...]:
+    """Return the names of the further levels. Raises UserError if files with labels differ in them."""
+    named = {names: path for path, (lines, names) in zip(paths, files) if lines and lines[0].label is not None}
+    if len(named) > 1:
+        (one, path), (other, second) = list(named.items())[:2]
+        raise UserError(
+            f"{second}: further columns {' '.join(other) or 'none'}, but in {path} {' '.join(one) or 'none'}"
+        )
+    return next(iter(named), ())
 
 
 def _classes(places: dict[str, str]) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ path label                        SlowFast, VideoMAE: absolute paths, commas or 
 """
 
 import csv
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,17 +58,23 @@ def read_special(path: Path, lines: Numbered, videos: Path) -> tuple[list[Line],
 
 def inside(source: str, videos: Path, where: str) -> str:
     """Return a listed path relative to the folder of videos. Raises UserError if it is not inside of it."""
-    if source.startswith("/"):
-        for folder in (videos.absolute(), videos.resolve()):
-            if Path(source).is_relative_to(folder):
-                return Path(source).relative_to(folder).as_posix()
-        raise UserError(
-            f"{where}: {source!r}: a path inside the folder of videos is expected, but it is not in {videos}; give "
-            "--videos a folder that all listed paths begin with, / if there is no other"
-        )
     if ".." in Path(source).parts:
         raise UserError(f"{where}: {source!r}: a path inside the folder of videos is expected")
-    return source
+    if not source.startswith("/"):
+        return source
+    for folder in _absolute(videos):
+        if source.startswith(folder) and source != folder:
+            return source.removeprefix(folder).lstrip("/")
+    raise UserError(
+        f"{where}: {source!r}: a path inside the folder of videos is expected, but it is not in {videos}; give "
+        "--videos a folder that all listed paths begin with, / if there is no other"
+    )
+
+
+@functools.cache
+def _absolute(videos: Path) -> tuple[str, ...]:
+    """Return what absolute paths in a folder begin with, as it was given and without links."""
+    return tuple(f"{str(folder).rstrip('/')}/" for folder in (videos.absolute(), videos.resolve()))
 
 
 def _read(path: Path, lines: Numbered, videos: Path, parse: Parser, levels: tuple[str, ...]) -> Iterator[Line]:
@@ -100,14 +107,17 @@ def _delimiter(heading: str) -> str | None:
 
 
 def _fields(line: str, delimiter: str | None) -> list[str]:
-    fields = line.split() if delimiter is None else next(csv.reader([line], delimiter=delimiter), [])
+    try:
+        fields = line.split() if delimiter is None else next(csv.reader([line], delimiter=delimiter), [])
+    except csv.Error:  # too long to be one
+        return []
     return [field.strip() for field in fields]
 
 
 def _heading(line: str) -> tuple[str, ...] | None:
     """Return the columns that a first line names: path alone, or one more that is known at least."""
     names = [name.lower() for name in _fields(line, _delimiter(line))]
-    return tuple(names) if names[0] == "path" and (not names[1:] or set(names[1:]) & set(_COLUMNS)) else None
+    return tuple(names) if names[:1] == ["path"] and (not names[1:] or set(names[1:]) & set(_COLUMNS)) else None
 
 
 def _check_heading(columns: tuple[str, ...], where: str) -> None:

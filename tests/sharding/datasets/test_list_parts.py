@@ -7,7 +7,7 @@ from PIL import Image
 
 from sharding.datasets.list_file import read_list
 from sharding.errors import UserError
-from sharding.records import FOLDER_FPS
+from sharding.records import FOLDER_FPS, check_records
 from tests.helpers.annotations import real_annotations
 from tests.helpers.videos import draw_number, write_numbered_video
 from tests.sharding.datasets.test_list_file import pairs, read
@@ -85,6 +85,14 @@ def test_further_columns_are_levels(tmp_path: Path) -> None:
     assert found.classes == ("close door", "open door")
     assert found.levels == (("verb", ("close", "open")), ("noun", ("door",)))
     assert [record.level_labels for record in found.records] == [("open", "door"), ("close", "door")]
+    lists = [tmp_path / "train.txt", tmp_path / "val.txt", tmp_path / "test.txt"]
+    lists[2].write_text("path\nc.mp4\n")
+    lists[1].write_text("path,verb,noun,label\nc.mp4,shut,box,shut box\n")
+    found = check_records(read_list(tmp_path / "videos", lists, "test"))
+    assert (len(found.classes), found.levels[0]) == (3, ("verb", ("close", "open", "shut")))
+    lists[1].write_text("c.mp4 open door\n")
+    with pytest.raises(UserError, match=r"val\.txt: further columns none, but in .*train\.txt verb noun"):
+        read_list(tmp_path / "videos", lists, "train")
 
 
 def test_commas_and_absolute_paths(tmp_path: Path) -> None:
@@ -97,6 +105,8 @@ def test_commas_and_absolute_paths(tmp_path: Path) -> None:
     assert pairs(read(tmp_path, f"{videos}/c.mp4 7\n{videos}/d.mp4 0\n")) == [("c.mp4", "7"), ("d.mp4", "0")]
     assert pairs(read(tmp_path, "frames,x\n")) == [("frames", "x")]
     assert pairs(read(tmp_path, "a.mp4 salsa,dancing\n")) == [("a.mp4", "salsa,dancing")]
+    with pytest.raises(UserError, match=r"line 1: '.*/videos/\.\./x\.mp4': a path inside"):
+        read(tmp_path, f"{videos}/../x.mp4 0\n")
     with pytest.raises(UserError, match=r"line 1: '/data/k400/a\.mp4': .* not in .*videos; give --videos a folder"):
         read(tmp_path, "/data/k400/a.mp4 0\n")
 
