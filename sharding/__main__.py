@@ -110,7 +110,9 @@ def _run_verify(values: dict[str, Any]) -> int:
     for problem in report.problems:
         print(problem)
     done = "decoded" if values["decode"] else "checked"
-    labels = "" if report.num_labels is None else f" with {report.num_labels} labels"
+    labels = "" if report.has_labels else " without labels"
+    if report.num_labels is not None:
+        labels = f" with {report.num_labels} labels"
     print(
         f"{report.directory}: {report.samples} samples{labels} in {report.shards} shards {done}, "
         f"{len(report.bad_samples)} bad samples, {len(report.other_problems)} other problems"

@@ -16,6 +16,7 @@ from sharding.manifest import (
     FRAMES,
     KEYFRAME_INTERVALS,
     MANIFEST,
+    NO_LABEL,
     QUARANTINE,
     TABLE,
     Manifest,
@@ -79,6 +80,11 @@ class PackedDataset:
     def __repr__(self) -> str:
         m = self.manifest
         return f"PackedDataset({m.dataset} {m.split}, {m.profile}, {len(self)} samples, {len(m.classes)} classes)"
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether its samples have labels; without, as of a benchmark's test split, all of `labels` are NO_LABEL."""
+        return self.label_sets is not None or not len(self.labels) or int(self.labels[0]) != NO_LABEL
 
     @property
     def fingerprint(self) -> str:

@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 2
 """2 added frames.npy. The fingerprint is that of version 1: the content of a split is not changed by its index."""
-MULTI_LABEL_VERSION = 3
-"""Of splits whose samples have several labels each; all others are written as version 2, byte for byte."""
+NEWEST_FORMAT_VERSION = 3
+"""Of splits whose samples have several labels each, or none; all others are written as version 2, byte for byte."""
+NO_LABEL = -1
+"""In the columns of labels in the table, of all samples of a split without labels."""
 _NAMED = 5
 MANIFEST, TABLE, FAILURES, QUARANTINE = "manifest.json", "samples.parquet", "failures.jsonl", "quarantine.jsonl"
 FRAMES = "frames.npy"
@@ -183,8 +185,8 @@ def parse_manifest(content: bytes, path: object) -> Manifest:
     try:
         values = parse_json(content)
         version = values["format_version"]
-        if isinstance(version, int) and version > MULTI_LABEL_VERSION:
-            newest = MULTI_LABEL_VERSION
+        if isinstance(version, int) and version > NEWEST_FORMAT_VERSION:
+            newest = NEWEST_FORMAT_VERSION
             raise UserError(f"{path}: format {version}, but this version reads up to {newest}; update vpsn")
         manifest = Manifest.from_values(values)
         problem = problem_of(manifest)

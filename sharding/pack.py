@@ -24,7 +24,7 @@ from sharding.packing.partition import default_samples_per_shard, plan_shards
 from sharding.packing.profiles import PROFILES, EncodedSample, ProfileSettings
 from sharding.packing.progress import with_progress
 from sharding.packing.sandbox import Limits, Request, Sandbox, close_thread_sandbox
-from sharding.packing.shard import ShardTask, pack_shard
+from sharding.packing.shard import LabelIds, ShardTask, pack_shard
 from sharding.packing.split_folder import PackPlan, claim_folder, complete, recorded_settings, write_failures
 from sharding.parallel import run_in_workers
 from sharding.records import Annotations, check_records, read_classes, with_classes
@@ -41,8 +41,8 @@ class PackConfig:
 
     dataset: str
     """How videos and annotations are laid out: folder (a folder for each class), list (lines of `path label`),
-    list-multilabel (lines of `path label label …`), charades, kinetics, something-v1, something-v2, diving48, ucf101,
-    hmdb51, finegym; or a reader of your own, as MODULE:FUNCTION (docs/extending.md)."""
+    list-multilabel (lines of `path label label …`), or as one of the published datasets (docs/datasets.md); or a reader
+    of your own, as MODULE:FUNCTION (docs/extending.md)."""
     videos: Path
     """Folder that holds the videos."""
     out: Path
@@ -246,7 +246,10 @@ def read_annotations(config: PackConfig, given: Annotations | None = None) -> An
         raise UserError(f"--split {config.split}: no videos are listed for it")
     if annotations.passed_over:
         log.warning("sharding pack: %s", describe_passed_over(annotations.passed_over))
-    return check_records(annotations)
+    check_records(annotations)
+    if not annotations.has_labels:
+        log.warning("sharding pack: the videos of %s have no labels; predictions alone can be made", config.split)
+    return annotations
 
 
 def describe_passed_over(paths: Sequence[str]) -> str:
@@ -327,8 +330,7 @@ def _backend(config: PackConfig) -> Iterator[None]:
 
 def _tasks(config: PackConfig, plan: PackPlan) -> Iterator[ShardTask]:
     annotations = plan.annotations
-    label_ids = {name: number for number, name in enumerate(annotations.classes)}
-    levels = [(level, {name: i for i, name in enumerate(names)}) for level, names in annotations.levels]
+    label_ids = LabelIds(annotations)
     for number, members in enumerate(plan.shards):
         records = tuple(annotations.records[i] for i in members)
         yield ShardTask(
@@ -336,10 +338,8 @@ def _tasks(config: PackConfig, plan: PackPlan) -> Iterator[ShardTask]:
             shard=number,
             videos=config.videos.absolute(),
             records=records,
-            labels=tuple(record.label_ids(label_ids) for record in records),
-            level_labels=tuple(
-                {level: ids[label] for (level, ids), label in zip(levels, record.level_labels)} for record in records
-            ),
+            labels=tuple(map(label_ids.of_class, records)),
+            level_labels=tuple(map(label_ids.of_levels, records)),
             settings=config.profile_settings,
             limits=config.limits,
             retry_failed=config.retry_failed,

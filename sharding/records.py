@@ -11,6 +11,7 @@ from pathlib import Path
 from sharding.errors import UserError
 
 MAX_KEY_LENGTH = 90  # with the longest suffix it fits the 100 bytes of a name in a USTAR header
+FOLDER_FPS = 12.0  # a folder of frames has no rate; it is that of Something-Something v1
 _SURELY_A_LABEL = 1000  # numbers below it are label ids even where few of them occur
 _KEY = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_KEY_LENGTH}}}")
 
@@ -23,22 +24,20 @@ class VideoRecord:
     """Name of the sample: letters, digits, `_` and `-`, at most 90; unique in a dataset."""
     source: str
     """Where the video is, relative to the folder of videos; it may be missing."""
-    label: str = ""
-    """Name of its class; empty where there are `labels`."""
+    label: str | None = None
+    """Name of its class; None where there are `labels`, or if it is not published, as of the test videos of a
+    benchmark."""
     start_seconds: float | None = None
-    """The part [start, end) of the file that belongs to the sample; None: from the beginning, to the end."""
+    """The part [start, end) of the file that belongs to the sample; None: from the beginning, to the end. Picture i of
+    a folder of pictures, counted from 0, is at i / FOLDER_FPS seconds: `picture_times`."""
     end_seconds: float | None = None
     level_labels: tuple[str, ...] = ()
-    """Class names on further levels, one for each entry of `Annotations.levels`."""
+    """Class names on further levels, one for each entry of `Annotations.levels`; none where there is no label."""
     labels: tuple[str, ...] | None = None
     """Instead of `label`: names of all of its classes, each once; () for a video that shows none of them. All records
     of a dataset have one or the other."""
     timed_labels: tuple[tuple[str, float, float], ...] = ()
     """(name of a class, start, end in seconds) where the annotations say when `labels` hold; a name may come again."""
-
-    def label_ids(self, ids: Mapping[str, int]) -> int | tuple[int, ...]:
-        """Return its label id, or where there are `labels` all of their ids, ascending; `ids` are those of names."""
-        return ids[self.label] if self.labels is None else tuple(sorted(ids[label] for label in self.labels))
 
 
 @dataclass(frozen=True)
@@ -59,6 +58,11 @@ class Annotations:
     def multi_label(self) -> bool:
         """Whether its records have `labels`."""
         return any(record.labels is not None for record in self.records)
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether its videos have labels, one or several: all of them or none."""
+        return not self.records or self.multi_label or self.records[0].label is not None
 
 
 def check_key(key: str, where: str) -> str:
@@ -112,21 +116,46 @@ def keys_from_paths(paths: Sequence[str]) -> list[str]:
     return [_with_digest(keys[path], path) if counts[keys[path]] > 1 else keys[path] for path in paths]
 
 
-def _with_digest(key: str, path: str) -> str:
+def key_of_part(key: str, start: int, end: int, path: str) -> str:
+    """Return the key of a part of a video whose own key is `key`, with two numbers that say where it is.
+
+    >>> key_of_part("P01-P01_101", 2860, 3870, "P01/P01_101.MP4")
+    'P01-P01_101_2860_3870'
+
+    A key that gets too long loses its end for the digits of the path's SHA-256.
+    """
+    numbers = f"_{start}_{end}"
+    if len(key) + len(numbers) > MAX_KEY_LENGTH:
+        key = _with_digest(key, path, MAX_KEY_LENGTH - len(numbers))
+    return key + numbers
+
+
+def picture_times(first: int, end: int) -> tuple[float, float]:
+    """Return the seconds [start, end) of the pictures [first, end) of a folder, counted from 0."""
+    return first / FOLDER_FPS, end / FOLDER_FPS
+
+
+def _with_digest(key: str, path: str, length: int = MAX_KEY_LENGTH) -> str:
     digest = hashlib.sha256(path.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-    return f"{key[: MAX_KEY_LENGTH - 9]}-{digest}"
+    return f"{key[: length - 9]}-{digest}"
 
 
 def check_records(annotations: Annotations) -> Annotations:
     """Return `annotations`; raise UserError if a key is no key or used twice, or a label is not among the classes."""
     sources: dict[str, str] = {}
     classes, levels = dict.fromkeys(annotations.classes), [set(names) for _, names in annotations.levels]
-    check_labels = _check_labels if annotations.multi_label else _check_label_of
+    has_one_label = annotations.has_labels and not annotations.multi_label
+    check_labels = _check_label_of if has_one_label else _check_labels
     if len(classes) != len(annotations.classes):
         twice = next(name for name in annotations.classes if annotations.classes.count(name) > 1)
         raise UserError(f"class {twice!r} is listed twice")
+    if not annotations.has_labels and not classes:
+        raise UserError(
+            "--annotations: the videos have no labels, so the classes must come from elsewhere: give the annotation "
+            "files of the other splits too, or --classes FILE"
+        )
     for record in annotations.records:
-        for name in ("key", "source", "label"):
+        for name in ("key", "source", "label") if has_one_label else ("key", "source"):
             if type(value := getattr(record, name)) is not str:
                 raise UserError(f"{record}: {name} {value!r} is no text; give a str")
         check_key(record.key, record.source)
@@ -136,6 +165,10 @@ def check_records(annotations: Annotations) -> Annotations:
                 "rename one, or list it once"
             )
         sources[record.key] = record.source
+        if not annotations.has_labels:
+            if record.label is not None or record.level_labels:
+                raise UserError(f"{record.source}: has a label, but {annotations.records[0].source} has none")
+            continue
         check_labels(record, classes)
         labels = record.level_labels
         if len(labels) != len(levels) or any(label not in names for label, names in zip(labels, levels)):
@@ -153,7 +186,7 @@ def _check_label_of(record: VideoRecord, classes: Collection[str]) -> None:
     _check_label(record.label, record.source, classes)
 
 
-def _check_label(label: str, source: str, classes: Collection[str]) -> None:
+def _check_label(label: str | None, source: str, classes: Collection[str]) -> None:
     """Raise UserError if a label of the video at `source` is not among the classes."""
     if label not in classes:
         known = f"{len(classes)} classes, such as {next(iter(classes))!r}" if classes else "no classes"
@@ -168,7 +201,7 @@ def _check_labels(record: VideoRecord, classes: Collection[str]) -> None:
             f"{record.source}: label={record.label!r}, but others of this dataset have several; give labels=(NAME, …), "
             "or labels=() if it shows none of the classes"
         )
-    if type(labels) is not tuple or record.label:
+    if type(labels) is not tuple or record.label is not None:
         raise UserError(f"{record.source}: label={record.label!r}, labels={labels!r}: give a tuple of names as labels")
     for number, label in enumerate(labels):
         if label in labels[:number]:
@@ -213,7 +246,7 @@ def with_classes(annotations: Annotations, classes: tuple[str, ...]) -> Annotati
 def _renamed(record: VideoRecord, names: Mapping[str, str]) -> VideoRecord:
     """Return the record with other names of its classes."""
     if record.labels is None:
-        return dataclasses.replace(record, label=names.get(record.label, record.label))
+        return dataclasses.replace(record, label=record.label and names.get(record.label, record.label))
     labels = tuple(names.get(label, label) for label in record.labels)
     timed_labels = tuple((names.get(label, label), start, end) for label, start, end in record.timed_labels)
     return dataclasses.replace(record, labels=labels, timed_labels=timed_labels)

@@ -17,6 +17,7 @@ _NOTES = {
     "hdr": "HDR, stored without tone mapping",
     "distinct_frames": "frames stored more than once, where the source's times have gaps",
     "begins_before_keyframe": "beginnings without a keyframe, left out",
+    "ends_early": "parts that go on after the end of their video",
     "reencoded": "not copied but encoded again",
 }
 
@@ -83,6 +84,8 @@ class Stats:
     """Labels of a sample, where it may have several."""
     unlabelled: int = 0
     """Samples that have none of the labels."""
+    has_labels: bool = True
+    """Whether its samples have labels; without them, no sample counts for a class."""
 
     @property
     def samples_a_class(self) -> np.ndarray:
@@ -110,7 +113,8 @@ def measure(directory: Path | str) -> tuple[Stats, PackedDataset]:
     failed = Counter(name for line in failures if kind_of(line) != "missing" for name in _labels_of(line))
     sets = dataset.label_sets
     one = sets is None
-    counts = np.bincount(dataset.labels, minlength=len(manifest.classes)) if one else sets.count_samples()
+    labels = dataset.labels if dataset.has_labels else dataset.labels[:0]
+    counts = np.bincount(labels, minlength=len(manifest.classes)) if one else sets.count_samples()
     seconds = dataset.num_frames / np.maximum(dataset.fps, 1e-6)
     sizes = Counter(zip(dataset.widths.tolist(), dataset.heights.tolist()))
     stats = Stats(
@@ -138,11 +142,12 @@ def measure(directory: Path | str) -> tuple[Stats, PackedDataset]:
         ),
         labels=None if one else Quantiles.of(sets.sizes),
         unlabelled=0 if one else int((sets.sizes == 0).sum()),
+        has_labels=dataset.has_labels,
     )
     return stats, dataset
 
 
-def _labels_of(failure: Mapping[str, Any]) -> Iterable[str]:
+def _labels_of(failure: Mapping[str, Any]) -> Iterable[str | None]:
     """Return the names of the classes of a line of failures.jsonl."""
     labels = failure.get(LABELS)
     return labels if isinstance(labels, list) else [failure.get("label")]
@@ -172,17 +177,22 @@ def dataset_card(stats: Stats) -> list[tuple[str, str]]:
         ("frames", f"a sample: {stats.num_frames}"),
         ("frame rate", f"{stats.fps} a second"),
         ("sizes", ", ".join(f"{size} ({count:,})" for size, count in sizes) + more),
-        ("classes", f"{len(stats.classes):,}; samples a class: {Quantiles.of(stats.samples_a_class)}"),
-        ("fewest", ", ".join(f"{name} ({count})" for count, name in fewest) or "none"),
     ]
     if stats.labels:
         lines.append(("labels", f"a sample: {stats.labels}; {stats.unlabelled:,} samples without any"))
+    if stats.has_labels:
+        lines += [
+            ("classes", f"{len(stats.classes):,}; samples a class: {Quantiles.of(stats.samples_a_class)}"),
+            ("fewest", ", ".join(f"{name} ({count})" for count, name in fewest) or "none"),
+        ]
+    else:
+        lines.append(("labels", f"none: for predictions alone, of {len(stats.classes):,} classes"))
     if stats.notes:
         lines.append(
             ("noted", ", ".join(f"{_NOTES.get(word, word)} ({count:,})" for word, count in stats.notes.items()))
         )
     empty = stats.empty_classes
-    if empty:
+    if empty and stats.has_labels:
         names = ", ".join(empty[:20]) + (", ..." if len(empty) > 20 else "")
         lines.append(("without any", f"{len(empty)} classes: {names}"))
     return lines

@@ -76,7 +76,8 @@ def _plots(stats: Stats, dataset: PackedDataset) -> Iterator[str]:
     yield _histogram(dataset.media_bytes / 1000, "kB of a sample", "samples")
     yield _histogram(np.minimum(dataset.widths, dataset.heights), "short side, pixels", "samples")
     yield _histogram(dataset.widths / dataset.heights, "width / height", "samples")
-    yield _histogram(stats.samples_a_class, "samples of a class", "classes")
+    if stats.has_labels:
+        yield _histogram(stats.samples_a_class, "samples of a class", "classes")
 
 
 def _histogram(values: np.ndarray, what: str, unit: str) -> str:
@@ -98,6 +99,10 @@ def _histogram(values: np.ndarray, what: str, unit: str) -> str:
 
 
 def _classes(stats: Stats, dataset: PackedDataset, thumbnails: int) -> Iterator[str]:
+    if not stats.has_labels:
+        images = "".join(_thumbnail(dataset, sample_id) for sample_id in range(len(dataset))[:thumbnails])
+        yield f'<div class="class"><div class="name">without labels</div><div class="frames">{images}</div></div>'
+        return
     for c, samples in zip(stats.classes, _samples_by_class(dataset, len(stats.classes))):
         lacking = ", ".join(f"{n} {what}" for n, what in [(c.missing, "missing"), (c.failed, "failed")] if n)
         none = "" if c.samples else ' class="lacking"'

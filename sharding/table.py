@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from sharding.errors import UserError
 from sharding.files import file_sha256
 from sharding.label_sets import LabelSets
-from sharding.manifest import LABELS, TABLE, Manifest, table_schema
+from sharding.manifest import LABELS, NO_LABEL, TABLE, Manifest, table_schema
 from sharding.manifest_checks import MAX_PIXELS
 
 _AGAIN = "pack this split again"
@@ -128,7 +128,10 @@ def _check(columns: dict[str, np.ndarray], manifest: Manifest, path: Path) -> No
         raise UserError(f"{path}: its samples per shard differ from the manifest's; {_AGAIN}")
     levels = {f"label_{level}": classes for level, classes in manifest.levels.items()}
     own = {} if manifest.multi_label else {"label": manifest.classes}
+    no_labels = not manifest.multi_label and (columns["label"] == NO_LABEL).all()
     for name, classes in (own | levels).items():
+        if no_labels and (columns[name] == NO_LABEL).all():
+            continue
         if columns[name].min() < 0 or columns[name].max() >= len(classes):
             raise UserError(f"{path}: {name} outside the {len(classes)} classes; {_AGAIN}")
     for name in ("num_frames", "width", "height"):

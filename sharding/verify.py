@@ -18,7 +18,7 @@ from tqdm import tqdm
 from sharding.dataset import PackedDataset, load_dataset, load_table
 from sharding.errors import MediaError
 from sharding.files import file_sha256, hash_rest, parse_json, write_atomically
-from sharding.manifest import KEYFRAME_INTERVALS, LABELS, QUARANTINE, TABLE, Shard, read_json_lines
+from sharding.manifest import KEYFRAME_INTERVALS, LABELS, NO_LABEL, QUARANTINE, TABLE, Shard, read_json_lines
 from sharding.packing.tar import Component, format_index
 from sharding.parallel import run_in_workers
 from sharding.table import read_rows
@@ -54,6 +54,8 @@ class VerifyReport:
     """Samples that were added to quarantine.jsonl; None if that was not asked for, or none is bad."""
     num_labels: int | None = None
     """Labels of all samples together, where a sample may have several; else None."""
+    has_labels: bool = True
+    """Whether its samples have labels; without them, a split is for predictions alone."""
 
     @property
     def bad_samples(self) -> dict[str, str]:
@@ -94,7 +96,8 @@ def verify(directory: Path | str, decode: bool = False, quarantine: bool = False
     for of_shard in tqdm(found, total=len(shards), unit=" shards", disable=None):
         problems += of_shard
     num_labels = None if dataset.label_sets is None else len(dataset.label_sets.ids)
-    report = VerifyReport(directory, len(dataset), len(shards), tuple(problems), num_labels=num_labels)
+    labels = {"num_labels": num_labels, "has_labels": dataset.has_labels}
+    report = VerifyReport(directory, len(dataset), len(shards), tuple(problems), **labels)
     if quarantine and report.bad_samples:
         report = replace(report, num_quarantined=add_to_quarantine(directory, report.bad_samples))
     return report
@@ -170,7 +173,8 @@ def read_components(path: Path) -> Iterator[Component]:
 def _check_sample(file, row: dict, by_name: dict[str, Component]) -> str | None:
     for part, suffix in [("media", row["suffix"]), ("index", "offsets"), ("cls", "cls"), ("json", "json")]:
         offset, size = row[f"{part}_offset"], row[f"{part}_bytes"]
-        if (part == "index" and not size) or (part == "cls" and LABELS in row):
+        without = part == "index" or (part == "cls" and row.get("label", NO_LABEL) == NO_LABEL)
+        if without and not size:
             continue
         component = by_name.get(f"{row['key']}.{suffix}")
         if component is None or (component.offset, component.size) != (offset, size):
@@ -178,7 +182,8 @@ def _check_sample(file, row: dict, by_name: dict[str, Component]) -> str | None:
     file.seek(row["media_offset"])
     if hash_rest(file, row["media_bytes"]).hexdigest() != row["sha256"]:
         return f"the bytes of its .{row['suffix']} have changed"
-    if LABELS not in row and _read(file, row["cls_offset"], row["cls_bytes"]) != str(row["label"]).encode():
+    label = "" if row.get("label", NO_LABEL) == NO_LABEL else str(row["label"])
+    if _read(file, row["cls_offset"], row["cls_bytes"]) != label.encode():
         return "its .cls is not the label of the table"
     try:
         about = parse_json(_read(file, row["json_offset"], row["json_bytes"]))

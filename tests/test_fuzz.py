@@ -31,7 +31,16 @@ from sharding.verify import verify
 from tests.helpers.clips import thread_config
 from tests.helpers.manifests import edit_manifest
 from tests.helpers.mutations import mutate_array, mutate_bytes, mutate_json, mutate_lines, mutate_table, mutate_values
-from tests.sharding.datasets import test_charades, test_diving48, test_finegym, test_kinetics, test_something
+from tests.sharding.datasets import (
+    test_activitynet,
+    test_charades,
+    test_diving48,
+    test_epic_kitchens,
+    test_finegym,
+    test_kinetics,
+    test_moments,
+    test_something,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -239,6 +248,14 @@ def annotations_of(dataset: str, folder: Path) -> list[Path]:
             ),
         },
         "ucf101": {"classInd.txt": "1 YoYo\r\n2 Hand\r\n", "trainlist01.txt": "YoYo/v_YoYo_g01_c01.avi 1\r\n"},
+        "activitynet": {"anet.json": json.dumps({"database": test_activitynet.DATABASE})},
+        "hacs": {"anet_anno_train.json": json.dumps({"v_a": test_activitynet.LONG})},
+        "epic-kitchens": test_epic_kitchens.FILES,
+        "moments": {"moments_categories.txt": test_moments.CATEGORIES, "trainingSet.csv": test_moments.TRAIN},
+        "jester": {
+            "jester-v1-labels.csv": "Swiping Left\nStop Sign\n",
+            "jester-v1-train.csv": "7;Stop Sign\n8;Stop Sign\n",
+        },
         "hmdb51": {"clap_test_split1.txt": "a.avi 1 \nb.avi 2 \n", "brush_hair_test_split1.txt": "c.avi 1 \n"},
     }
     for name, text in texts[dataset].items():

@@ -47,6 +47,11 @@ def evaluate_checkpoint(
     checkpoint = find_checkpoint(path)
     net, info, config = load_checkpoint(checkpoint)
     dataset = open_dataset(location, config.data.cache_dir, config.data.cache_bytes)
+    if not dataset.has_labels:
+        raise UserError(
+            f"{dataset.location}: its videos have no labels, so there is no accuracy; write predictions for them with "
+            "--submission FORM"
+        )
     levels = _check_labels(net, info, config, dataset, checkpoint)
     if tell_levels and not net.given_levels:
         raise UserError(f"--tell-levels: {checkpoint} is no network that reads labels; leave it out")

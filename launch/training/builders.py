@@ -31,6 +31,12 @@ def load_splits(config: Config) -> tuple[PackedDataset, PackedDataset | None]:
         raise UserError("data.train is not set: give the folder of a packed training split")
     train_set = open_dataset(data.train, data.cache_dir, data.cache_bytes)
     val_set = open_dataset(data.val, data.cache_dir, data.cache_bytes) if data.val else None
+    for split in (train_set, val_set):
+        if split is not None and not split.has_labels:
+            raise UserError(
+                f"{split.location}: its videos have no labels, so nothing can be trained or measured on them; "
+                "launch/evaluate.py --submission predicts them"
+            )
     if config.model.head in NEED_LEVELS and not train_set.manifest.levels:
         raise UserError(
             f"model.head={config.model.head} needs further levels of labels, and {train_set.location} has none; pack a "

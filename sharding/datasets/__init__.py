@@ -7,37 +7,49 @@ for every split of a dataset.
 """
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from sharding.datasets.charades import read_charades
-from sharding.datasets.diving48 import read_diving48
-from sharding.datasets.finegym import read_finegym
-from sharding.datasets.folder import read_folder
-from sharding.datasets.hmdb51 import read_hmdb51
-from sharding.datasets.kinetics import read_kinetics
-from sharding.datasets.list_file import read_list
-from sharding.datasets.list_multilabel import read_list_multilabel
-from sharding.datasets.something import read_something_v1, read_something_v2
-from sharding.datasets.ucf101 import read_ucf101
 from sharding.errors import UserError
 from sharding.records import Annotations
 
 Reader = Callable[[Path, Sequence[Path], str], Annotations]
 
-DATASETS: dict[str, Reader] = {
-    "charades": read_charades,
-    "diving48": read_diving48,
-    "finegym": read_finegym,
-    "folder": read_folder,
-    "hmdb51": read_hmdb51,
-    "kinetics": read_kinetics,
-    "list": read_list,
-    "list-multilabel": read_list_multilabel,
-    "something-v1": read_something_v1,
-    "something-v2": read_something_v2,
-    "ucf101": read_ucf101,
-}
+
+class _Readers(Mapping[str, Reader]):
+    """Readers by the names of their datasets, each imported when it is wanted."""
+
+    _HOMES: Mapping[str, str] = {
+        "activitynet": "activitynet:read_activitynet",
+        "charades": "charades:read_charades",
+        "diving48": "diving48:read_diving48",
+        "epic-kitchens": "epic_kitchens:read_epic_kitchens",
+        "finegym": "finegym:read_finegym",
+        "folder": "folder:read_folder",
+        "hacs": "activitynet:read_activitynet",
+        "hmdb51": "hmdb51:read_hmdb51",
+        "jester": "something:read_jester",
+        "kinetics": "kinetics:read_kinetics",
+        "list": "list_file:read_list",
+        "list-multilabel": "list_multilabel:read_list_multilabel",
+        "moments": "moments:read_moments",
+        "something-v1": "something:read_something_v1",
+        "something-v2": "something:read_something_v2",
+        "ucf101": "ucf101:read_ucf101",
+    }
+
+    def __getitem__(self, dataset: str) -> Reader:
+        module, _, name = self._HOMES[dataset].partition(":")
+        return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._HOMES)
+
+    def __len__(self) -> int:
+        return len(self._HOMES)
+
+
+DATASETS: Mapping[str, Reader] = _Readers()
 
 
 def find_reader(dataset: str) -> Reader:

@@ -22,6 +22,7 @@ VIDEO_SUFFIXES = {
 }  # fmt: skip
 
 
+_TIME = re.compile(r"(?:(?:(?P<hours>[0-9]{1,4}):)?(?P<minutes>[0-9]{1,2}):)?(?P<seconds>[0-9]{1,9}(?:\.[0-9]*)?)")
 _TEXTS = {"readme", "license", "licence", "copying", "changelog", "md5sums", "sha256sums", "makefile"}
 
 
@@ -63,6 +64,34 @@ def read_csv(path: Path, delimiter: str = ",") -> Iterator[tuple[str, list[str]]
                 yield f"{path}, line {rows.line_num}", [field.strip() for field in row]
     except csv.Error as error:
         raise UserError(f"{path}, line {rows.line_num}: {error}") from error
+
+
+def read_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield ("FILE, line N", {column: field}) of every row of a CSV file with a heading.
+
+    Raises UserError if one of `columns` is not in the heading, or a row has another number of fields.
+    """
+    rows = read_csv(path)
+    where, names = next(rows, (f"{path}, line 1", []))
+    lacking = [column for column in columns if column not in names]
+    if lacking:
+        raise UserError(f"{where}: no column {lacking[0]!r}; expected are {', '.join(columns)}")
+    for where, fields in rows:
+        if len(fields) != len(names):
+            raise UserError(f"{where}: {len(fields)} fields, but {len(names)} columns: {', '.join(names)}")
+        yield where, dict(zip(names, fields))
+
+
+def read_seconds(text: str, where: str) -> float:
+    """Return the seconds of "83.5", "01:23.5" or "00:01:23.50". Raises UserError, beginning with `where`.
+
+    >>> read_seconds("00:01:23.50", "list.csv, line 1")
+    83.5
+    """
+    parts = _TIME.fullmatch(text)
+    if not parts:
+        raise UserError(f"{where}: time {text!r}: expected are seconds, such as 83.5, or HH:MM:SS.ss")
+    return int(parts["hours"] or 0) * 3600 + int(parts["minutes"] or 0) * 60 + float(parts["seconds"])
 
 
 def read_json(path: Path) -> Any:
@@ -119,3 +148,22 @@ def list_folder(folder: Path) -> list[os.DirEntry]:
             return sorted(entries, key=lambda entry: entry.name)
     except OSError:
         return []
+
+
+def find_videos(videos: Path) -> dict[str, list[str]]:
+    """Map names without suffix to paths in `videos`, of the videos in it and in its folders, linked ones too."""
+    found: dict[str, list[str]] = {}
+    visited: set[tuple[int, int]] = set()
+    for folder, folders, names in os.walk(videos, followlinks=True):
+        status = Path(folder).stat()
+        if (status.st_dev, status.st_ino) in visited:  # a link to a folder above it, or to one that was read
+            folders.clear()
+            continue
+        visited.add((status.st_dev, status.st_ino))
+        folders.sort()
+        inside = os.path.relpath(folder, videos)
+        for name in sorted(names):
+            if may_be_video(name):
+                path = name if inside == "." else f"{inside}/{name}"
+                found.setdefault(name.rpartition(".")[0] or name, []).append(path)
+    return found

@@ -1,10 +1,9 @@
 """Kinetics-400, -600, -700 and -700-2020: the official CSV files, and videos in class folders or all in one."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from sharding.datasets.common import may_be_video, read_csv
+from sharding.datasets.common import find_videos, read_csv
 from sharding.errors import UserError
 from sharding.records import Annotations, UniqueKeys, VideoRecord
 
@@ -17,12 +16,13 @@ def read_kinetics(videos: Path, annotations: Sequence[Path], split: str) -> Anno
 
     The classes are the labels of all files given, in the order of their names: give the files of all splits every time
     (rows of other splits are not packed), or --classes, where one split may lack a class. Of several copies of a video
-    the one in the folder of its class is taken, however that is spelt ("arm_wrestling", "Arm wrestling").
+    the one in the folder of its class is taken, however that is spelt ("arm_wrestling", "Arm wrestling"). The test
+    split may lack the column `label`; its videos are then packed without labels.
     """
     if not annotations:
         raise UserError("--annotations: the dataset 'kinetics' needs its CSV files")
     wanted = _SPLITS.get(split, split)
-    found = _find_videos(videos)
+    found = find_videos(videos)
     keys = UniqueKeys()
     labels: set[str] = set()
     records: list[VideoRecord] = []
@@ -30,14 +30,14 @@ def read_kinetics(videos: Path, annotations: Sequence[Path], split: str) -> Anno
     for path in annotations:
         rows = read_csv(path)
         where, names = next(rows, (f"{path}, line 1", []))
-        _check_columns(names, where)
+        _check_columns(names, where, wanted)
         for where, fields in rows:
             if len(fields) < len(names):
                 raise UserError(f"{where}: {len(fields)} fields, but {len(names)} columns: {', '.join(names)}")
             row = dict(zip(names, fields))
-            if not row["label"]:
+            if not row.get("label", "none is published"):
                 raise UserError(f"{where}: no label for {row['youtube_id']!r}")
-            labels.add(row["label"])
+            labels.update([row["label"]] if "label" in row else [])
             row_split = row.get("split") or split
             splits_seen.add(row_split)
             if _SPLITS.get(row_split, row_split) == wanted:
@@ -48,16 +48,20 @@ def read_kinetics(videos: Path, annotations: Sequence[Path], split: str) -> Anno
     return Annotations(records, tuple(sorted(labels)))
 
 
-def _check_columns(names: list[str], where: str) -> None:
+def _check_columns(names: list[str], where: str, split: str) -> None:
     lacking = [column for column in COLUMNS if column not in names]
+    if lacking == ["label"] and split == "test":
+        return
     if lacking == ["label"]:
-        raise UserError(f"{where}: no column 'label': some copies of the test split lack it; take one with labels")
+        raise UserError(
+            f"{where}: no column 'label', as in the test split; the split {split!r} needs a file with labels"
+        )
     if lacking:
         raise UserError(f"{where}: no column {lacking[0]!r}; expected are {', '.join(COLUMNS)} and split")
 
 
 def _record(row: dict[str, str], where: str, found: dict[str, list[str]], keys: UniqueKeys) -> VideoRecord:
-    name, label = row["youtube_id"], row["label"]
+    name, label = row["youtube_id"], row.get("label")
     try:
         start, end = int(float(row["time_start"])), int(float(row["time_end"]))
     except (ValueError, OverflowError):
@@ -67,8 +71,8 @@ def _record(row: dict[str, str], where: str, found: dict[str, list[str]], keys: 
     if not name:
         raise UserError(f"{where}: no youtube_id")
     key = keys.add(f"{name}_{start:06d}_{end:06d}", where)
-    candidates = found.get(key) or found.get(name) or [f"{label}/{key}.mp4"]
-    folder = _spelling(label)
+    candidates = found.get(key) or found.get(name) or [f"{label}/{key}.mp4" if label else f"{key}.mp4"]
+    folder = _spelling(label or "")
     source = next((path for path in candidates if _spelling(path.rpartition("/")[0]) == folder), candidates[0])
     return VideoRecord(key, source, label)
 
@@ -76,22 +80,3 @@ def _record(row: dict[str, str], where: str, found: dict[str, list[str]], keys: 
 def _spelling(name: str) -> str:
     """Return what class folders of different copies have in common: 'arm_wrestling' is 'arm wrestling'."""
     return "".join(letter for letter in name.lower() if letter.isalnum())
-
-
-def _find_videos(videos: Path) -> dict[str, list[str]]:
-    """Name without suffix -> paths relative to `videos`, of the videos in it and in its folders, linked ones too."""
-    found: dict[str, list[str]] = {}
-    visited: set[tuple[int, int]] = set()
-    for folder, folders, names in os.walk(videos, followlinks=True):
-        status = Path(folder).stat()
-        if (status.st_dev, status.st_ino) in visited:  # a link to a folder above it, or to one that was read
-            folders.clear()
-            continue
-        visited.add((status.st_dev, status.st_ino))
-        folders.sort()
-        inside = os.path.relpath(folder, videos)
-        for name in sorted(names):
-            if may_be_video(name):
-                path = name if inside == "." else f"{inside}/{name}"
-                found.setdefault(name.rpartition(".")[0] or name, []).append(path)
-    return found

@@ -1,17 +1,27 @@
 """The dataset `list`: text files with a line `path label` for each video, the path relative to the folder of videos.
 
-Lists of folders of frames, as mmaction2 writes them, have the number of frames between: `path num_frames label`.
+Lists of folders of frames, as mmaction2 writes them, have the number of frames between: `path num_frames label`. Those
+of parts, with a heading, or with commas: list_parts.py.
 """
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from sharding.datasets.common import has_video_suffix
 from sharding.datasets.flip_pairs import mirrored_pairs
+from sharding.datasets.list_parts import Line, inside, read_special
 from sharding.errors import UserError
-from sharding.records import Annotations, UniqueKeys, VideoRecord, keys_from_paths, read_lines, sorted_classes
+from sharding.records import (
+    Annotations,
+    UniqueKeys,
+    VideoRecord,
+    key_of_part,
+    keys_from_paths,
+    read_lines,
+    sorted_classes,
+)
 
 _NUMBER = re.compile(r"[0-9]{1,18}(\.0+)?")
 
@@ -23,6 +33,11 @@ def read_list(videos: Path, annotations: Sequence[Path], split: str) -> Annotati
     bears the name of the first two fields. They are not used: frames are counted when packing. Lines that begin with #
     are comments.
 
+    Lines of parts are `path start end label` in seconds (one of them with a decimal point), or mmaction2's `path offset
+    num_frames label` of folders of pictures. A heading, `path start end label`, says it for certain; further columns
+    in it are further levels of labels, and without the column `label` the videos have none. `path,label` is read too.
+    Absolute paths must be inside the folder of videos, which may be /.
+
     Of several files, the one with the split in its name (`train.txt`) lists the videos; the others are read for their
     classes only, so that every split numbers them alike. Classes are in the order of their names or numbers.
     """
@@ -32,60 +47,81 @@ def read_list(videos: Path, annotations: Sequence[Path], split: str) -> Annotati
     if not chosen:
         names = ", ".join(path.name for path in annotations)
         raise UserError(f"--annotations {names}: no file has the split {split!r} in its name")
-    lines = [line for path in annotations for line in _read(path, videos)]
-    lines = _with_numbers(lines)
-    places = {line.label: line.where for line in lines}
-    try:
-        classes = sorted_classes(places)
-    except UserError as error:
-        raise UserError(f"{places[max(places, key=int)]}: {error}") from None
+    files = [_read(path, videos) for path in annotations]
+    lines = _with_numbers([line for found, _ in files for line in found])
+    classes = _classes({line.label: line.where for line in lines if line.label is not None})
     listed = [line for line in lines if line.path in chosen]
+    levels = _levels(annotations, files)
     unique = UniqueKeys()
     records = [
-        VideoRecord(unique.add(key, line.where), line.source, line.label)
-        for key, line in zip(keys_from_paths([line.source for line in listed]), listed)
+        _record(unique, key, line) for key, line in zip(keys_from_paths([line.source for line in listed]), listed)
     ]
-    return Annotations(records, classes, mirrored_pairs(classes))
+    level_classes = [sorted_classes(line.levels[i] for line in lines if line.levels) for i in range(len(levels))]
+    return Annotations(records, classes, mirrored_pairs(classes), tuple(zip(levels, level_classes)))
 
 
-@dataclass(frozen=True)
-class _Line:
-    path: Path
-    where: str
-    source: str
-    label: str
+def _levels(paths: Sequence[Path], files: Sequence[tuple[list[Line], tuple[str, ...]]]) -> tuple[str, ...]:
+    """Return the names of the further levels. Raises UserError if files with labels differ in them."""
+    named = {names: path for path, (lines, names) in zip(paths, files) if lines and lines[0].label is not None}
+    if len(named) > 1:
+        (one, path), (other, second) = list(named.items())[:2]
+        raise UserError(
+            f"{second}: further columns {' '.join(other) or 'none'}, but in {path} {' '.join(one) or 'none'}"
+        )
+    return next(iter(named), ())
 
 
-def _read(path: Path, videos: Path) -> list[_Line]:
-    """Return the lines of a list that are neither empty nor comments."""
+def _classes(places: dict[str, str]) -> tuple[str, ...]:
+    try:
+        return sorted_classes(places)
+    except UserError as error:
+        raise UserError(f"{places[max(places, key=int)]}: {error}") from None
+
+
+def _record(unique: UniqueKeys, key: str, line: Line) -> VideoRecord:
+    start, end = line.part or (None, None)
+    if line.part:
+        key = key_of_part(key, *line.numbers, line.source)
+    return VideoRecord(unique.add(key, line.where), line.source, line.label, start, end, line.levels)
+
+
+def _read(path: Path, videos: Path) -> tuple[list[Line], tuple[str, ...]]:
+    """Return the lines of a list that are neither empty nor comments, and the names of its further levels."""
     numbered = [(f"{path}, line {number}", line) for number, line in enumerate(read_lines(path), 1)]
     lines = [(where, line) for where, line in numbered if line.strip() and not _is_comment(line, videos)]
+    special = read_special(path, lines, videos)
+    if special:
+        return special
     counted = bool(lines) and _has_frame_counts(lines[0][1], videos)
     found = []
     for where, line in lines:
         source, label = _split_counted(line, where) if counted else _split(line, where)
-        if source.startswith("/") or ".." in Path(source).parts:
-            raise UserError(f"{where}: {source!r}: a path inside the folder of videos is expected")
+        source = inside(source, videos, where)
         if not counted and "\t" not in line:
             _check_one_label(source, where, line, videos)
-        found.append(_Line(path, where, source, label))
-    return found
+        found.append(Line(path, where, source, label))
+    return found, ()
 
 
-def _with_numbers(lines: list[_Line]) -> list[_Line]:
+def _with_numbers(lines: list[Line]) -> list[Line]:
     """Return the lines with labels such as 3.0 and 03 as 3, if all labels are numbers.
 
     Raises UserError for a line whose label is none where most are, such as a heading.
     """
-    words = [line for line in lines if not _NUMBER.fullmatch(line.label)]
+    labelled = [line for line in lines if line.label is not None]
+    words = [line for line in labelled if not _NUMBER.fullmatch(line.label or "")]
     if not words:
-        return [replace(line, label=str(int(line.label.partition(".")[0]))) for line in lines]
-    if len(words) < len(lines) - len(words):
+        return [line if line.label is None else replace(line, label=_plain_number(line.label)) for line in lines]
+    if len(words) < len(labelled) - len(words):
         raise UserError(
             f"{words[0].where}: label {words[0].label!r} is no number, but the labels of most lines are; correct it, "
             "or remove the line if it is a heading"
         )
     return lines
+
+
+def _plain_number(label: str) -> str:
+    return str(int(label.partition(".")[0]))
 
 
 def _is_comment(line: str, videos: Path) -> bool:

@@ -19,6 +19,7 @@ from sharding.video.encode import (
     choose_frames,
     encode_h264,
     encode_jpegs,
+    notes_of_part,
     offsets_array,
 )
 from sharding.video.frame_folder import FrameFolder, open_jpeg
@@ -72,12 +73,17 @@ _NOTES = {
     "source_interlaced": "interlaced",
     "source_hdr": "hdr",
     "source_num_packets_before_keyframe": "begins_before_keyframe",
+    "source_seconds_lacking": "ends_early",
     "reencoded": "reencoded",
 }
 
 
 def encode_sample(videos: Path, record: VideoRecord, settings: ProfileSettings, target: Path) -> EncodedSample:
     """Encode the video of `record` under a profile, into the file `target` if one is needed. Raises MediaError."""
+    start, end = record.start_seconds or 0.0, record.end_seconds
+    if not 0 <= start < np.inf or (end is not None and not start < end < np.inf):
+        to = "its end" if end is None else f"{end:g} s"
+        raise MediaError("label", f"it is listed from {start:g} s to {to}: a part ends after it begins, at 0 or later")
     return PROFILES[settings.profile].encode(videos / record.source, record, settings, target)
 
 
@@ -171,7 +177,8 @@ def _join_jpegs(path: Path, choice: FrameChoice, decode_check: bool, target: Pat
                 shutil.copyfileobj(file, output)
             offsets.append(output.tell())
     fps = folder.info.fps * len(chosen) / len(files)
-    video = EncodedVideo(len(chosen), fps, width, height, folder.info, len(files), len(chosen))
+    notes = notes_of_part(folder)
+    video = EncodedVideo(len(chosen), fps, width, height, folder.info, len(files), len(chosen), notes)
     return _sample("jpgs", target, video, offsets_array(offsets))
 
 

@@ -18,11 +18,11 @@ import numpy as np
 
 from sharding.errors import MediaError
 from sharding.files import file_sha256, write_atomically
-from sharding.manifest import LABELS
+from sharding.manifest import LABELS, NO_LABEL
 from sharding.packing.profiles import EncodedSample, ProfileSettings
 from sharding.packing.sandbox import Limits, Request, thread_sandbox
 from sharding.packing.tar import Component, FileRange, TarWriter, UnreadableError, format_index
-from sharding.records import VideoRecord
+from sharding.records import Annotations, VideoRecord
 
 PARTS = ".parts"
 
@@ -36,7 +36,8 @@ class ShardTask:
     videos: Path
     records: tuple[VideoRecord, ...]
     labels: tuple[int | tuple[int, ...], ...]
-    """Label id of each record, or where records have several labels all of its ids."""
+    """Label id of each record, or where records have several labels all of its ids; NO_LABEL of all of them where there
+    are none."""
     level_labels: tuple[dict[str, int], ...]
     """Label ids on further levels: one {level: label id} a record."""
     settings: ProfileSettings
@@ -47,6 +48,26 @@ class ShardTask:
     @property
     def name(self) -> str:
         return f"shard-{self.shard:06d}.tar"
+
+
+class LabelIds:
+    """The label ids of records; NO_LABEL of those without a label."""
+
+    def __init__(self, annotations: Annotations):
+        self._classes = {name: number for number, name in enumerate(annotations.classes)}
+        self._levels = {level: {name: i for i, name in enumerate(names)} for level, names in annotations.levels}
+
+    def of_class(self, record: VideoRecord) -> int | tuple[int, ...]:
+        """Return its label id, or where there are `labels` all of their ids, ascending."""
+        if record.labels is not None:
+            return tuple(sorted(self._classes[label] for label in record.labels))
+        return NO_LABEL if record.label is None else self._classes[record.label]
+
+    def of_levels(self, record: VideoRecord) -> dict[str, int]:
+        """Return the label ids by level."""
+        if record.label is None:
+            return dict.fromkeys(self._levels, NO_LABEL)
+        return {level: ids[label] for (level, ids), label in zip(self._levels.items(), record.level_labels)}
 
 
 @dataclass(frozen=True)
@@ -175,17 +196,19 @@ def _add_sample(
     if sample.offsets is not None and sample.suffix == "jpgs":
         index = tar.add(f"{record.key}.offsets", np.ascontiguousarray(sample.offsets, "<i4").tobytes())
     # Of several labels there is no .cls, which readers of others take for one number; KEY.json has them.
-    cls = tar.add(f"{record.key}.cls", str(label).encode()) if isinstance(label, int) else None
+    is_one = isinstance(label, int) and label != NO_LABEL
+    cls = tar.add(f"{record.key}.cls", str(label).encode()) if is_one else None
+    labels = {"label": label} if isinstance(label, int) else {LABELS: list(label)}
+    labels |= {f"label_{level}": number for level, number in level_labels.items()}
     shared = {
         "key": record.key,
-        **({"label": label} if isinstance(label, int) else {LABELS: list(label)}),
         "num_frames": sample.num_frames,
         "fps": sample.fps,
         "width": sample.width,
         "height": sample.height,
         "source": printable(record.source),
         "sha256": media.sha256,
-    } | {f"label_{level}": number for level, number in level_labels.items()}
+    } | ({} if label == NO_LABEL else labels)
     about = shared | {
         **_label_names(record),
         "start_seconds": record.start_seconds,
@@ -193,23 +216,27 @@ def _add_sample(
         **sample.details,
     }
     description = tar.add(f"{record.key}.json", json.dumps(about, sort_keys=True).encode())
-    return shared | {
-        "suffix": sample.suffix,
-        "notes": sample.notes,
-        "shard": shard,
-        **_range("media", media),
-        **_range("index", index),
-        **_range("cls", cls),
-        **_range("json", description),
-        "frame_offsets": None if sample.offsets is None else sample.offsets.tolist(),
-        "codec_parameters": sample.codec_parameters,
-    }
+    return (
+        labels
+        | shared
+        | {
+            "suffix": sample.suffix,
+            "notes": sample.notes,
+            "shard": shard,
+            **_range("media", media),
+            **_range("index", index),
+            **_range("cls", cls),
+            **_range("json", description),
+            "frame_offsets": None if sample.offsets is None else sample.offsets.tolist(),
+            "codec_parameters": sample.codec_parameters,
+        }
+    )
 
 
 def _label_names(record: VideoRecord) -> dict[str, Any]:
     """Return what KEY.json says of the labels in words."""
     if record.labels is None:
-        return {"label_name": record.label}
+        return {} if record.label is None else {"label_name": record.label}
     return {"label_names": list(record.labels), "timed_labels": [list(timed) for timed in record.timed_labels]}
 
 

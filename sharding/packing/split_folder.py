@@ -26,7 +26,7 @@ from sharding.manifest import (
     FORMAT_VERSION,
     FRAMES,
     MANIFEST,
-    MULTI_LABEL_VERSION,
+    NEWEST_FORMAT_VERSION,
     TABLE,
     Manifest,
     Shard,
@@ -133,11 +133,12 @@ def complete(directory: Path, plan: PackPlan) -> Manifest:
     """Join the parts into the table, and say in the manifest that the split is complete."""
     annotations = plan.annotations
     profile, levels = plan.settings["profile"], [level for level, _ in annotations.levels]
+    has_one_label = annotations.has_labels and not annotations.multi_label
     schema = table_schema(levels, annotations.multi_label)
     with write_frame_index(directory) as index:
         shards, num_failures = _write_table(directory, len(plan.shards), schema, profile, index)
     values = {
-        "format_version": MULTI_LABEL_VERSION if annotations.multi_label else FORMAT_VERSION,
+        "format_version": FORMAT_VERSION if has_one_label else NEWEST_FORMAT_VERSION,
         "multi_label": annotations.multi_label,
         "dataset": plan.dataset,
         "split": plan.split,

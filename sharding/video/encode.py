@@ -26,6 +26,7 @@ from sharding.video.source import VideoFile, open_source
 
 _HDR_TRANSFERS = {16: "PQ", 18: "HLG"}  # SMPTE ST 2084, ARIB STD-B67
 _LONGEST_STILL = 10.0  # seconds
+_UNNOTED_SECONDS = 0.1  # that the sound of a file may go on after its last frame
 
 Write = Callable[[Any, int], None]
 OpenWriter = Callable[[tuple[int, int], Fraction], AbstractContextManager[Write]]
@@ -268,7 +269,8 @@ class _Attempt:
 
     def notes(self) -> dict[str, Any]:
         before = self.source.num_before_keyframe
-        return self.observed.notes() | ({"source_num_packets_before_keyframe": before} if before else {})
+        found = {"source_num_packets_before_keyframe": before} if before else {}
+        return self.observed.notes() | found | notes_of_part(self.source)
 
     def _convert(self, frame):
         """Return a frame scaled, with square pixels, upright, in the colours of the target."""
@@ -291,6 +293,12 @@ class _Attempt:
             threads=1,
         )
         return self.turner(converted) if self.turner else converted
+
+
+def notes_of_part(source: VideoFile | FrameFolder) -> dict[str, Any]:
+    """Return a note for KEY.json if a part of the source was wanted that goes beyond its end."""
+    lacking = round(source.seconds_lacking, 3)
+    return {"source_seconds_lacking": lacking} if lacking > _UNNOTED_SECONDS else {}
 
 
 class Observed:

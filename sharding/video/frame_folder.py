@@ -14,13 +14,13 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from sharding.errors import MediaError, UserError
+from sharding.records import FOLDER_FPS
 from sharding.video.container import VideoInfo, reason
+from sharding.video.part import cut_part
 
-FOLDER_FPS = 12.0  # a folder of frames has no rate; it is that of Something-Something v1
 _FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
 _NUMBERED = re.compile(r"(.*?)([0-9]+)([^0-9]*)", re.DOTALL)
 _PLACE = re.compile(r"\{(?::0?([0-9]{0,2})d?)?\}")
-EPSILON = 1e-6  # seconds; times in files are rounded
 
 
 class FrameFolder:
@@ -28,7 +28,9 @@ class FrameFolder:
 
     def __init__(self, path: Path, template: str | None = None):
         self.path = path
-        self.files = _matching(path, template) if template else _numbered(path)
+        numbered = _in_order(_matching(path, template) if template else _numbered(path))
+        self.files = [file for _, file in numbered]
+        self._numbers = [number for number, _ in numbered]
         with open_picture(self.files[0], self.files[0].name, decode=False) as image:
             width, height = ImageOps.exif_transpose(image).size if _is_turned(image) else image.size
             kind = image.format
@@ -50,15 +52,29 @@ class FrameFolder:
         return self.info.fps
 
     num_before_keyframe = 0
+    seconds_lacking = 0.0
+    """How much of the part [start, end) that was asked for is beyond the last frame."""
 
     def times(self, start: float | None = None, end: float | None = None) -> np.ndarray:
-        return between(np.arange(len(self.files)) / FOLDER_FPS, start, end)
+        """Return the seconds at which the frames of [start, end) are shown.
+
+        Raises MediaError("decode") if frames before or in the part are not there, so that their places are not known.
+        """
+        times = np.arange(len(self.files)) / FOLDER_FPS
+        if start is None and end is None:
+            return times
+        first, last = self._numbers[0], self._numbers[-1]
+        if last - first + 1 != len(self.files):
+            lacking = last - first + 1 - len(self.files)
+            raise MediaError(
+                "decode", f"a part of it is wanted, but of its frames {first} to {last} there are {lacking} lacking"
+            )
+        part, self.seconds_lacking = cut_part(times, start, end, FOLDER_FPS, by_number=True)
+        return part
 
     def chosen_files(self, start: float | None = None, end: float | None = None) -> list[Path]:
         """Return the files of [start, end)."""
-        times = np.arange(len(self.files)) / FOLDER_FPS
-        kept = np.isin(times, between(times, start, end))
-        return [file for file, keep in zip(self.files, kept) if keep]
+        return [self.files[round(time * FOLDER_FPS)] for time in self.times(start, end)]
 
     def frames(self, start: float | None = None, end: float | None = None) -> Iterator[tuple[float, Any]]:
         for time, file in zip(self.times(start, end), self.chosen_files(start, end)):
@@ -110,25 +126,22 @@ def check_template(template: str) -> str:
     return template
 
 
-def between(times: np.ndarray, start: float | None, end: float | None) -> np.ndarray:
-    low = -np.inf if start is None else start - EPSILON
-    high = np.inf if end is None else end - EPSILON
-    return times[(times >= low) & (times < high)]
-
-
-def _matching(path: Path, template: str) -> list[Path]:
-    """Return the files whose names the template makes, in the order of their numbers; others are not of the video."""
+def _matching(path: Path, template: str) -> list[tuple[int, Path]]:
+    """Return the files whose names the template makes, with their numbers; others are not of the video."""
     before, place, after = _PLACE.split(template)
     width = int(place or 1)
     pattern = re.compile(rf"{re.escape(before)}([0-9]{{{width},}}){re.escape(after)}")
     numbered = [(int(match[1]), file) for file in path.iterdir() if (match := pattern.fullmatch(file.name))]
     if not numbered:
         raise MediaError("open", f"a directory without files named like {template}, not a video")
-    return _in_order(numbered)
+    return numbered
 
 
-def _numbered(path: Path) -> list[Path]:
-    """Return all pictures of the folder. Raises MediaError("open") if they are of several kinds."""
+def _numbered(path: Path) -> list[tuple[int, Path]]:
+    """Return all pictures of the folder with their numbers, -1 for one without.
+
+    Raises MediaError("open") if they are of several kinds.
+    """
     kinds: dict[tuple[str | None, str, str], list[tuple[int, Path]]] = defaultdict(list)
     for file in path.iterdir():
         if file.suffix.lower() not in _FORMATS or file.name[0] == ".":
@@ -142,7 +155,7 @@ def _numbered(path: Path) -> list[Path]:
         templates = sorted(_template_of(min(files)[1]) for files in kinds.values())
         shown = ", ".join(templates[:5]) + (f" and {len(kinds) - 5} more" if len(kinds) > 5 else "")
         raise MediaError("open", f"a directory of several kinds of pictures: {shown}; choose one with --frame-template")
-    return _in_order(next(iter(kinds.values())))
+    return next(iter(kinds.values()))
 
 
 def _template_of(file: Path) -> str:
@@ -154,13 +167,13 @@ def _template_of(file: Path) -> str:
     return f"{before}{{:0{len(number)}d}}{after}{file.suffix}"
 
 
-def _in_order(numbered: list[tuple[int, Path]]) -> list[Path]:
+def _in_order(numbered: list[tuple[int, Path]]) -> list[tuple[int, Path]]:
     """Return the files by their numbers, each of which may be there once; those without a number by name."""
     numbered = sorted(numbered, key=lambda pair: (pair[0], pair[1].name))
     for (number, file), (following, other) in pairwise(numbered):
         if number == following >= 0:
             raise MediaError("open", f"a directory with two pictures of number {number}: {file.name}, {other.name}")
-    return [file for _, file in numbered]
+    return numbered
 
 
 def _is_turned(image: Image.Image) -> bool:

@@ -16,8 +16,9 @@ from sharding.errors import MediaError
 from sharding.video.container import LIBAV_ERRORS, has_frame_times, open_video, reason
 from sharding.video.container import video_info as read_info
 from sharding.video.decode import decode_packets
-from sharding.video.frame_folder import EPSILON, FrameFolder, between
+from sharding.video.frame_folder import FrameFolder
 from sharding.video.packets import PacketScan, is_hidden, scan_packets, sound_packets
+from sharding.video.part import EPSILON, cut_part
 from sharding.video.truncation import find_damage
 
 _SEEK_BACK = (0.0, 2.0, 10.0, 60.0)  # seconds before a part at which a keyframe is looked for, before the beginning
@@ -35,13 +36,15 @@ class VideoFile:
         self._fresh = (container, stream)
         self._reads_parts = timed and self.info.container != "mpegts"
         """Whether a part is read alone. A transport stream is read to its end first: its times may begin again."""
+        self.seconds_lacking = 0.0
+        """How much of the part [start, end) that was asked for is beyond the end of the video."""
         self._scanned: PacketScan | None = None
         self._num_unshown = 0
 
     def times(self, start: float | None = None, end: float | None = None) -> np.ndarray:
         """Return the seconds from the beginning at which frames of [start, end) are shown, sorted; from packets alone.
 
-        Raises MediaError("decode") if the file is damaged or cut off.
+        Raises MediaError("decode") if the file is damaged or cut off, or ends before the middle of the part.
         """
         is_part = bool(start) or end is not None
         damage = find_damage(self.path, thorough=not is_part)
@@ -50,10 +53,12 @@ class VideoFile:
         if is_part and self._reads_parts:
             times = self._times_of_part(start, end)
             if times is not None:
-                return between(times, start, end)
+                part, self.seconds_lacking = cut_part(times, start, end, self.fps)
+                return part
             self._reads_parts = False
         self._num_unshown = self._scan().num_unshown
-        return between(self._scan().times, start, end)
+        part, self.seconds_lacking = cut_part(self._scan().times, start, end, self.fps)
+        return part
 
     def frames(self, start: float | None = None, end: float | None = None) -> Iterator[tuple[float, Any]]:
         """Yield (seconds, frame) of every frame of [start, end), decoded from the keyframe before it, in order."""

@@ -103,7 +103,10 @@ GOOD = "testifying,---QUuC4vJs,84,94,train\n"
         (HEADING + GOOD + "\ntestifying,abc\n", r"line 4: 2 fields, but 5 columns"),
         (HEADING + "testifying,a/../b,1,2,train\n", r"line 2: key 'a/\.\./b_000001_000002'"),
         (HEADING + GOOD + GOOD, r"line 3: the key '---QUuC4vJs_000084_000094' was already used by .*line 2"),
-        ("youtube_id,time_start,time_end,split\nabc,1,2,test\n", r"line 1: no column 'label': some copies of the test"),
+        (
+            "youtube_id,time_start,time_end,split\nabc,1,2,test\n",
+            r"line 1: no column 'label', as in the test split; the split 'train'",
+        ),
         ("label,id,start,end\n", r"line 1: no column 'youtube_id'; expected are label, youtube_id"),
         ("", r"line 1: no column"),
         (HEADING + "testifying,abc,1,2,test\n", r"--split train: no rows of it in .*; there are test"),

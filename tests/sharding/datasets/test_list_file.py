@@ -78,7 +78,7 @@ def test_what_labels_mean(tmp_path: Path, text: str, classes: tuple[str, ...], l
         ("a.mp4 999999999\nb.mp4 1\n", r"line 1: label 999999999, but only 2 different labels"),
         ("a.mp4 1\nb.mp4 12345678901\n", r"line 2: label 12345678901, but only 2"),
         ("a.mp4 0\nb.mp4 5000\n", r"line 2: label 5000, but only 2"),
-        ("path label\na.mp4 0\nb.mp4 1\n", r"line 1: label 'label' is no number, but the labels of most lines are"),
+        ("video label\na.mp4 0\nb.mp4 1\n", r"line 1: label 'label' is no number, but the labels of most lines are"),
         ("a.mp4 0\nb.mp4 -1\nc.mp4 1\n", r"line 2: label '-1' is no number"),
         ("a.mp4 0\nb.mp4 1,5\nc.mp4 1\n", r"line 2: label '1,5' is no number"),
         ("a.mp4 0 1\nb.mp4 1 2\n", r"line 1: 'a\.mp4 0 1': 2 labels of 'a\.mp4'; expected is one"),
@@ -115,7 +115,7 @@ def test_paths_that_would_make_one_key(tmp_path: Path) -> None:
     [
         ("a.mp4 1\nb.mp4\n", r"train\.txt, line 2: 'b\.mp4': expected is 'path label'"),
         ("a 10 1\n\nb 1\n", r"train\.txt, line 3: 'b 1': expected is 'path num_frames label'"),
-        ("a 10 1 4\n", r"line 1: 'a 10 1 4': expected is 'path num_frames label', with one label"),
+        ("a 10 1\na 10 1 4\n", r"line 2: 'a 10 1 4': expected is 'path num_frames label', with one label"),
         ("a.mp4 1\na.mp4 1\n", r"line 2: the key 'a' was already used by .*line 1"),
         ("../a.mp4 1\n", r"line 1: '\.\./a\.mp4': a path inside"),
         ("/a.mp4 1\n", r"line 1: '/a\.mp4': a path inside"),
