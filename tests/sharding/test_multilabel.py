@@ -133,8 +133,8 @@ def records(*labels: object) -> Annotations:
     [
         (records(("a", "c")), r"v0\.mp4: label 'c' is not among the 2 classes, such as 'a'"),
         (records(("a",), ("b", "b")), r"v1\.mp4: label 'b' is listed twice"),
-        (records(("a",), None), r"v1\.mp4: label='', but others of this dataset have several; give labels="),
-        (records(["a"]), r"v0\.mp4: label='', labels=\['a'\]: give a tuple of names"),
+        (records(("a",), None), r"v1\.mp4: label=None, but others of this dataset have several; give labels="),
+        (records(["a"]), r"v0\.mp4: label=None, labels=\['a'\]: give a tuple of names"),
         (replace(records(("a",)), levels=(("set", ("x",)),)), "level_labels=|has none; use either"),
     ],
 )
