@@ -23,6 +23,8 @@ from sharding.manifest import (
 )
 from sharding.table import read_column, read_column_names, read_columns
 
+SHARDS_URL = "shards.url"
+"""Of a split whose shards are in object storage or on a web server: the URL of their folder, on a line."""
 _MAX_HEADER_BYTES = 1 << 16  # of a file of NumPy; ours have 128
 
 

@@ -24,7 +24,7 @@ from sharding.packing.profiles import PROFILES, EncodedSample, ProfileSettings
 from sharding.packing.progress import with_progress
 from sharding.packing.sandbox import Limits, Request, Sandbox, close_thread_sandbox
 from sharding.packing.shard import ShardTask, pack_shard
-from sharding.packing.split_folder import PackPlan, claim_folder, complete, recorded_settings, write_failures
+from sharding.packing.split_folder import PackPlan, claim_folder, complete, parts_of, recorded_settings, write_failures
 from sharding.parallel import run_in_workers
 from sharding.records import Annotations, check_records, read_classes, with_classes
 from sharding.video.frame_folder import check_template
@@ -178,9 +178,9 @@ def pack(config: PackConfig, annotations: Annotations | None = None) -> PackResu
             return _result(config, manifest, already_complete=True)
         try:
             num_failures = _run(config, plan)
-            write_failures(config.directory, len(plan.shards))
+            write_failures(config.directory, parts_of(config.directory, len(plan.shards)))
             _check_failures(config, num_failures, len(annotations.records))
-            return _result(config, complete(config.directory, plan), already_complete=False)
+            return _result(config, _complete(config, plan), already_complete=False)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -191,6 +191,10 @@ def pack(config: PackConfig, annotations: Annotations | None = None) -> PackResu
             raise IncompleteError(
                 "a worker process was killed, perhaps for want of memory; run it again, with fewer --workers"
             ) from error
+
+
+def _complete(config: PackConfig, plan: PackPlan) -> Manifest:
+    return complete(config.directory, plan, parts_of(config.directory, len(plan.shards)))
 
 
 def _check_failures(config: PackConfig, num_failures: int, num_records: int) -> None:

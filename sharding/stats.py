@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sharding.dataset import PackedDataset, load_dataset
+from sharding.dataset import SHARDS_URL, PackedDataset, load_dataset, load_table
 from sharding.manifest import FAILURES, kind_of, read_json_lines
 
 _NOTES = {
@@ -16,6 +16,7 @@ _NOTES = {
     "distinct_frames": "frames stored more than once, where the source's times have gaps",
     "begins_before_keyframe": "beginnings without a keyframe, left out",
     "reencoded": "not copied but encoded again",
+    "kept_as_is": "kept, though packing would encode them again",
 }
 
 
@@ -97,7 +98,7 @@ def measure(directory: Path | str) -> tuple[Stats, PackedDataset]:
         UserError: it cannot be opened.
     """
     directory = Path(directory)
-    dataset = load_dataset(directory)
+    dataset = load_table(directory) if (directory / SHARDS_URL).is_file() else load_dataset(directory)
     manifest = dataset.manifest
     failures = read_json_lines(directory / FAILURES)
     missing = Counter(line.get("label") for line in failures if kind_of(line) == "missing")

@@ -19,7 +19,7 @@ from sharding.dataset import PackedDataset, load_dataset, load_table
 from sharding.errors import MediaError
 from sharding.files import file_sha256, hash_rest, parse_json, write_atomically
 from sharding.manifest import KEYFRAME_INTERVALS, QUARANTINE, TABLE, Shard, read_json_lines
-from sharding.packing.tar import Component, format_index
+from sharding.packing.tar import Component, format_index, split_name
 from sharding.parallel import run_in_workers
 from sharding.table import read_rows
 from sharding.video.decode import decode_all, decode_frames, open_video
@@ -144,11 +144,13 @@ def check_shard(directory: Path, number: int, shard: Shard, decode: bool) -> lis
     dataset = load_table(directory, check_hashes=False)
     first = int(np.searchsorted(dataset.shards, number))
     by_name = {component.name: component for component in components}
-    if [row["key"] for row in rows] != list(dict.fromkeys(c.name.partition(".")[0] for c in components)):
+    indexed = "indexed" in dataset.manifest.settings  # made by others: keys and descriptions are theirs
+    if not indexed and [row["key"] for row in rows] != list(dict.fromkeys(split_name(c.name)[0] for c in components)):
         problems.append(Problem(shard.name, "its samples are not those of the table"))
     with path.open("rb") as file:
         for sample_id, row in enumerate(rows, first):
-            message = _check_sample(file, row, by_name) or (_check_decoding(file, row) if decode else None)
+            check = _check_foreign_sample if indexed else _check_sample
+            message = check(file, row, by_name) or (_check_decoding(file, row) if decode else None)
             message = message or _check_index(file, row, dataset, sample_id, decode)
             if message:
                 problems.append(Problem(shard.name, message, row["key"]))
@@ -161,7 +163,8 @@ def read_components(path: Path) -> Iterator[Component]:
     """Yield the components of a tar as its own headers list them; hashes are left empty."""
     with tarfile.open(path, "r:") as tar:
         for member in tar:
-            yield Component(member.name, member.offset_data, member.size, "")
+            if member.isfile():
+                yield Component(member.name, member.offset_data, member.size, "")
 
 
 def _check_sample(file, row: dict, by_name: dict[str, Component]) -> str | None:
@@ -185,6 +188,16 @@ def _check_sample(file, row: dict, by_name: dict[str, Component]) -> str | None:
         return "its .json is no JSON of an object"
     differing = [name for name in about if name in row and about[name] != row[name]]
     return f"its .json and the table differ in {', '.join(differing)}" if differing else None
+
+
+def _check_foreign_sample(file, row: dict, by_name: dict[str, Component]) -> str | None:
+    media = by_name.get(row["source"])
+    if media is None or (media.offset, media.size) != (row["media_offset"], row["media_bytes"]):
+        return f"its {row['source']} is not where the table says"
+    file.seek(row["media_offset"])
+    if hash_rest(file, row["media_bytes"]).hexdigest() != row["sha256"]:
+        return f"the bytes of its {row['source']} have changed"
+    return None
 
 
 def _check_decoding(file, row: dict) -> str | None:
