@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """\
 Pack video datasets into tar shards, once, for training. pack makes them, index takes those that others made, verify
-checks them, stats describes them, motion and motion-gym write synthetic datasets to try everything on. Each command has its own --help."""
+checks them, stats describes them, motion and motion-gym write synthetic datasets to try everything on. Each command
+has its own --help."""
 
 _PACK_EXAMPLE = (
     "python -m sharding pack --dataset kinetics --videos k400/videos --annotations train.csv val.csv --split train "

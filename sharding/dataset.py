@@ -191,6 +191,27 @@ def load_dataset(directory: Path | str) -> PackedDataset:
     return dataset
 
 
+_SCHEMES = ("http", "https", "s3", "gs")
+_MAX_URL_BYTES = 4096
+
+
+def read_shards_url(directory: Path) -> str | None:
+    """Return the URL of the folder of shards that shards.url names; None without such a file.
+
+    Raises:
+        UserError: it holds anything else, such as a path, or a protocol that might lead to files of this machine.
+    """
+    path = directory / SHARDS_URL
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        text = file.read(_MAX_URL_BYTES).decode("utf-8", "replace").strip()
+    scheme, separator, rest = text.partition("://")
+    if scheme not in _SCHEMES or not separator or not rest or len(text.split()) != 1:
+        raise UserError(f"{path}: {text[:80]!a} is no URL of {', '.join(_SCHEMES)}; index the shards again")
+    return text
+
+
 def load_table(directory: Path | str, check_hashes: bool = True) -> PackedDataset:
     """Open a split as `load_dataset` does, but the shards need not be there. Raises UserError."""
     directory = Path(directory)
@@ -252,6 +273,8 @@ def _check_frames(dataset: PackedDataset, check_hash: bool) -> None:
 
 def _check_shards(dataset: PackedDataset) -> None:
     again = "pack this split again"
+    if url := read_shards_url(dataset.directory):
+        raise UserError(f"{dataset.directory}: its shards are at {url}; training and evaluation read them from there")
     for number, shard in enumerate(dataset.manifest.shards):
         path = dataset.shard_path(number)
         if not path.is_file():

@@ -138,11 +138,10 @@ def _join(config: IndexConfig, files: Sequence[FileAt], directory: Path, num_vid
     annotations = _annotate(config, list(parts_of(directory, len(files))))
     failures = num_videos - len(annotations.records)
     if failures > math.ceil(config.max_failures * num_videos):
-        path = directory / PARTS / FAILURES
         write_failures(directory / PARTS, parts_of(directory, len(files)))
         raise IncompleteError(
-            f"{failures} of {num_videos} videos do not decode, more than --max-failures {config.max_failures:g}; {path} "
-            "says why. Raise --max-failures to train without them"
+            f"{failures} of {num_videos} videos do not decode, more than --max-failures {config.max_failures:g}; "
+            f"{directory / PARTS / FAILURES} says why. Raise --max-failures to train without them"
         )
     settings = asdict(ProfileSettings(profile="copy", quality=0))
     del settings["frame_template"]

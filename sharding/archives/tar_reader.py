@@ -77,6 +77,11 @@ class TarReader:
             for digest in digests:
                 digest.update(data)
 
+    def read_rest(self) -> None:
+        """Read what comes behind the end of the tar."""
+        while self._stream.read(_COPY_BYTES):
+            pass
+
     def _next(self) -> TarMember | None:
         self._skip(self._unread + self._padding)
         records: dict[str, str] = {}

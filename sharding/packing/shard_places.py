@@ -82,8 +82,8 @@ def _find_remote(given: Sequence[str], out: Path | None) -> tuple[list[FileAt], 
         raise UserError(f"{redacted(url)}: give --out for the folder of the table, on this machine")
     if redacted(url) != url:
         raise UserError(
-            f"{redacted(url)}: it would be kept in a file, with what is secret in it; give a URL without user and query, "
-            "and the credentials in the environment or in fsspec's configuration"
+            f"{redacted(url)}: it would be kept in a file, with what is secret in it; give a URL without user and "
+            "query, and the credentials in the environment or in fsspec's configuration"
         )
     files = list_folder(url, ".tar")
     if not files:
