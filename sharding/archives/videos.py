@@ -62,7 +62,9 @@ class ArchiveVideos:
                 raise UserError(str(error).replace(str(root), self.shown)) from error
 
     def fetch(self, source: str, folder: Path) -> Path:
-        found = self._members_of(source)
+        found = self._find(source)
+        if not found:
+            raise MediaError("missing", "no such file")
         copy = _place_of_copy(found, source, folder)
         for path, number, member in found:
             archive = self.files[number]
@@ -107,7 +109,9 @@ class ArchiveVideos:
                     made.add(target.parent)
                 target.open("x").close()
             except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
-                raise UserError(f"--videos {self.shown}: {path!r} in it is both a file and a folder") from error
+                raise UserError(
+                    f"--videos {self.shown}: {path!r} in it is both a file and a folder; make it again"
+                ) from error
 
     @cached_property
     def _folders(self) -> dict[str, list[str]]:
@@ -234,5 +238,6 @@ def list_archives(archives: Archives, cache: Path, shown: str) -> ArchiveVideos:
                 members[path] = (number, member)
     if not members:
         where = files[0].shown if len(files) == 1 else f"{len(files)} archives"
-        raise UserError(f"--videos: nothing in {where}{f' below {archives.inside}' if inside else ''}; see its listing")
+        below = f" below {archives.inside}" if inside else ""
+        raise UserError(f"--videos {shown}: no files in {where}{below}; give archives of videos")
     return ArchiveVideos(files, members, shown)

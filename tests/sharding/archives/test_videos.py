@@ -168,7 +168,7 @@ def zip_of(*members: tuple[str, bytes]) -> bytes:
 def long_header() -> bytes:
     header = tarfile.TarInfo("x")
     header.type, header.size = tarfile.XHDTYPE, 1 << 40
-    return header.tobuf() + bytes(1 << 20)
+    return header.tobuf(tarfile.GNU_FORMAT) + bytes(1 << 20)
 
 
 GOOD = tar_of((named("a/v.mp4"), b"x" * 3000))
