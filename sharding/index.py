@@ -7,8 +7,8 @@ themselves are not changed.
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from sharding.archives.locations import FileAt
@@ -23,7 +23,15 @@ from sharding.packing.progress import with_progress
 from sharding.packing.sandbox import Limits, close_thread_sandbox
 from sharding.packing.shard import PARTS
 from sharding.packing.shard_places import bind_shards, find_shards
-from sharding.packing.split_folder import PackPlan, Part, complete, parts_of, prepare_parts, write_failures
+from sharding.packing.split_folder import (
+    PackPlan,
+    Part,
+    complete,
+    is_being_packed,
+    parts_of,
+    prepare_parts,
+    write_failures,
+)
 from sharding.parallel import run_in_workers
 from sharding.records import (
     Annotations,
@@ -88,14 +96,16 @@ def index(config: IndexConfig) -> PackResult:
     """
     files, directory = find_shards(config.shards, config.out)
     if (directory / MANIFEST).is_file():
-        return _result(directory, _same(directory, files), already_complete=True)
+        return _result(directory, _same(config, directory, files), already_complete=True)
+    if is_being_packed(directory):
+        raise UserError(f"{directory}: a split that is not completely packed; run its pack command again")
     with prepare_parts(directory):
-        num_videos = _read_shards(config, files, directory)
-        return _result(directory, _join(config, files, directory, num_videos), already_complete=False)
+        _read_shards(config, files, directory)
+        return _result(directory, _join(config, files, directory), already_complete=False)
 
 
-def _same(directory: Path, files: Sequence[FileAt]) -> Manifest:
-    """Return the manifest that is there, if it is that of these shards."""
+def _same(config: IndexConfig, directory: Path, files: Sequence[FileAt]) -> Manifest:
+    """Return the manifest that is there, if it is that of these shards and labels."""
     manifest = load_manifest(directory)
     path = directory / MANIFEST
     if "indexed" not in manifest.settings:
@@ -105,6 +115,9 @@ def _same(directory: Path, files: Sequence[FileAt]) -> Manifest:
         there[s.name] not in (0, s.bytes) for s in manifest.shards
     ):
         raise UserError(f"{path}: of other shards than are there now; remove it to index them again")
+    other_classes = config.classes is not None and read_classes(config.classes) != manifest.classes
+    if other_classes or manifest.settings.get("label_field") != config.label_field:
+        raise UserError(f"{path}: these shards are indexed with other labels; remove it to index them again")
     return manifest
 
 
@@ -120,62 +133,66 @@ def _result(directory: Path, manifest: Manifest, already_complete: bool) -> Pack
     )
 
 
-def _read_shards(config: IndexConfig, files: Sequence[FileAt], directory: Path) -> int:
-    """Read all shards that are not read yet; return the number of videos in them."""
+def _read_shards(config: IndexConfig, files: Sequence[FileAt], directory: Path) -> None:
+    """Read all shards that are not read yet."""
     limits = Limits(config.time_limit, int(config.memory_limit * 2**30))
     tasks = (
         ForeignShardTask(directory.absolute(), number, file, config.rule, limits) for number, file in enumerate(files)
     )
     results = run_in_workers(read_foreign_shard, tasks, min(config.workers, len(files)), ordered=False)
     try:
-        return sum(result.samples + result.failures for result in with_progress(results, len(files), "shards"))
+        for _ in with_progress(results, len(files), "shards"):
+            pass
     finally:
         close_thread_sandbox()  # where this process was its own worker
 
 
-def _join(config: IndexConfig, files: Sequence[FileAt], directory: Path, num_videos: int) -> Manifest:
+def _join(config: IndexConfig, files: Sequence[FileAt], directory: Path) -> Manifest:
     """Number the labels of all shards, and complete the folder."""
-    annotations = _annotate(config, list(parts_of(directory, len(files))))
-    failures = num_videos - len(annotations.records)
+
+    def labelled() -> Iterator[Part]:
+        return _with_labels(parts_of(directory, len(files)), annotations)
+
+    annotations = _annotate(config, parts_of(directory, len(files)))
+    failures, num_videos = sum(len(part["failures"]) for part in labelled()), len(annotations.records)
     if failures > math.ceil(config.max_failures * num_videos):
-        write_failures(directory / PARTS, parts_of(directory, len(files)))
+        write_failures(directory / PARTS, labelled())
         raise IncompleteError(
             f"{failures} of {num_videos} videos do not decode, more than --max-failures {config.max_failures:g}; "
             f"{directory / PARTS / FAILURES} says why. Raise --max-failures to train without them"
         )
     settings = asdict(ProfileSettings(profile="copy", quality=0))
     del settings["frame_template"]
+    settings |= {"indexed": True} | ({"label_field": config.label_field} if config.label_field else {})
     name = config.dataset or Path(files[0].location).absolute().parent.name or "shards"
-    plan = PackPlan(name, config.split, annotations, (), settings | {"indexed": True})
-    for file, part in zip(files, parts_of(directory, len(files)), strict=True):
-        bind_shards(directory, file)
+    bind_shards(directory, files)
+    for file, part in zip(files, labelled(), strict=True):
         write_atomically((directory / file.name).with_suffix(".idx"), part["index"])
-    write_failures(directory, parts_of(directory, len(files)))
-    return complete(directory, plan, _with_labels(parts_of(directory, len(files)), annotations))
+    write_failures(directory, labelled())
+    return complete(directory, PackPlan(name, config.split, annotations, (), settings), labelled())
 
 
-def _annotate(config: IndexConfig, parts: Sequence[Part]) -> Annotations:
-    """Return a record for each row, with its key as the table will have it, and the classes."""
-    rows = [(part["name"], row) for part in parts for row in part["rows"]]
-    counts = Counter(row["key"] for _, row in rows)
-    keys = keys_from_paths(
-        [row["key"] if counts[row["key"]] == 1 else f"{Path(name).stem}/{row['key']}" for name, row in rows]
-    )
-    records = [VideoRecord(key, f"{name}, {row['source']}", row["label_name"]) for key, (name, row) in zip(keys, rows)]
-    classes = sorted_classes(record.label for record in records)
-    annotations = Annotations(records, classes, mirrored_pairs(classes))
+def _annotate(config: IndexConfig, parts: Iterable[Part]) -> Annotations:
+    """Return a record for each row and each failure, with its key as the table will have it, and the classes."""
+    videos = [
+        (part["name"], video["key"], video["source"], video["label"])
+        for part in parts
+        for video in (*part["rows"], *part["failures"])
+    ]
+    counts = Counter(key for _, key, _, _ in videos)
+    keys = keys_from_paths([key if counts[key] == 1 else f"{Path(shard).stem}/{key}" for shard, key, _, _ in videos])
+    records = [VideoRecord(key, f"{shard}, {source}", label) for key, (shard, _, source, label) in zip(keys, videos)]
+    annotations = Annotations(records, sorted_classes(record.label for record in records))
     if config.classes:
         annotations = with_classes(annotations, read_classes(config.classes))
-        annotations = Annotations(annotations.records, annotations.classes, mirrored_pairs(annotations.classes))
-    return check_records(annotations)
+    return check_records(replace(annotations, flip_pairs=mirrored_pairs(annotations.classes)))
 
 
-def _with_labels(parts: Iterator[Part], annotations: Annotations) -> Iterator[Part]:
-    """Yield the parts as the table takes them: with the keys and label ids of the records, which are in their order."""
+def _with_labels(parts: Iterable[Part], annotations: Annotations) -> Iterator[Part]:
+    """Yield the parts with the keys and labels of the records, which are in their order: label ids in the rows."""
     label_ids = {name: number for number, name in enumerate(annotations.classes)}
     records = iter(annotations.records)
     for part in parts:
-        rows = [
-            row | {"key": record.key, "label": label_ids[record.label]} for row, record in zip(part["rows"], records)
-        ]
-        yield {**part, "rows": rows}
+        rows = [row | {"key": (r := next(records)).key, "label": label_ids[r.label]} for row in part["rows"]]
+        failures = [failure | {"key": (r := next(records)).key, "label": r.label} for failure in part["failures"]]
+        yield {**part, "rows": rows, "failures": failures}

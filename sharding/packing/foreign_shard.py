@@ -254,7 +254,7 @@ def _row(shard: int, sample: _Sample, label: str, found: EncodedSample) -> dict[
     (cls_offset, cls_bytes), (json_offset, json_bytes) = sample.range_of("cls"), sample.range_of("json")
     return {
         "key": sample.key,
-        "label_name": label,
+        "label": label,
         "num_frames": found.num_frames,
         "fps": found.fps,
         "width": found.width,

@@ -40,17 +40,22 @@ def find_shards(given: Sequence[str], out: Path | None) -> tuple[list[FileAt], P
     return files, out or Path(files[0].location).parent
 
 
-def bind_shards(directory: Path, file: FileAt) -> None:
-    """Let a shard be found from the folder of its table: by a link, or by the URL of its folder."""
-    if is_url(file.location):
-        write_atomically(directory / SHARDS_URL, file.location.rpartition("/")[0] + "\n")
+def bind_shards(directory: Path, files: Sequence[FileAt]) -> None:
+    """Let shards be found from the folder of their table: by links, or by the URL of their folder.
+
+    Raises:
+        UserError: another file has the name of one; then nothing was made.
+    """
+    if is_url(files[0].location):
+        write_atomically(directory / SHARDS_URL, files[0].location.rpartition("/")[0] + "\n")
         return
-    target, link = Path(file.location).absolute(), directory / file.name
-    if link.exists() and link.samefile(target):
-        return
-    if link.exists() or link.is_symlink():
-        raise UserError(f"{link}: another file has the name of a shard; give an empty --out")
-    link.symlink_to(target)
+    links = {directory / file.name: Path(file.location).absolute() for file in files}
+    new = {link: target for link, target in links.items() if not (link.exists() and link.samefile(target))}
+    for link in new:
+        if link.exists() or link.is_symlink():
+            raise UserError(f"{link}: another file has the name of a shard; give an empty --out")
+    for link, target in new.items():
+        link.symlink_to(target)
 
 
 def _find_local(place: str) -> list[FileAt]:

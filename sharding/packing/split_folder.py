@@ -101,7 +101,8 @@ def claim_folder(directory: Path, plan: PackPlan, retry_failed: bool) -> Iterato
             yield manifest
             return
     parts = directory / PARTS
-    if directory.exists() and not parts.is_dir() and any(directory.iterdir()) and not (directory / MANIFEST).is_file():
+    others = [path for path in directory.iterdir() if path != parts] if directory.is_dir() else []
+    if others and not (parts / _PLAN).is_file() and not (directory / MANIFEST).is_file():
         raise UserError(f"--out {directory}: holds other files; give an empty or a new folder")
     with prepare_parts(directory):
         if (directory / MANIFEST).is_file():
@@ -110,6 +111,11 @@ def claim_folder(directory: Path, plan: PackPlan, retry_failed: bool) -> Iterato
             _same_plan(directory, _read_plan(directory)["plan"], fingerprint)
         write_atomically(parts / _PLAN, json.dumps({"plan": fingerprint, "settings": dict(plan.settings)}))
         yield None
+
+
+def is_being_packed(directory: Path) -> bool:
+    """Return whether `pack` has begun here, and not finished."""
+    return (directory / PARTS / _PLAN).is_file()
 
 
 @contextlib.contextmanager

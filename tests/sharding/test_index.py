@@ -283,6 +283,8 @@ def test_what_is_no_folder_of_shards(shards, tmp_path):
     with pytest.raises(UserError, match=r"\*\*\*@host/shards: it would be kept in a file"):
         index(IndexConfig(("https://me:secret@host/shards",), tmp_path / "o"))
     index(IndexConfig((str(shards),), workers=1))
+    with pytest.raises(UserError, match=r"manifest\.json: these shards are indexed with other labels; remove it"):
+        index(IndexConfig((str(shards),), label_field="meta.action"))
     (shards / "part-00002.tar").unlink()
     with pytest.raises(UserError, match=r"manifest\.json: of other shards than are there now; remove it"):
         index(IndexConfig((str(shards),), workers=1))
