@@ -25,6 +25,7 @@ from sharding.table import read_rows
 from sharding.video.decode import decode_all, decode_frames, open_video
 from sharding.video.frame_folder import open_jpeg
 from sharding.video.frame_packets import PacketDecoder, packets_to_read
+from sharding.video.orientation import orientation_of
 
 _FRAMES_BY_NUMBER = 8
 
@@ -219,8 +220,11 @@ def _check_video(media: bytes, num_frames: int, size: tuple[int, int]) -> str | 
         num_decoded = 0
         for frame in decode_all(container, stream):
             num_decoded += 1
-            if (frame.width, frame.height) != size:
-                return f"frames of {frame.width} x {frame.height} pixels, not as the table says"
+            width, height = frame.width, frame.height
+            if orientation_of(frame).swaps_sides:
+                width, height = height, width
+            if (width, height) != size:
+                return f"frames of {width} x {height} pixels, not as the table says"
     if num_decoded != num_frames:
         return f"{num_decoded} frames, but {num_frames} in the table"
     some = np.linspace(0, num_frames - 1, _FRAMES_BY_NUMBER).round().astype(int)

@@ -134,9 +134,11 @@ def inspect_sample(path: Path, record: VideoRecord, settings: ProfileSettings, t
 
     An H.264 file without B-frames and sound, of keyframes alone, gets the index of frames that ours have.
     """
-    with open_video_file(path) as source:
+    with open_video_file(path, hold_packets=True) as source:
         found = _inspect(source, record, decode_check=True)
         info, fps = source.info, source.fps
+    if found.changes_size:
+        raise MediaError("decode", "its frames change their size, so that no batch can be made of them")
     offsets, parameters = None, b""
     if not found.reason and found.all_keyframes and (info.container, info.codec) == ("mov", "h264"):
         with contextlib.suppress(MediaError):  # its packets do not follow each other
@@ -212,6 +214,7 @@ class _Inspection:
     notes: dict[str, Any]
     swaps_sides: bool
     """Whether frames are to be turned by 90 or 270 degrees."""
+    changes_size: bool
     all_keyframes: bool
 
 
@@ -220,7 +223,7 @@ def _inspect(source: VideoFile, record: VideoRecord, decode_check: bool) -> _Ins
     info = source.info
     num_listed, num_packets = len(source.times()), source.num_packets()
     reason = _why_not_copy(info, record)
-    num_frames, observed, swaps_sides, all_keyframes = 0, Observed(), False, True
+    num_frames, observed, swaps_sides, changes_size, all_keyframes = 0, Observed(), False, False, True
     for time, frame in source.frames():
         num_frames += 1
         observed.note(frame)
@@ -229,7 +232,7 @@ def _inspect(source: VideoFile, record: VideoRecord, decode_check: bool) -> _Ins
         if orientation:
             reason = reason or str(orientation)
         if (frame.width, frame.height) != (info.width, info.height):
-            reason = reason or "its frames change their size"
+            changes_size, reason = True, reason or "its frames change their size"
         if time < 0 or (frame.pts or 0) < 0:
             reason = reason or "negative timestamps"
         if not decode_check:
@@ -239,7 +242,7 @@ def _inspect(source: VideoFile, record: VideoRecord, decode_check: bool) -> _Ins
         raise MediaError("decode", "not one frame in it")
     if num_frames != num_packets:
         reason = reason or f"{num_packets} packets gave {num_frames} frames"
-    return _Inspection(reason, num_frames, observed.notes(), swaps_sides, all_keyframes)
+    return _Inspection(reason, num_frames, observed.notes(), swaps_sides, changes_size, all_keyframes)
 
 
 def _why_not_copy(info: VideoInfo, record: VideoRecord) -> str:

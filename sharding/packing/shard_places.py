@@ -69,7 +69,7 @@ def _find_local(place: str) -> list[FileAt]:
     files = list_folder(place, ".tar")
     if not files:
         others = [child.name for child in sorted(path.iterdir()) if child.name.endswith(_COMPRESSED)]
-        raise UserError(f"{path}: no .tar files in it{_about_compression(others[0]) if others else ''}")
+        raise UserError(f"{path}: no .tar files in it{_about_compression(next(iter(others), ''))}")
     return files
 
 

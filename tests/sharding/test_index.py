@@ -65,6 +65,13 @@ def shards(clips, tmp_path) -> Path:
     )
 
 
+@pytest.fixture
+def two(clips, tmp_path) -> Path:
+    """One shard of two samples, for what goes wrong in it."""
+    samples = [{"mp4": clips[n], "json": {"meta": {"action": "ab"[n]}}, "txt": "x", "cls": n} for n in range(2)]
+    return write_shards(tmp_path / "foreign", samples)
+
+
 def labels(shards: Path, **options) -> tuple[tuple[str, ...], list[int]]:
     dataset = open_dataset(index(IndexConfig((str(shards),), workers=1, **options)).directory)
     return dataset.manifest.classes, dataset.labels.tolist()
@@ -149,28 +156,28 @@ def keep(name: str, content: bytes) -> bytes:
 
 
 BAD = {
-    "cut off": (lambda p: p.write_bytes(p.read_bytes()[:3000]), {}, r"part-00001\.tar: cut off at byte 3000"),
+    "cut off": (lambda p: p.write_bytes(p.read_bytes()[:3000]), {}, r"part-00000\.tar: cut off at byte 3000"),
     "cut at a header": (
         lambda p: p.write_bytes(p.read_bytes().rstrip(b"\0").ljust(-(-len(p.read_bytes().rstrip(b"\0")) // 512) * 512)),
         {},
-        r"part-00001\.tar: ends at byte \d+ without the mark of its end, so it is cut off; copy",
+        r"part-00000\.tar: ends at byte \d+ without the mark of its end, so it is cut off; copy",
     ),
     "up": (lambda p: rewrite(p, keep, (("../x.mp4", b"1"),)), {}, r"member '\.\./x\.mp4': a path that leads out"),
     "twice": (
-        lambda p: rewrite(p, keep, (("000000007.mp4", b"1"),)),
+        lambda p: rewrite(p, keep, (("000000001.mp4", b"1"),)),
         {},
-        r"part-00001\.tar: two members are named '000000007\.mp4'; write the shard again with one",
+        r"part-00000\.tar: two members are named '000000001\.mp4'; write the shard again with one",
     ),
-    "apart": (lambda p: rewrite(p, keep, (("000000004.avi", b"1"),)), {}, "of sample '000000004' are not together"),
+    "apart": (lambda p: rewrite(p, keep, (("000000000.avi", b"1"),)), {}, "of sample '000000000' are not together"),
     "link": (
         lambda p: rewrite(p, keep, (("x.mp4", b""),), tarfile.SYMTYPE),
         {},
         r"member 'x\.mp4' is no file but a link",
     ),
     "no label": (
-        lambda p: rewrite(p, lambda n, c: None if n == "000000005.cls" else c),
+        lambda p: rewrite(p, lambda n, c: None if n == "000000001.cls" else c),
         {},
-        r"part-00001\.tar: sample '000000005' has no label in \.cls \(it has \.json, \.mp4, \.txt\); give --label",
+        r"part-00000\.tar: sample '000000001' has no label in \.cls \(it has \.json, \.mp4, \.txt\); give --label",
     ),
     "no field": (
         lambda p: None,
@@ -179,42 +186,42 @@ BAD = {
     ),
     "no such class": (
         lambda p: None,
-        {"label_field": "meta.action", "classes": "a\nc\n"},
-        r"part-00000\.tar, 000000000\.mp4: label 'b' is not among the 2 classes, such as 'a'; see --classes",
+        {"label_field": "meta.action", "classes": "b\nc\n"},
+        r"part-00000\.tar, 000000000\.mp4: label 'a' is not among the 2 classes, such as 'b'; see --classes",
     ),
-    "too few classes": (lambda p: None, {"classes": "a\nb\n"}, "labels up to 2, but only 2 class names given"),
+    "too few classes": (lambda p: None, {"classes": "a\n"}, "labels up to 1, but only 1 class names given"),
     "no video": (
-        lambda p: rewrite(p, lambda n, c: None if n == "000000006.mp4" else c),
+        lambda p: rewrite(p, lambda n, c: None if n == "000000001.mp4" else c),
         {},
-        r"sample '000000006' has no video, only \.cls, \.json, \.txt; write the shard again without it",
+        r"sample '000000001' has no video, only \.cls, \.json, \.txt; write the shard again without it",
     ),
     "two videos": (
-        lambda p: rewrite(p, keep, (("000000007.rgb.webm", b"1"),)),
+        lambda p: rewrite(p, keep, (("000000001.rgb.webm", b"1"),)),
         {},
-        r"sample '000000007' has 2 videos, 000000007\.mp4 and 000000007\.rgb\.webm; one is expected",
+        r"sample '000000001' has 2 videos, 000000001\.mp4 and 000000001\.rgb\.webm; one is expected",
     ),
     "no label in json": (
         lambda p: None,
         {"label_field": "meta"},
-        r"'meta' in its \.json is \{\"action\": \"b\"\}; one label is expected",
+        r"'meta' in its \.json is \{\"action\": \"a\"\}; one label is expected",
     ),
     "blanks": (lambda p: rewrite(p, keep, (("a b.mp4", b"1"),)), {}, r"member 'a b\.mp4': an index of DALI"),
 }
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_shards_are_named_and_nothing_is_written(case, shards, tmp_path):
+def test_bad_shards_are_named_and_nothing_is_written(case, two, tmp_path):
     spoil, options, message = BAD[case]
-    spoil(shards / "part-00001.tar")
+    spoil(two / "part-00000.tar")
     if "classes" in options:
         (tmp_path / "names.txt").write_text(options["classes"])
         options = options | {"classes": tmp_path / "names.txt"}
-    before = hashes(shards)
+    before = hashes(two)
     with pytest.raises(UserError, match=message):
-        index(IndexConfig((str(shards),), workers=1, **options))
-    left = {name: digest for name, digest in hashes(shards).items() if not name.startswith(".parts/")}
+        index(IndexConfig((str(two),), workers=1, **options))
+    left = {name: digest for name, digest in hashes(two).items() if not name.startswith(".parts/")}
     assert left == before
-    assert not list(shards.glob(".parts/work-*/*"))
+    assert not list(two.glob(".parts/work-*/*"))
 
 
 def test_a_mended_shard_is_read_and_no_other(shards, monkeypatch):
