@@ -212,9 +212,10 @@ def find_archives(videos: Path) -> Archives | None:
                 )
             inside = videos.relative_to(path).as_posix()
             return Archives((local_file(path),), "" if inside == "." else inside)
-    if not videos.is_dir():
+    try:
+        entries = [entry for entry in sorted(videos.iterdir()) if not entry.name.startswith(".")]
+    except OSError:  # whoever reads the folder says so
         return None
-    entries = [entry for entry in sorted(videos.iterdir()) if not entry.name.startswith(".")]
     archives = [entry for entry in entries if is_archive(entry.name) and entry.is_file()]
     if not archives or any(entry.is_dir() or may_be_video(entry.name) for entry in entries):
         return None

@@ -74,7 +74,7 @@ def read_foreign_shard(task: ForeignShardTask) -> ShardResult:
         UserError: the tar is damaged, or its samples are not ones of videos with labels.
         OSError: the disk is full or cannot be written.
     """
-    wanted = {"stamp": task.file.stamp, "rule": [task.rule.field, task.rule.text_is_label]}
+    wanted = {"name": task.file.name, "stamp": task.file.stamp, "rule": [task.rule.field, task.rule.text_is_label]}
     part = read_part(task.directory, task.shard)
     kept = part is not None and {name: part.get(name) for name in wanted} == wanted
     if part is None or not kept:

@@ -4,6 +4,7 @@ The plan says in which shards the videos belong, whatever their order here. What
 that a run that begins again reads an archive again, but encodes nothing twice.
 """
 
+import posixpath
 import queue
 import shutil
 import tempfile
@@ -35,7 +36,7 @@ def streamed_jobs(store: VideoStore, tasks: Iterable[ShardTask]) -> dict[str, li
                 continue
             known = read_spooled(task.directory, task.shard, record.key)
             if known is None or (isinstance(known, MediaError) and task.retry_failed):
-                jobs[record.source].append((task, record))
+                jobs[posixpath.normpath(record.source)].append((task, record))
     return dict(jobs)
 
 
