@@ -286,3 +286,19 @@ def test_an_archive_that_changed_is_listed_again(videos, tmp_path):
     write_tar(archive, other, sorted(p.relative_to(other).as_posix() for p in other.rglob("*")), "w:gz")
     result = pack(config(archive, videos, tmp_path / "out", split="list2"))
     assert result.failures == 3 and '"a-v0"' in (result.directory / "failures.jsonl").read_text()
+
+
+def test_failed_videos_are_tried_again_and_no_others(videos, tmp_path, monkeypatch):
+    archive = make("tar.gz", videos, tmp_path / "archives")
+    assert pack(config(archive, videos, tmp_path / "out", workers=1)).failures == 2
+    mended = shutil.copytree(videos, tmp_path / "mended")
+    write_numbered_video(mended / "b" / "v7.mp4", 12, first_number=700)
+    archive.unlink()
+    write_tar(archive, mended, sorted(p.relative_to(mended).as_posix() for p in mended.rglob("*")), "w:gz")
+    again, original = [], sharding.packing.streamed.write_spooled
+    monkeypatch.setattr(
+        "sharding.packing.streamed.write_spooled", lambda *args: (again.append(args[2]), original(*args))
+    )
+    result = pack(config(archive, videos, tmp_path / "out", workers=1, retry_failed=True))
+    assert (again, result.failures, result.samples) == (["b-v7"], 1, 10)
+    assert verify(result.directory, decode=True).ok
