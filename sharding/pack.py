@@ -24,7 +24,7 @@ from sharding.packing.progress import with_progress
 from sharding.packing.sandbox import Limits, close_thread_sandbox
 from sharding.packing.shard import ShardTask, pack_shard
 from sharding.packing.split_folder import PackPlan, claim_folder, complete, parts_of, recorded_settings, write_failures
-from sharding.packing.streamed import encode_streamed, streamed_jobs
+from sharding.packing.streamed import encode_streamed
 from sharding.packing.video_store import VideoStore, open_store
 from sharding.parallel import run_in_workers
 from sharding.records import Annotations, check_records, read_classes, with_classes
@@ -174,6 +174,9 @@ def pack(config: PackConfig, annotations: Annotations | None = None) -> PackResu
         UserError: the input or the output folder is not as it must be; nothing was written.
     """
     _check_apart(config)
+    if annotations is None:
+        find_reader(config.dataset)  # before archives are listed, which may take minutes
+    _check_files(config)
     store = open_store(config.videos, config.out / LISTINGS)
     annotations = read_annotations(config, annotations, store)
     plan = make_plan(config, annotations, store)
@@ -184,7 +187,8 @@ def pack(config: PackConfig, annotations: Annotations | None = None) -> PackResu
             num_failures = _run(config, plan, store)
             write_failures(config.directory, parts_of(config.directory, len(plan.shards)))
             _check_failures(config, num_failures, len(annotations.records))
-            return _result(config, _complete(config, plan), already_complete=False)
+            manifest = complete(config.directory, plan, parts_of(config.directory, len(plan.shards)))
+            return _result(config, manifest, already_complete=False)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -195,10 +199,6 @@ def pack(config: PackConfig, annotations: Annotations | None = None) -> PackResu
             raise IncompleteError(
                 "a worker process was killed, perhaps for want of memory; run it again, with fewer --workers"
             ) from error
-
-
-def _complete(config: PackConfig, plan: PackPlan) -> Manifest:
-    return complete(config.directory, plan, parts_of(config.directory, len(plan.shards)))
 
 
 def _check_failures(config: PackConfig, num_failures: int, num_records: int) -> None:
@@ -229,6 +229,12 @@ def _check_apart(config: PackConfig) -> None:
         raise UserError(f"--out {config.out}: inside --videos {config.videos}; give a folder outside of it")
 
 
+def _check_files(config: PackConfig) -> None:
+    for path in (*config.annotations, *([config.classes] if config.classes else [])):
+        if not path.is_file():
+            raise UserError(f"{path}: no such file")
+
+
 def read_annotations(
     config: PackConfig, given: Annotations | None = None, store: VideoStore | None = None
 ) -> Annotations:
@@ -239,9 +245,7 @@ def read_annotations(
     """
     read = find_reader(config.dataset) if given is None else lambda *_: given
     store = store or open_store(config.videos, config.out / LISTINGS)
-    for path in (*config.annotations, *([config.classes] if config.classes else [])):
-        if not path.is_file():
-            raise UserError(f"{path}: no such file")
+    _check_files(config)
     with store.as_folder() as videos:
         annotations = read(videos, config.annotations, config.split)
     if not isinstance(annotations, Annotations):
@@ -290,7 +294,7 @@ def make_plan(config: PackConfig, annotations: Annotations, store: VideoStore | 
 
 def _run(config: PackConfig, plan: PackPlan, store: VideoStore) -> int:
     """Pack all shards that are not finished; return the number of failed videos."""
-    _encode_streamed(config, plan, store)
+    encode_streamed(store, _tasks(config, plan, store), config.workers, on_cluster=config.backend == "dask")
     with _backend(config):
         workers = min(config.workers, len(plan.shards)) if config.backend == "loky" else -1
         results = run_in_workers(pack_shard, _tasks(config, plan, store), workers, ordered=False)
@@ -298,19 +302,6 @@ def _run(config: PackConfig, plan: PackPlan, store: VideoStore) -> int:
             return sum(result.failures for result in with_progress(results, len(plan.annotations.records)))
         finally:
             close_thread_sandbox()  # where this process was its own worker
-
-
-def _encode_streamed(config: PackConfig, plan: PackPlan, store: VideoStore) -> None:
-    """Encode the videos that come in an order of their own; the shards then find them in the spool."""
-    jobs = streamed_jobs(store, _tasks(config, plan, store))
-    if not jobs:
-        return
-    if config.backend == "dask":
-        raise UserError("--backend dask: a .tar.gz is read by one machine; pack without it, or unpack the archives")
-    results = encode_streamed(store, jobs, config.workers)
-    with contextlib.closing(results):
-        for _ in with_progress(results, sum(map(len, jobs.values()))):
-            pass
 
 
 @contextlib.contextmanager

@@ -4,18 +4,20 @@ The plan says in which shards the videos belong, whatever their order here. What
 that a run that begins again reads an archive again, but encodes nothing twice.
 """
 
+import contextlib
 import posixpath
 import queue
 import shutil
 import tempfile
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from sharding.errors import MediaError
+from sharding.errors import MediaError, UserError
+from sharding.packing.progress import with_progress
 from sharding.packing.sandbox import Request, Sandbox
 from sharding.packing.shard import ShardResult, ShardTask, records_left
 from sharding.packing.spool import PARTS, read_spooled, write_spooled
@@ -25,7 +27,23 @@ from sharding.records import VideoRecord
 Job = tuple[ShardTask, VideoRecord]
 
 
-def streamed_jobs(store: VideoStore, tasks: Iterable[ShardTask]) -> dict[str, list[Job]]:
+def encode_streamed(store: VideoStore, tasks: Iterable[ShardTask], workers: int, on_cluster: bool = False) -> None:
+    """Encode and spool what is streamed of the videos of unfinished shards.
+
+    Raises:
+        UserError: an archive is damaged, or not the one that was listed; or workers `on_cluster` are to encode.
+        OSError: the disk is full.
+    """
+    jobs = _jobs(store, tasks)
+    if jobs and on_cluster:
+        raise UserError("--backend dask: a .tar.gz is read by one machine; pack without it, or unpack the archives")
+    if jobs:
+        with contextlib.closing(_results(store, jobs, workers)) as results:
+            for _ in with_progress(results, sum(map(len, jobs.values()))):
+                pass
+
+
+def _jobs(store: VideoStore, tasks: Iterable[ShardTask]) -> dict[str, list[Job]]:
     """Return what is to be encoded of each video that is streamed, for shards that are not finished."""
     jobs: dict[str, list[Job]] = defaultdict(list)
     for task in tasks:
@@ -40,14 +58,10 @@ def streamed_jobs(store: VideoStore, tasks: Iterable[ShardTask]) -> dict[str, li
     return dict(jobs)
 
 
-def encode_streamed(store: VideoStore, jobs: Mapping[str, Sequence[Job]], workers: int) -> Iterator[ShardResult]:
+def _results(store: VideoStore, jobs: Mapping[str, Sequence[Job]], workers: int) -> Generator[ShardResult, None, None]:
     """Read the archives once and spool what becomes of the videos; yield what became of each.
 
     At most `workers` + 2 videos are unpacked at a time.
-
-    Raises:
-        UserError: an archive is damaged, or not the one that was listed.
-        OSError: the disk is full.
     """
     task, _ = next(iter(jobs.values()))[0]
     work = Path(tempfile.mkdtemp(prefix="work-stream-", dir=task.directory / PARTS))
