@@ -119,7 +119,7 @@ def _members_of_zip(stream: BinaryIO, file: FileAt) -> Iterator[Member]:
     for info in infos:
         mode = info.external_attr >> 16
         kind: Kind = "folder" if info.is_dir() else "link" if stat.S_ISLNK(mode) else "file"
-        method = _METHODS.get(info.compress_type) or zipfile.compressor_names.get(info.compress_type, "unknown")
+        method = _METHODS.get(info.compress_type, f"method {info.compress_type}")
         if info.flag_bits & _ENCRYPTED:
             method = "encrypted"
         name = clean_path(info.filename, file.shown)

@@ -109,8 +109,8 @@ def _remote_file(base: str, entry: dict[str, Any]) -> FileAt:
 
 def _store_of(location: str) -> tuple[Any, str]:
     try:
-        import fsspec
+        from fsspec.core import url_to_fs
     except ImportError:
         raise UserError(f"{redacted(location)}: not installed; run pip install 'vpsn[remote]'") from None
     with remote_errors(location):
-        return fsspec.core.url_to_fs(location)
+        return url_to_fs(location)
