@@ -18,7 +18,7 @@ class FileAt:
     name: str
     """Without its folder."""
     location: str
-    """A path or a URL."""
+    """An absolute path or a URL."""
     bytes: int
     stamp: str
     """Changes with the content, as far as the file system or the store knows: size and time, or a tag."""
@@ -36,7 +36,7 @@ def is_url(location: str | Path) -> bool:
 def local_file(path: Path) -> FileAt:
     """Raises OSError if it is not there."""
     status = path.stat()
-    return FileAt(path.name, str(path), status.st_size, f"{status.st_size}-{status.st_mtime_ns}")
+    return FileAt(path.name, str(path.absolute()), status.st_size, f"{status.st_size}-{status.st_mtime_ns}")
 
 
 @contextmanager
