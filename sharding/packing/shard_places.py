@@ -25,7 +25,7 @@ def find_shards(given: Sequence[str], out: Path | None) -> tuple[list[FileAt], P
     if any(map(is_url, given)):
         return _find_remote(given, out)
     files = [file for place in given for file in _find_local(place)]
-    folders = {str(Path(file.location).absolute().parent) for file in files}
+    folders = {str(Path(file.location).parent) for file in files}
     names: dict[str, FileAt] = {}
     for file in files:
         if not is_shard_name(file.name):
@@ -37,7 +37,8 @@ def find_shards(given: Sequence[str], out: Path | None) -> tuple[list[FileAt], P
         names[file.name] = file
     if out is None and len(folders) > 1:
         raise UserError(f"shards of {len(folders)} folders; give --out for the folder of their table")
-    return files, out or Path(files[0].location).parent
+    first = Path(given[0])
+    return files, out or (first if first.is_dir() else first.parent)
 
 
 def bind_shards(directory: Path, files: Sequence[FileAt]) -> None:
@@ -49,7 +50,7 @@ def bind_shards(directory: Path, files: Sequence[FileAt]) -> None:
     if is_url(files[0].location):
         write_atomically(directory / SHARDS_URL, files[0].location.rpartition("/")[0] + "\n")
         return
-    links = {directory / file.name: Path(file.location).absolute() for file in files}
+    links = {directory / file.name: Path(file.location) for file in files}
     new = {link: target for link, target in links.items() if not (link.exists() and link.samefile(target))}
     for link in new:
         if link.exists() or link.is_symlink():
