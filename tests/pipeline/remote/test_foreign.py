@@ -41,11 +41,17 @@ def test_a_server_that_fails_is_named(indexed, store, tmp_path):
         dataset.open_shard(0)
 
 
-@pytest.mark.parametrize(
-    "text", ["/etc", "file:///etc", "local:///etc", "simplecache::s3://x/y", "https:// two words", "s3://", "ftp://a/b"]
-)
-def test_only_stores_and_servers_may_be_named(text, indexed, tmp_path):
+def test_only_stores_and_servers_may_be_named(indexed, tmp_path):
     folder = shutil.copytree(indexed, tmp_path / "copy")
-    (folder / "shards.url").write_text(text)
-    with pytest.raises(UserError, match=r"shards\.url: .* is no URL of http, https, s3, gs"):
-        open_dataset(folder, tmp_path / "cache")
+    for text in (
+        "/etc",
+        "file:///etc",
+        "local:///etc",
+        "simplecache::s3://x/y",
+        "https:// two words",
+        "s3://",
+        "ftp://a",
+    ):
+        (folder / "shards.url").write_text(text)
+        with pytest.raises(UserError, match=r"shards\.url: .* is no URL of http, https, s3, gs"):
+            open_dataset(folder, tmp_path / "cache")
