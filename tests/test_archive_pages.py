@@ -43,6 +43,7 @@ def folder(tmp_path) -> Path:
     recipe["data"] = {"short_side": 32, "crop_size": 32, "num_segments": 4}
     recipe["model"] = {"arch": "tsn", "depth": 18}
     recipe["train"] = {"epochs": 1, "batch_size": 4}
+    recipe["schedule"]["warmup_epochs"] = 0
     (tmp_path / "launch" / "configs").mkdir(parents=True)
     (tmp_path / "launch" / "train.py").symlink_to(ROOT / "launch" / "train.py")
     (tmp_path / "launch" / "configs" / "own_folder.yaml").write_text(yaml.safe_dump(recipe))
@@ -61,4 +62,5 @@ def test_every_command_runs(page, folder):
         done = subprocess.run(
             ["bash", "-c", script], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
         )
+        print(block, done.stdout, done.stderr)
         assert done.returncode == 0, f"{block}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
