@@ -8,13 +8,15 @@ knows whether it has changed, and all machines of a run must see the same.
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from pipeline.config import is_remote
 from pipeline.remote.cache import ShardCache
 from pipeline.remote.transport import MissingError, RemoteError, RemoteFolder, RetryPolicy
-from sharding.dataset import PackedDataset, load_dataset, load_table, max_frames_bytes
+from sharding.dataset import PackedDataset, load_dataset, load_table, max_frames_bytes, read_shards_url
 from sharding.errors import UserError
 from sharding.files import file_sha256, locked, replacing, write_atomically
 from sharding.manifest import (
@@ -47,6 +49,7 @@ def open_dataset(
 
     Args:
         location: the folder that holds manifest.json, or its URL: s3://, gs://, https:// or another that fsspec knows.
+            A folder whose shards are elsewhere says so in shards.url; see `sharding.index`.
         cache_dir: a folder for what is fetched, best on a fast local disk; see `default_cache_dir`.
         cache_bytes: of shards, at most, in that folder, whichever datasets they belong to.
         retry: how long a server is bothered before it is given up.
@@ -55,20 +58,31 @@ def open_dataset(
         UserError: of it RemoteError if it could not be fetched.
     """
     if not is_remote(location):
-        return load_dataset(location)
+        url = read_shards_url(Path(location))
+        if url is None:
+            return load_dataset(location)
+        dataset, remote = load_table(location), RemoteFolder(url, retry)
+        with _cache_of(dataset.manifest, cache_dir) as directory:
+            return replace(dataset, shard_source=ShardCache(remote, directory, dataset.manifest.shards, cache_bytes))
     remote = RemoteFolder(str(location), retry)
     manifest = _fetch_manifest(remote)
+    with _cache_of(manifest, cache_dir) as directory, locked(directory / ".lock"):
+        dataset = _fetch_table(remote, manifest, directory, max(cache_bytes, _TABLE_BYTES))
+    return replace(dataset, shard_source=ShardCache(remote, directory, manifest.shards, cache_bytes))
+
+
+@contextmanager
+def _cache_of(manifest: Manifest, cache_dir: str | Path | None) -> Iterator[Path]:
+    """Yield the folder in the cache for a dataset; that it cannot be written is a UserError."""
     root = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
     directory = root.absolute() / manifest.fingerprint
     try:
         directory.mkdir(parents=True, exist_ok=True)
         if directory.is_symlink():
             raise UserError(f"{directory}: a link in the cache, which could lead anywhere; remove it")
-        with locked(directory / ".lock"):
-            dataset = _fetch_table(remote, manifest, directory, max(cache_bytes, _TABLE_BYTES))
+        yield directory
     except OSError as error:
         raise UserError(f"{error.filename or directory}: {error.strerror}; the cache must be writable") from error
-    return replace(dataset, shard_source=ShardCache(remote, directory, manifest.shards, cache_bytes))
 
 
 def read_manifest(location: str | Path, retry: RetryPolicy | None = None) -> Manifest:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sharding.dataset import PackedDataset
     from sharding.dataset import load_dataset as open_dataset
     from sharding.errors import MediaError, UserError
+    from sharding.index import IndexConfig, index
     from sharding.pack import IncompleteError, PackConfig, PackResult, pack
     from sharding.records import Annotations, VideoRecord
     from sharding.stats import Stats, measure
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Annotations",
     "IncompleteError",
+    "IndexConfig",
     "MediaError",
     "PackConfig",
     "PackResult",
@@ -32,6 +34,7 @@ __all__ = [
     "UserError",
     "VerifyReport",
     "VideoRecord",
+    "index",
     "measure",
     "open_dataset",
     "pack",
@@ -41,6 +44,7 @@ __all__ = [
 _HOMES = {
     "Annotations": "sharding.records:Annotations",
     "IncompleteError": "sharding.pack:IncompleteError",
+    "IndexConfig": "sharding.index:IndexConfig",
     "MediaError": "sharding.errors:MediaError",
     "PackConfig": "sharding.pack:PackConfig",
     "PackResult": "sharding.pack:PackResult",
@@ -49,6 +53,7 @@ _HOMES = {
     "UserError": "sharding.errors:UserError",
     "VerifyReport": "sharding.verify:VerifyReport",
     "VideoRecord": "sharding.records:VideoRecord",
+    "index": "sharding.index:index",
     "measure": "sharding.stats:measure",
     "open_dataset": "sharding.dataset:load_dataset",
     "pack": "sharding.pack:pack",

@@ -1,16 +1,20 @@
-"""python -m sharding {pack,verify,stats,motion,motion-gym,motion-multilabel}: packs datasets, checks, describes."""
+"""python -m sharding {pack,index,verify,stats,motion,…}: packs datasets, checks and describes them."""
 
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sharding.cli import CommandLine, run_command
 
+if TYPE_CHECKING:
+    from sharding.pack import PackResult
+
 _DESCRIPTION = """\
-Pack video datasets into tar shards, once, for training. pack makes them, verify checks them, stats describes them,
-motion, motion-gym and motion-multilabel write synthetic datasets to try everything on. Each has its own --help."""
+Pack video datasets into tar shards, once, for training. pack makes them, index takes those that others made, verify
+checks them, stats describes them, motion, motion-gym and motion-multilabel write synthetic datasets to try everything
+on. Each has its own --help."""
 
 _PACK_EXAMPLE = (
     "python -m sharding pack --dataset kinetics --videos k400/videos --annotations train.csv val.csv --split train "
@@ -66,17 +70,49 @@ def _run_pack(values: dict[str, Any]) -> int:
 
     settings: dict[str, Any] = values | {"annotations": tuple(values["annotations"])}
     try:
-        result = pack(PackConfig(**settings))
+        print(_describe(pack(PackConfig(**settings))))
     except IncompleteError as error:
         print(f"sharding pack: {error}", file=sys.stderr)
         return 1
+    return 0
+
+
+def _describe(result: "PackResult") -> str:
     if result.already_complete:
-        print(f"{result.directory}: already complete, {result.samples} samples; nothing to do")
-    else:
-        print(
-            f"{result.directory}: {result.samples} samples in {result.shards} shards, {result.bytes:,} bytes, "
-            f"{result.failures} failures; fingerprint {result.fingerprint[:16]}"
-        )
+        return f"{result.directory}: already complete, {result.samples} samples; nothing to do"
+    return (
+        f"{result.directory}: {result.samples} samples in {result.shards} shards, {result.bytes:,} bytes, "
+        f"{result.failures} failures; fingerprint {result.fingerprint[:16]}"
+    )
+
+
+def _add_index_options(parser: CommandLine) -> None:
+    from sharding.index import IndexConfig
+
+    parser.description = (
+        f"{parser.description} Nothing is changed in the tars. Run again after any stop, it resumes. For example: "
+        "python -m sharding index data/shards --label-field label"
+    )
+    parser.add_class_arguments(IndexConfig, skip={"shards"})
+    parser.add_argument(
+        "shards",
+        nargs="+",
+        metavar="DIR|URL",
+        help="Folder of the tar files, or the files, or the URL of a folder (s3://, gs://, https://).",
+    )
+
+
+def _run_index(values: dict[str, Any]) -> int:
+    from sharding.index import IndexConfig, index
+    from sharding.pack import IncompleteError
+
+    settings: dict[str, Any] = values | {"shards": tuple(values["shards"])}
+    try:
+        result = index(IndexConfig(**settings))
+    except IncompleteError as error:
+        print(f"sharding index: {error}", file=sys.stderr)
+        return 1
+    print(_describe(result))
     return 0
 
 
@@ -182,6 +218,7 @@ def _run_motion_gym(values: dict[str, Any]) -> None:
 
 _COMMANDS: dict[str, tuple[str, Callable[[CommandLine], None], Callable[[dict[str, Any]], int | None]]] = {
     "pack": ("pack one split of a dataset into tar shards", _add_pack_options, _run_pack),
+    "index": ("make a training set of WebDataset shards that others made", _add_index_options, _run_index),
     "verify": ("check a packed split: bytes, hashes, index, table, labels", _add_verify_options, _run_verify),
     "stats": ("describe a packed split", _add_stats_options, _run_stats),
     "motion": ("write a synthetic dataset in which only motion reveals the class", _add_motion_options, _run_motion),

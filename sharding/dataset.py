@@ -25,6 +25,8 @@ from sharding.manifest import (
 )
 from sharding.table import read_column, read_column_names, read_columns, read_label_sets
 
+SHARDS_URL = "shards.url"
+"""Of a split whose shards are in object storage or on a web server: the URL of their folder, on a line."""
 _MAX_HEADER_BYTES = 1 << 16  # of a file of NumPy; ours have 128
 
 
@@ -199,6 +201,27 @@ def load_dataset(directory: Path | str) -> PackedDataset:
     return dataset
 
 
+_SCHEMES = ("http", "https", "s3", "gs")
+_MAX_URL_BYTES = 4096
+
+
+def read_shards_url(directory: Path) -> str | None:
+    """Return the URL of the folder of shards that shards.url names; None without such a file.
+
+    Raises:
+        UserError: it holds anything else, such as a path, or a protocol that might lead to files of this machine.
+    """
+    path = directory / SHARDS_URL
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        text = file.read(_MAX_URL_BYTES).decode("utf-8", "replace").strip()
+    scheme, separator, rest = text.partition("://")
+    if scheme not in _SCHEMES or not separator or not rest or len(text.split()) != 1:
+        raise UserError(f"{path}: {text[:80]!a} is no URL of {', '.join(_SCHEMES)}; index the shards again")
+    return text
+
+
 def load_table(directory: Path | str, check_hashes: bool = True) -> PackedDataset:
     """Open a split as `load_dataset` does, but the shards need not be there. Raises UserError."""
     directory = Path(directory)
@@ -262,6 +285,8 @@ def _check_frames(dataset: PackedDataset, check_hash: bool) -> None:
 
 def _check_shards(dataset: PackedDataset) -> None:
     again = "pack this split again"
+    if url := read_shards_url(dataset.directory):
+        raise UserError(f"{dataset.directory}: its shards are at {url}; training and evaluation read them from there")
     for number, shard in enumerate(dataset.manifest.shards):
         path = dataset.shard_path(number)
         if not path.is_file():

@@ -23,6 +23,11 @@ def problem_of(manifest: "Manifest") -> str | None:
     return next(_problems(manifest), None)
 
 
+def is_shard_name(name: object) -> bool:
+    """Whether a shard may be called so: it is a file of its folder, whatever reads the name."""
+    return isinstance(name, str) and _SHARD_NAME.fullmatch(name) is not None
+
+
 def _problems(manifest: "Manifest") -> Iterator[str]:
     for name in _TEXTS:
         if not _is_text(getattr(manifest, name)):
@@ -56,7 +61,7 @@ def _problems_of_classes(manifest: "Manifest") -> Iterator[str]:
 
 def _problems_of_shards(manifest: "Manifest") -> Iterator[str]:
     for shard in manifest.shards:
-        if not isinstance(shard.name, str) or not _SHARD_NAME.fullmatch(shard.name):
+        if not is_shard_name(shard.name):
             yield f"{_shown(shard.name)} is no name of a shard"
         if not (_is_count(shard.samples, MAX_SAMPLES) and _is_count(shard.bytes, _MAX_BYTES)):
             yield f"{_shown(shard.name)}: its samples or bytes are no numbers within bounds"

@@ -5,10 +5,8 @@ import errno
 import logging
 import math
 import os
-import statistics
-import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,19 +18,23 @@ from sharding.datasets import find_reader
 from sharding.datasets.flip_pairs import mirrored_pairs
 from sharding.errors import UserError
 from sharding.manifest import FAILURES, Manifest
+from sharding.packing.measure import samples_for_bytes
 from sharding.packing.partition import default_samples_per_shard, plan_shards
-from sharding.packing.profiles import PROFILES, EncodedSample, ProfileSettings
+from sharding.packing.profiles import PROFILES, ProfileSettings
 from sharding.packing.progress import with_progress
-from sharding.packing.sandbox import Limits, Request, Sandbox, close_thread_sandbox
+from sharding.packing.sandbox import Limits, close_thread_sandbox
 from sharding.packing.shard import LabelIds, ShardTask, pack_shard
-from sharding.packing.split_folder import PackPlan, claim_folder, complete, recorded_settings, write_failures
+from sharding.packing.split_folder import PackPlan, claim_folder, complete, parts_of, recorded_settings, write_failures
+from sharding.packing.streamed import encode_streamed
+from sharding.packing.video_store import VideoStore, open_store
 from sharding.parallel import run_in_workers
 from sharding.records import Annotations, check_records, read_classes, with_classes
 from sharding.video.frame_folder import check_template
 
 log = logging.getLogger("sharding.pack")
 
-_MEASURED_VIDEOS = 32  # for --shard-bytes
+LISTINGS = ".listings"
+"""Folder in --out for what was found to be in archives."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,8 @@ class PackConfig:
     list-multilabel (lines of `path label label …`), or as one of the published datasets (docs/datasets.md); or a reader
     of your own, as MODULE:FUNCTION (docs/extending.md)."""
     videos: Path
-    """Folder that holds the videos."""
+    """Folder that holds the videos; or archives that do: a .tar, .tar.gz, .tgz or .zip, a folder in one
+    (UCF101.zip/UCF-101), or a folder with nothing but such archives. They are not unpacked."""
     out: Path
     """Folder for the packed dataset; the split gets its own folder in it."""
     split: str = "train"
@@ -171,17 +174,22 @@ def pack(config: PackConfig, annotations: Annotations | None = None) -> PackResu
         IncompleteError: too many videos failed, the disk is full, or a worker was killed.
         UserError: the input or the output folder is not as it must be; nothing was written.
     """
-    annotations = read_annotations(config, annotations)
     _check_apart(config)
-    plan = make_plan(config, annotations)
+    if annotations is None:
+        find_reader(config.dataset)  # before archives are listed, which may take minutes
+    _check_files(config)
+    store = open_store(config.videos, config.out / LISTINGS)
+    annotations = read_annotations(config, annotations, store)
+    plan = make_plan(config, annotations, store)
     with claim_folder(config.directory, plan, config.retry_failed) as manifest:
         if manifest:
             return _result(config, manifest, already_complete=True)
         try:
-            num_failures = _run(config, plan)
-            write_failures(config.directory, len(plan.shards))
+            num_failures = _run(config, plan, store)
+            write_failures(config.directory, parts_of(config.directory, len(plan.shards)))
             _check_failures(config, num_failures, len(annotations.records))
-            return _result(config, complete(config.directory, plan), already_complete=False)
+            manifest = complete(config.directory, plan, parts_of(config.directory, len(plan.shards)))
+            return _result(config, manifest, already_complete=False)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -222,19 +230,25 @@ def _check_apart(config: PackConfig) -> None:
         raise UserError(f"--out {config.out}: inside --videos {config.videos}; give a folder outside of it")
 
 
-def read_annotations(config: PackConfig, given: Annotations | None = None) -> Annotations:
+def _check_files(config: PackConfig) -> None:
+    for path in (*config.annotations, *([config.classes] if config.classes else [])):
+        if not path.is_file():
+            raise UserError(f"{path}: no such file")
+
+
+def read_annotations(
+    config: PackConfig, given: Annotations | None = None, store: VideoStore | None = None
+) -> Annotations:
     """Return the records and classes of the split, checked: those `given`, else what the reader `config.dataset` lists.
 
     Raises:
         UserError: no such reader, folder or file, no videos for the split, or records that contradict each other.
     """
     read = find_reader(config.dataset) if given is None else lambda *_: given
-    if not config.videos.is_dir():
-        raise UserError(f"--videos {config.videos}: no such folder")
-    for path in (*config.annotations, *([config.classes] if config.classes else [])):
-        if not path.is_file():
-            raise UserError(f"{path}: no such file")
-    annotations = read(config.videos, config.annotations, config.split)
+    store = store or open_store(config.videos, config.out / LISTINGS)
+    _check_files(config)
+    with store.as_folder() as videos:
+        annotations = read(videos, config.annotations, config.split)
     if not isinstance(annotations, Annotations):
         kind = type(annotations).__name__
         raise UserError(f"--dataset {config.dataset}: it returned a {kind}, not sharding.records.Annotations")
@@ -264,47 +278,32 @@ def describe_passed_over(paths: Sequence[str]) -> str:
     return f"{len(paths)} files passed over that are no videos by their suffix: {kinds}{more}, such as {paths[0]}"
 
 
-def make_plan(config: PackConfig, annotations: Annotations) -> PackPlan:
+def make_plan(config: PackConfig, annotations: Annotations, store: VideoStore | None = None) -> PackPlan:
     num_records = len(annotations.records)
     settings: dict[str, Any] = asdict(config.profile_settings) | {"seed": config.seed}
     if config.frame_template is None:
         del settings["frame_template"]  # so that the fingerprint is that of versions without this option
     if config.shard_bytes:
         settings |= {"shard_bytes": config.shard_bytes}
-        settings |= {"samples_per_shard": _samples_for_bytes(config, annotations, settings, config.shard_bytes)}
+        recorded = recorded_settings(config.directory)
+        if {name: recorded.get(name) for name in settings} == settings:
+            settings |= {"samples_per_shard": recorded["samples_per_shard"]}
+        else:
+            store = store or open_store(config.videos, config.out / LISTINGS)
+            how = (config.profile_settings, config.limits, config.seed)
+            settings |= {"samples_per_shard": samples_for_bytes(config.shard_bytes, store, annotations.records, *how)}
     else:
         settings |= {"samples_per_shard": config.samples_per_shard or default_samples_per_shard(num_records)}
     shards = plan_shards(num_records, settings["samples_per_shard"], config.seed)
     return PackPlan(config.dataset, config.split, annotations, shards, settings)
 
 
-def _samples_for_bytes(
-    config: PackConfig, annotations: Annotations, settings: Mapping[str, Any], shard_bytes: int
-) -> int:
-    """Return how many samples make up shard_bytes: as recorded in the folder, else measured on a few videos."""
-    recorded = recorded_settings(config.directory)
-    if {name: recorded.get(name) for name in settings} == settings:
-        return recorded["samples_per_shard"]
-    [first, *_] = plan_shards(len(annotations.records), _MEASURED_VIDEOS, config.seed)
-    sandbox = Sandbox(config.limits)
-    with tempfile.TemporaryDirectory() as work, contextlib.closing(sandbox):
-        requests = (
-            Request(config.videos, annotations.records[i], config.profile_settings, Path(work) / f"media-{i % 2}")
-            for i in first
-        )
-        sizes = [
-            outcome.media.stat().st_size
-            for outcome in sandbox.encode_all(requests)
-            if isinstance(outcome, EncodedSample)
-        ]
-    return max(1, round(shard_bytes / (statistics.mean(sizes) + 3 * 1024))) if sizes else 16
-
-
-def _run(config: PackConfig, plan: PackPlan) -> int:
+def _run(config: PackConfig, plan: PackPlan, store: VideoStore) -> int:
     """Pack all shards that are not finished; return the number of failed videos."""
+    encode_streamed(store, _tasks(config, plan, store), config.workers, on_cluster=config.backend == "dask")
     with _backend(config):
         workers = min(config.workers, len(plan.shards)) if config.backend == "loky" else -1
-        results = run_in_workers(pack_shard, _tasks(config, plan), workers, ordered=False)
+        results = run_in_workers(pack_shard, _tasks(config, plan, store), workers, ordered=False)
         try:
             return sum(result.failures for result in with_progress(results, len(plan.annotations.records)))
         finally:
@@ -328,7 +327,7 @@ def _backend(config: PackConfig) -> Iterator[None]:
         yield
 
 
-def _tasks(config: PackConfig, plan: PackPlan) -> Iterator[ShardTask]:
+def _tasks(config: PackConfig, plan: PackPlan, store: VideoStore) -> Iterator[ShardTask]:
     annotations = plan.annotations
     label_ids = LabelIds(annotations)
     for number, members in enumerate(plan.shards):
@@ -336,7 +335,7 @@ def _tasks(config: PackConfig, plan: PackPlan) -> Iterator[ShardTask]:
         yield ShardTask(
             directory=config.directory.absolute(),
             shard=number,
-            videos=config.videos.absolute(),
+            videos=store.subset(record.source for record in records),
             records=records,
             labels=tuple(map(label_ids.of_class, records)),
             level_labels=tuple(map(label_ids.of_levels, records)),

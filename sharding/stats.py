@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sharding.dataset import PackedDataset, load_dataset
+from sharding.dataset import SHARDS_URL, PackedDataset, load_dataset, load_table
 from sharding.manifest import FAILURES, LABELS, kind_of, read_json_lines
 
 _NOTES = {
@@ -19,6 +19,7 @@ _NOTES = {
     "begins_before_keyframe": "beginnings without a keyframe, left out",
     "ends_early": "parts that go on after the end of their video",
     "reencoded": "not copied but encoded again",
+    "kept_as_is": "kept, though packing would encode them again",
 }
 
 
@@ -106,7 +107,7 @@ def measure(directory: Path | str) -> tuple[Stats, PackedDataset]:
         UserError: it cannot be opened.
     """
     directory = Path(directory)
-    dataset = load_dataset(directory)
+    dataset = load_table(directory) if (directory / SHARDS_URL).is_file() else load_dataset(directory)
     manifest = dataset.manifest
     failures = read_json_lines(directory / FAILURES)
     missing = Counter(name for line in failures if kind_of(line) == "missing" for name in _labels_of(line))

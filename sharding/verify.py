@@ -19,12 +19,13 @@ from sharding.dataset import PackedDataset, load_dataset, load_table
 from sharding.errors import MediaError
 from sharding.files import file_sha256, hash_rest, parse_json, write_atomically
 from sharding.manifest import KEYFRAME_INTERVALS, LABELS, NO_LABEL, QUARANTINE, TABLE, Shard, read_json_lines
-from sharding.packing.tar import Component, format_index
+from sharding.packing.tar import Component, format_index, split_name
 from sharding.parallel import run_in_workers
 from sharding.table import read_rows
 from sharding.video.decode import decode_all, decode_frames, open_video
 from sharding.video.frame_folder import open_jpeg
 from sharding.video.frame_packets import PacketDecoder, packets_to_read
+from sharding.video.orientation import orientation_of
 
 _FRAMES_BY_NUMBER = 8
 
@@ -150,11 +151,13 @@ def check_shard(directory: Path, number: int, shard: Shard, decode: bool) -> lis
     dataset = load_table(directory, check_hashes=False)
     first = int(np.searchsorted(dataset.shards, number))
     by_name = {component.name: component for component in components}
-    if [row["key"] for row in rows] != list(dict.fromkeys(c.name.partition(".")[0] for c in components)):
+    indexed = "indexed" in dataset.manifest.settings  # made by others: keys and descriptions are theirs
+    if not indexed and [row["key"] for row in rows] != list(dict.fromkeys(split_name(c.name)[0] for c in components)):
         problems.append(Problem(shard.name, "its samples are not those of the table"))
     with path.open("rb") as file:
         for sample_id, row in enumerate(rows, first):
-            message = _check_sample(file, row, by_name) or (_check_decoding(file, row) if decode else None)
+            check = _check_foreign_sample if indexed else _check_sample
+            message = check(file, row, by_name) or (_check_decoding(file, row) if decode else None)
             message = message or _check_index(file, row, dataset, sample_id, decode)
             if message:
                 problems.append(Problem(shard.name, message, row["key"]))
@@ -167,7 +170,8 @@ def read_components(path: Path) -> Iterator[Component]:
     """Yield the components of a tar as its own headers list them; hashes are left empty."""
     with tarfile.open(path, "r:") as tar:
         for member in tar:
-            yield Component(member.name, member.offset_data, member.size, "")
+            if member.isfile():
+                yield Component(member.name, member.offset_data, member.size, "")
 
 
 def _check_sample(file, row: dict, by_name: dict[str, Component]) -> str | None:
@@ -197,6 +201,16 @@ def _check_sample(file, row: dict, by_name: dict[str, Component]) -> str | None:
     return f"its .json and the table differ in {', '.join(differing)}" if differing else None
 
 
+def _check_foreign_sample(file, row: dict, by_name: dict[str, Component]) -> str | None:
+    media = by_name.get(row["source"])
+    if media is None or (media.offset, media.size) != (row["media_offset"], row["media_bytes"]):
+        return f"its {row['source']} is not where the table says"
+    file.seek(row["media_offset"])
+    if hash_rest(file, row["media_bytes"]).hexdigest() != row["sha256"]:
+        return f"the bytes of its {row['source']} have changed"
+    return None
+
+
 def _check_decoding(file, row: dict) -> str | None:
     media = _read(file, row["media_offset"], row["media_bytes"])
     num_frames, size = row["num_frames"], (row["width"], row["height"])
@@ -216,8 +230,11 @@ def _check_video(media: bytes, num_frames: int, size: tuple[int, int]) -> str | 
         num_decoded = 0
         for frame in decode_all(container, stream):
             num_decoded += 1
-            if (frame.width, frame.height) != size:
-                return f"frames of {frame.width} x {frame.height} pixels, not as the table says"
+            width, height = frame.width, frame.height
+            if orientation_of(frame).swaps_sides:
+                width, height = height, width
+            if (width, height) != size:
+                return f"frames of {width} x {height} pixels, not as the table says"
     if num_decoded != num_frames:
         return f"{num_decoded} frames, but {num_frames} in the table"
     some = np.linspace(0, num_frames - 1, _FRAMES_BY_NUMBER).round().astype(int)

@@ -8,8 +8,17 @@ import pytest
 
 EXPORTS = {
     "sharding": {
-        *("Annotations", "IncompleteError", "MediaError", "PackConfig", "PackResult", "PackedDataset", "Stats"),
-        *("UserError", "VerifyReport", "VideoRecord", "measure", "open_dataset", "pack", "verify"),
+        *(
+            "Annotations",
+            "IncompleteError",
+            "IndexConfig",
+            "MediaError",
+            "PackConfig",
+            "PackResult",
+            "PackedDataset",
+            "Stats",
+        ),
+        *("UserError", "VerifyReport", "VideoRecord", "index", "measure", "open_dataset", "pack", "verify"),
     },
     "pipeline": {"DataConfig", "SampleError", "VideoBatch", "VideoLoader", "open_dataset"},
     "launch": {"Prediction", "Predictor", "load_checkpoint"},

@@ -85,3 +85,20 @@ def test_lightning_module(run, numbered):
     output = run("lightning_module.py", numbered, numbered, "--epochs=2", *TINY)
     accuracy = float(re.search(r"top-1 after 2 epoch\(s\): (\d+\.\d\d) %", output)[1])
     assert accuracy * 13 / 100 == pytest.approx(round(accuracy * 13 / 100), abs=0.01)  # of all 13 samples
+
+
+def test_pytorch_dataloader(run, numbered):
+    lines = run("pytorch_dataloader.py", numbered, "--epochs=2", *TINY).splitlines()
+    assert lines == [f"epoch {n}: 3 batches, clips (4, 8, 3, 32, 32), 12 different samples" for n in range(2)]
+
+
+def test_hugging_face(run, numbered):
+    pytest.importorskip("datasets", reason="Hugging Face datasets is not installed: pip install datasets")
+    head, *lines = run("hugging_face.py", numbered, "--frames=4").splitlines()
+    assert head == f"13 rows; {sum(n >= 20 for n in NUMBERED_FRAMES)} of them have 20 frames or more"
+    assert "even-video12_40: label 0, frames [0, 13, 26, 39] of 40, (4, 64, 96, 3)" in lines
+    example = runpy.run_path(str(EXAMPLES / "hugging_face.py"))
+    dataset = open_dataset(numbered)
+    for sample_id, (row, numbers, frames) in enumerate(example["clips"](example["read_table"](numbered), 4)):
+        assert (row["key"], row["label"]) == (dataset.key(sample_id), dataset.labels[sample_id])
+        assert [read_number(frame) for frame in frames] == numbers

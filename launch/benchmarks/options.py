@@ -77,6 +77,20 @@ class PackOptions(Options):
 
 
 @dataclass(frozen=True)
+class ArchivesOptions(Options):
+    """Pack videos from archives next to the folder of them, and index them as shards next to decoding them."""
+
+    videos: Path
+    """Folder that holds the videos, at any depth."""
+    workers: int = CORES
+    """Processes that pack, index or decode."""
+    copies: int = 1
+    """Take each video so many times."""
+    rounds: int = 3
+    """How often to measure each."""
+
+
+@dataclass(frozen=True)
 class LoaderOptions(Options):
     """Load a packed split as training does, stage by stage and together, and name the stage that binds."""
 

@@ -48,7 +48,7 @@ def measure_pack(videos: Sequence[Path], workers: int, rounds: int) -> list[Pack
             raise UserError(f"{program} is not installed; it is what packing is compared with")
     with tempfile.TemporaryDirectory(prefix="vpsn-benchmark-") as scratch:
         folder = Path(scratch)
-        _copy_videos(videos, folder)
+        copy_videos(videos, folder)
         _pack(folder, workers, "h264")
         commands = [_ffmpeg(folder, sample) for sample in _samples(load_dataset(folder / "packed"))]
         tar = [["tar", "-cf", str(folder / "all.tar"), "-C", str(folder), "videos"]]
@@ -84,7 +84,7 @@ def measure_memory(videos: Sequence[Path], copies: Sequence[int]) -> list[Cost]:
     costs = []
     for count in copies:
         with tempfile.TemporaryDirectory(prefix="vpsn-benchmark-") as scratch:
-            _copy_videos(list(videos) * count, Path(scratch))
+            copy_videos(list(videos) * count, Path(scratch))
             costs.append(measure_cost(_pack_command(Path(scratch), 1, "h264")))
     return costs
 
@@ -115,7 +115,7 @@ def _plan(listing: Path) -> None:
 def _compare(
     profile: str, other: str, ours: Callable[[], None], theirs: Callable[[], None], rounds: int, frames: int, size: int
 ) -> PackSpeed:
-    times = [(_seconds(ours), _seconds(theirs)) for _ in range(rounds)]
+    times = [(seconds(ours), seconds(theirs)) for _ in range(rounds)]
     ratios = [their / our for our, their in times]
     return PackSpeed(
         profile,
@@ -129,13 +129,13 @@ def _compare(
     )
 
 
-def _seconds(work: Callable[[], None]) -> float:
+def seconds(work: Callable[[], None]) -> float:
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
 
 
-def _copy_videos(videos: Sequence[Path], folder: Path) -> None:
+def copy_videos(videos: Sequence[Path], folder: Path) -> None:
     for index, video in enumerate(videos):
         target = folder / "videos" / "class" / f"{index:06d}{video.suffix}"
         target.parent.mkdir(parents=True, exist_ok=True)

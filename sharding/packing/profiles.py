@@ -1,5 +1,6 @@
 """Profiles: in what form the frames of a video are stored. A profile is a function; PROFILES names them all."""
 
+import contextlib
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -75,6 +76,7 @@ _NOTES = {
     "source_num_packets_before_keyframe": "begins_before_keyframe",
     "source_seconds_lacking": "ends_early",
     "reencoded": "reencoded",
+    "kept_as_is": "kept_as_is",
 }
 
 
@@ -84,7 +86,8 @@ def encode_sample(videos: Path, record: VideoRecord, settings: ProfileSettings, 
     if not 0 <= start < np.inf or (end is not None and not start < end < np.inf):
         to = "its end" if end is None else f"{end:g} s"
         raise MediaError("label", f"it is listed from {start:g} s to {to}: a part ends after it begins, at 0 or later")
-    return PROFILES[settings.profile].encode(videos / record.source, record, settings, target)
+    encode = inspect_sample if settings.profile == INSPECT else PROFILES[settings.profile].encode
+    return encode(videos / record.source, record, settings, target)
 
 
 def encode_h264_sample(path: Path, record: VideoRecord, settings: ProfileSettings, target: Path) -> EncodedSample:
@@ -120,15 +123,41 @@ def copy_sample(path: Path, record: VideoRecord, settings: ProfileSettings, targ
         reason = "frames of several sizes or kinds" if sample is None else ""
     else:
         with open_video_file(path) as source:
-            reason, num_frames, notes = _inspect(source, record, settings.decode_check)
-            info, fps = source.info, source.fps
-        details = _details(info, num_frames, notes)
-        sample = EncodedSample(_copy_suffix(info), path, num_frames, fps, info.width, info.height, details=details)
+            found = _inspect(source, record, settings.decode_check)
+            reason, info, fps = found.reason, source.info, source.fps
+        details = _details(info, found.num_frames, found.notes)
+        suffix = _copy_suffix(info)
+        sample = EncodedSample(suffix, path, found.num_frames, fps, info.width, info.height, details=details)
     if reason or sample is None:
         video = encode_h264(path, target, _choice(record, settings, None, None), keyframe_every=8, crf=18)
         sample = _mp4(video, target)
         sample.details["reencoded"] = reason
     return sample
+
+
+def inspect_sample(path: Path, record: VideoRecord, settings: ProfileSettings, target: Path) -> EncodedSample:
+    """Decode every frame of a video that stays where it is, and describe it; `target` is not written.
+
+    An H.264 file without B-frames and sound, of keyframes alone, gets the index of frames that ours have.
+    """
+    with open_video_file(path, hold_packets=True) as source:
+        found = _inspect(source, record, decode_check=True)
+        info, fps = source.info, source.fps
+    if found.changes_size:
+        raise MediaError("decode", "its frames change their size, so that no batch can be made of them")
+    offsets, parameters = None, b""
+    if not found.reason and found.all_keyframes and (info.container, info.codec) == ("mov", "h264"):
+        with contextlib.suppress(MediaError):  # its packets do not follow each other
+            offsets, parameters = index_packets(path, keyframe_interval=1)
+    kept_as_is = {"kept_as_is": found.reason} if found.reason else {}
+    width, height = (info.height, info.width) if found.swaps_sides else (info.width, info.height)
+    details = _details(info, found.num_frames, found.notes | kept_as_is)
+    sample = EncodedSample(_copy_suffix(info), path, found.num_frames, fps, width, height, offsets, details)
+    return replace(sample, codec_parameters=parameters.hex())
+
+
+INSPECT = "inspect"
+"""Name of no profile that can be chosen, but of `inspect_sample`."""
 
 
 @dataclass(frozen=True)
@@ -182,23 +211,35 @@ def _join_jpegs(path: Path, choice: FrameChoice, decode_check: bool, target: Pat
     return _sample("jpgs", target, video, offsets_array(offsets))
 
 
-def _inspect(source: VideoFile, record: VideoRecord, decode_check: bool) -> tuple[str, int, dict[str, Any]]:
-    """Return why a file cannot be copied ("" if it can), its number of frames, and what is uncommon about it.
+@dataclass(frozen=True)
+class _Inspection:
+    """What decoding showed of a file that may be kept as it is."""
 
-    Without `decode_check` only its first frame is decoded: how frames are to be turned is known no earlier.
-    """
+    reason: str
+    """Why `copy` does not keep it; "" if it does."""
+    num_frames: int
+    notes: dict[str, Any]
+    swaps_sides: bool
+    """Whether frames are to be turned by 90 or 270 degrees."""
+    changes_size: bool
+    all_keyframes: bool
+
+
+def _inspect(source: VideoFile, record: VideoRecord, decode_check: bool) -> _Inspection:
+    """Decode a file. Without `decode_check` only its first frame: how frames are to be turned is known no earlier."""
     info = source.info
     num_listed, num_packets = len(source.times()), source.num_packets()
     reason = _why_not_copy(info, record)
-    num_frames, observed = 0, Observed()
+    num_frames, observed, swaps_sides, changes_size, all_keyframes = 0, Observed(), False, False, True
     for time, frame in source.frames():
         num_frames += 1
         observed.note(frame)
         orientation = orientation_of(frame)
+        swaps_sides, all_keyframes = orientation.swaps_sides, all_keyframes and frame.key_frame
         if orientation:
             reason = reason or str(orientation)
         if (frame.width, frame.height) != (info.width, info.height):
-            reason = reason or "its frames change their size"
+            changes_size, reason = True, reason or "its frames change their size"
         if time < 0 or (frame.pts or 0) < 0:
             reason = reason or "negative timestamps"
         if not decode_check:
@@ -208,7 +249,7 @@ def _inspect(source: VideoFile, record: VideoRecord, decode_check: bool) -> tupl
         raise MediaError("decode", "not one frame in it")
     if num_frames != num_packets:
         reason = reason or f"{num_packets} packets gave {num_frames} frames"
-    return reason, num_frames, observed.notes()
+    return _Inspection(reason, num_frames, observed.notes(), swaps_sides, changes_size, all_keyframes)
 
 
 def _why_not_copy(info: VideoInfo, record: VideoRecord) -> str:

@@ -31,6 +31,9 @@ from sharding.memory import used_memory
 from sharding.packing.profiles import EncodedSample, ProfileSettings, encode_sample
 from sharding.records import VideoRecord
 
+Outcome = EncodedSample | MediaError
+"""What became of a video: it is encoded, or this is why not."""
+
 _PR_SET_PDEATHSIG = 1
 _LARGEST_PICTURE_BYTES = 32 << 20  # of 4000 x 4000 pixels and more; allocations that are likely to fail
 
@@ -75,21 +78,24 @@ class Sandbox:
         self._busy = False
         """Whether a request was sent whose reply was not read."""
 
-    def encode_all(self, requests: Iterable[Request]) -> Generator[EncodedSample | MediaError, None, None]:
+    def encode_all(self, requests: Iterable[Request | Outcome]) -> Generator[Outcome, None, None]:
         """Yield the outcome of each request, in order. While the caller works on one, the next is being encoded.
 
-        Raises OSError if the disk is full.
+        An outcome among the requests is passed on in its place. Raises OSError if the disk is full.
         """
         if self._busy:  # somebody did not want his last outcomes; they must not be taken for ours
             self.close()
         waiting = None
         for request in requests:
-            outcome = self._receive(*waiting) if waiting else None
-            waiting = (request, self._send(request))
+            outcome = self._outcome(*waiting) if waiting else None
+            waiting = (request, self._send(request) if isinstance(request, Request) else 0.0)
             if outcome is not None:
                 yield outcome
         if waiting:
-            yield self._receive(*waiting)
+            yield self._outcome(*waiting)
+
+    def _outcome(self, request: Request | Outcome, deadline: float) -> Outcome:
+        return self._receive(request, deadline) if isinstance(request, Request) else request
 
     def close(self) -> None:
         """End the process."""
@@ -97,6 +103,12 @@ class Sandbox:
             self._process.kill()
             self._process.communicate()
             self._process, self._received, self._busy = None, b"", False
+
+    def interrupt(self) -> None:
+        """Let what is being encoded fail at once; for other threads than the one that waits for it."""
+        process = self._process
+        if process is not None:
+            process.kill()
 
     def _send(self, request: Request) -> float:
         """Send a request; return when the video must be done (time.monotonic)."""
@@ -115,7 +127,7 @@ class Sandbox:
                 self.close()
         return time.monotonic() + self._seconds(request)
 
-    def _receive(self, request: Request, deadline: float) -> EncodedSample | MediaError:
+    def _receive(self, request: Request, deadline: float) -> Outcome:
         reply = self._read_line(deadline)
         if reply is None:
             self.close()
@@ -136,11 +148,7 @@ class Sandbox:
             self.close()
             limit = self.limits.memory_bytes / 2**30
             return MediaError("decode", f"{values['memory']}: it came to the {limit:.3g} GB of --memory-limit")
-        if "kind" in values:
-            return MediaError(values["kind"], values["message"])
-        sample = values["sample"]
-        offsets = None if sample["offsets"] is None else np.array(sample["offsets"], np.int32)
-        return EncodedSample(**sample | {"media": Path(sample["media"]), "offsets": offsets})
+        return outcome_from_values(values)
 
     def _read_line(self, deadline: float) -> bytes | None:
         """Return a line; empty if the process has died; None if the time is up."""
@@ -209,7 +217,7 @@ def _answer(request: Request) -> dict[str, Any]:
                 return {"errno": number}
         if errno.ENOMEM in numbers or _memory_is_short():
             return {"memory": error.message}
-        return {"kind": error.kind, "message": error.message}
+        return outcome_to_values(error)
     except MemoryError:
         return {"memory": "out of memory"}
     except OSError as error:
@@ -218,9 +226,25 @@ def _answer(request: Request) -> dict[str, Any]:
         return {"kind": "encode", "message": f"{type(error).__name__}: {error}"}
     except Exception as error:  # one video must not stop the job, not even by a mistake of ours
         return {"kind": "encode", "message": f"unexpected {type(error).__name__}: {error}"}
-    offsets = None if sample.offsets is None else sample.offsets.tolist()
-    values = {name: getattr(sample, name) for name in EncodedSample.__dataclass_fields__}
-    return {"sample": values | {"media": str(sample.media), "offsets": offsets}}
+    return outcome_to_values(sample)
+
+
+def outcome_to_values(outcome: Outcome) -> dict[str, Any]:
+    """Return an outcome as values of JSON."""
+    if isinstance(outcome, MediaError):
+        return {"kind": outcome.kind, "message": outcome.message}
+    offsets = None if outcome.offsets is None else outcome.offsets.tolist()
+    values = {name: getattr(outcome, name) for name in EncodedSample.__dataclass_fields__}
+    return {"sample": values | {"media": str(outcome.media), "offsets": offsets}}
+
+
+def outcome_from_values(values: dict[str, Any]) -> Outcome:
+    """Return the outcome that `outcome_to_values` wrote."""
+    if "kind" in values:
+        return MediaError(values["kind"], values["message"])
+    sample = values["sample"]
+    offsets = None if sample["offsets"] is None else np.array(sample["offsets"], np.int32)
+    return EncodedSample(**sample | {"media": Path(sample["media"]), "offsets": offsets})
 
 
 def _memory_is_short() -> bool:

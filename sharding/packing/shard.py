@@ -10,7 +10,8 @@ import json
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,11 @@ from sharding.errors import MediaError
 from sharding.files import file_sha256, write_atomically
 from sharding.manifest import LABELS, NO_LABEL
 from sharding.packing.profiles import EncodedSample, ProfileSettings
-from sharding.packing.sandbox import Limits, Request, thread_sandbox
+from sharding.packing.sandbox import Limits, Outcome, Request, thread_sandbox
+from sharding.packing.spool import PARTS, read_spooled, remove_spooled
 from sharding.packing.tar import Component, FileRange, TarWriter, UnreadableError, format_index
+from sharding.packing.video_store import VideoStore
 from sharding.records import Annotations, VideoRecord
-
-PARTS = ".parts"
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class ShardTask:
 
     directory: Path
     shard: int
-    videos: Path
+    videos: VideoStore
+    """With the videos of the records."""
     records: tuple[VideoRecord, ...]
     labels: tuple[int | tuple[int, ...], ...]
     """Label id of each record, or where records have several labels all of its ids; NO_LABEL of all of them where there
@@ -115,6 +117,16 @@ def part_path(directory: Path, shard: int) -> Path:
     return directory / PARTS / f"shard-{shard:06d}.json"
 
 
+def records_left(task: ShardTask) -> Sequence[VideoRecord]:
+    """Return the records that `pack_shard` would encode: none of a finished shard, or with `retry_failed` those that
+    failed."""
+    part = read_part(task.directory, task.shard)
+    if part is None or not _is_whole(task.directory, part):
+        return task.records
+    failed = {failure["key"] for failure in part["failures"]} if task.retry_failed else set()
+    return [record for record in task.records if record.key in failed]
+
+
 def _is_whole(directory: Path, part: dict[str, Any]) -> bool:
     tar = directory / part["name"]
     index = tar.with_suffix(".idx")
@@ -130,11 +142,8 @@ def _is_whole(directory: Path, part: dict[str, Any]) -> bool:
 def _write_shard(task: ShardTask, work: Path, old_part: dict[str, Any] | None) -> dict[str, Any]:
     """Write the tar, its index and its part file; samples that `old_part` has are taken from the tar that is there."""
     old_rows = {row["key"]: row for row in old_part["rows"]} if old_part else {}
-    requests = (
-        Request(task.videos, record, task.settings, work / f"media-{number % 2}")  # two: one is written, one is made
-        for number, record in enumerate(record for record in task.records if record.key not in old_rows)
-    )
-    outcomes = thread_sandbox(task.limits).encode_all(requests)
+    to_encode = [record for record in task.records if record.key not in old_rows]
+    outcomes = thread_sandbox(task.limits).encode_all(_requests(task, to_encode, work))
     rows: list[dict[str, Any]] = []
     failures: list[dict[str, Any]] = []
     parent = os.getppid()
@@ -168,7 +177,32 @@ def _write_shard(task: ShardTask, work: Path, old_part: dict[str, Any] | None) -
     (work / "index").write_text(index)
     (work / "index").replace(final.with_suffix(".idx"))
     write_part(task.directory, task.shard, part)
+    remove_spooled(task.directory, task.shard)
     return part
+
+
+def _requests(task: ShardTask, records: Iterable[VideoRecord], work: Path) -> Iterator[Request | Outcome]:
+    """Yield what is to be encoded, or was already as its archive passed by."""
+    spooled = {record.key: read_spooled(task.directory, task.shard, record.key) for record in records}
+    to_encode = requests_of(task.videos, (r for r in records if spooled[r.key] is None), task.settings, work)
+    for record in records:
+        yield spooled[record.key] or next(to_encode)
+
+
+def requests_of(
+    videos: VideoStore, records: Iterable[VideoRecord], settings: ProfileSettings, work: Path
+) -> Iterator[Request | MediaError]:
+    """Yield what is to be encoded; what `work` holds of a video is gone when the second one after it is asked for."""
+    for number, record in enumerate(records):
+        slot = number % 2  # one is written while the other is made
+        source = work / f"source-{slot}"
+        shutil.rmtree(source, ignore_errors=True)
+        source.mkdir()
+        try:
+            path = videos.fetch(record.source, source)
+            yield Request(path.parent, replace(record, source=path.name), settings, work / f"media-{slot}")
+        except MediaError as error:
+            yield error
 
 
 def _copy_sample(tar: TarWriter, old_tar: Path, row: dict[str, Any]) -> dict[str, Any]:

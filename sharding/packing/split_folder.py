@@ -10,7 +10,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,8 +104,27 @@ def claim_folder(directory: Path, plan: PackPlan, retry_failed: bool) -> Iterato
             yield manifest
             return
     parts = directory / PARTS
-    if directory.exists() and not parts.is_dir() and any(directory.iterdir()) and not (directory / MANIFEST).is_file():
+    others = [path for path in directory.iterdir() if path != parts] if directory.is_dir() else []
+    if others and not (parts / _PLAN).is_file() and not (directory / MANIFEST).is_file():
         raise UserError(f"--out {directory}: holds other files; give an empty or a new folder")
+    with prepare_parts(directory):
+        if (directory / MANIFEST).is_file():
+            _reopen(directory, plan)
+        elif (parts / _PLAN).is_file():
+            _same_plan(directory, _read_plan(directory)["plan"], fingerprint)
+        write_atomically(parts / _PLAN, json.dumps({"plan": fingerprint, "settings": dict(plan.settings)}))
+        yield None
+
+
+def is_being_packed(directory: Path) -> bool:
+    """Return whether `pack` has begun here, and not finished."""
+    return (directory / PARTS / _PLAN).is_file()
+
+
+@contextlib.contextmanager
+def prepare_parts(directory: Path) -> Iterator[None]:
+    """Make the folder of parts, for this process alone, without what killed workers left there. Raises UserError."""
+    parts = directory / PARTS
     try:
         parts.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=parts).close()
@@ -114,29 +133,33 @@ def claim_folder(directory: Path, plan: PackPlan, retry_failed: bool) -> Iterato
     with locked(parts / "lock", wait=False) as free:
         if not free:
             raise UserError(f"--out {directory}: another process is packing there; wait for it")
-        if (directory / MANIFEST).is_file():
-            _reopen(directory, plan)
-        elif (parts / _PLAN).is_file():
-            _same_plan(directory, _read_plan(directory)["plan"], fingerprint)
-        write_atomically(parts / _PLAN, json.dumps({"plan": fingerprint, "settings": dict(plan.settings)}))
         for leftover in parts.glob("work-*"):
             shutil.rmtree(leftover, ignore_errors=True)
-        yield None
+        yield
 
 
-def write_failures(directory: Path, num_shards: int) -> None:
-    failures = (failure for shard in range(num_shards) for failure in _part(directory, shard)["failures"])
+Part = Mapping[str, Any]
+"""What is known of a finished shard; see `sharding.packing.shard.read_part`."""
+
+
+def parts_of(directory: Path, num_shards: int) -> Iterator[Part]:
+    """Yield what the shards' part files say, in order."""
+    return (_part(directory, shard) for shard in range(num_shards))
+
+
+def write_failures(directory: Path, parts: Iterable[Part]) -> None:
+    failures = (failure for part in parts for failure in part["failures"])
     write_atomically(directory / FAILURES, "".join(json.dumps(failure) + "\n" for failure in failures))
 
 
-def complete(directory: Path, plan: PackPlan) -> Manifest:
+def complete(directory: Path, plan: PackPlan, parts: Iterable[Part]) -> Manifest:
     """Join the parts into the table, and say in the manifest that the split is complete."""
     annotations = plan.annotations
     profile, levels = plan.settings["profile"], [level for level, _ in annotations.levels]
     has_one_label = annotations.has_labels and not annotations.multi_label
     schema = table_schema(levels, annotations.multi_label)
     with write_frame_index(directory) as index:
-        shards, num_failures = _write_table(directory, len(plan.shards), schema, profile, index)
+        shards, num_failures = _write_table(directory, parts, schema, profile, index)
     values = {
         "format_version": FORMAT_VERSION if has_one_label else NEWEST_FORMAT_VERSION,
         "multi_label": annotations.multi_label,
@@ -195,7 +218,7 @@ def _reopen(directory: Path, plan: PackPlan) -> None:
 
 
 def _write_table(
-    directory: Path, num_shards: int, schema: pa.Schema, profile: str, index: FrameIndexWriter
+    directory: Path, parts: Iterable[Part], schema: pa.Schema, profile: str, index: FrameIndexWriter
 ) -> tuple[list[Shard], int]:
     """Write samples.parquet and frames.npy in the order of the shards, some thousand rows at a time.
 
@@ -204,8 +227,7 @@ def _write_table(
     shards, rows, num_failures = [], [], 0
     temporary = directory / PARTS / TABLE  # what a killed process leaves there goes with the parts
     with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-        for number in range(num_shards):
-            part = _part(directory, number)
+        for part in parts:
             shards.append(Shard(part["name"], len(part["rows"]), part["bytes"], part["sha256"]))
             num_failures += len(part["failures"])
             rows += part["rows"]
@@ -213,9 +235,11 @@ def _write_table(
                 known = "frame_offsets" in row  # not in parts that version 0.1 or a complete split left
                 found = (row["frame_offsets"], row["codec_parameters"]) if known else None
                 index.add(row["num_frames"], *(found or index_of_row(directory, row, part["name"], profile)))
-            if len(rows) >= _ROWS_A_GROUP or number == num_shards - 1:
+            if len(rows) >= _ROWS_A_GROUP:
                 writer.write_table(pa.Table.from_pylist(rows, schema=schema))
                 rows = []
+        if rows or not any(shard.samples for shard in shards):
+            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
     temporary.replace(directory / TABLE)
     return shards, num_failures
 

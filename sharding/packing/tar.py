@@ -109,16 +109,29 @@ class TarWriter:
 def format_index(components: Iterable[Component]) -> str:
     """Return the DALI index of a tar: a line a sample, `extension offset size name` for each of its components.
 
-    Components of one sample follow each other; their names are equal up to the first dot.
+    Components of one sample follow each other; see `split_name`. Hidden files are left out.
     """
     samples: list[tuple[str, list[str]]] = []
     for component in components:
-        key, _, extension = component.name.partition(".")
+        key, extension = split_name(component.name)
+        if not key or key.endswith("/"):
+            continue
         if not samples or samples[-1][0] != key:
             samples.append((key, []))
         samples[-1][1].append(f"{extension} {component.offset} {component.size} {component.name}")
     lines = [f"{INDEX_VERSION} {len(samples)}"] + [" ".join(entries) for _, entries in samples]
     return "\n".join(lines) + "\n"
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Return the key and the extension of a component, as WebDataset has them: divided by the first dot of the file.
+
+    >>> split_name("a.b/0001.mp4"), split_name("0001.rgb.mp4"), split_name("a/.hidden")
+    (('a.b/0001', 'mp4'), ('0001', 'rgb.mp4'), ('a/', 'hidden'))
+    """
+    folder, slash, file = name.rpartition("/")
+    stem, _, extension = file.partition(".")
+    return f"{folder}{slash}{stem}", extension
 
 
 def _whole(path: Path) -> FileRange:

@@ -36,14 +36,30 @@ class PacketScan:
     """Packets that the file itself says are not to be shown, which are not among `times` either."""
 
 
-def scan_packets(container, stream, info: VideoInfo) -> PacketScan:
-    """Read a container just opened from beginning to end, without decoding.
+class HeldPackets:
+    """The packets of a stream, kept for decoding it without reading it again; none if they are too large together."""
+
+    def __init__(self, max_bytes: int = 64 << 20):
+        self.packets: list[Any] = []
+        self._bytes_left = max_bytes
+
+    def add(self, packet) -> None:
+        self._bytes_left -= packet.size
+        if self._bytes_left >= 0:
+            self.packets.append(packet)
+        else:
+            self.packets.clear()
+
+
+def scan_packets(container, stream, info: VideoInfo, held: "HeldPackets | None" = None) -> PacketScan:
+    """Read a container just opened from beginning to end, without decoding; `held` takes the packets of the stream.
 
     Raises MediaError("decode") for damaged packets, and where the demuxer came to an end before the file's.
     """
     reader = _Reader(container, stream, info)
-    for _ in sound_packets(stream, reader.packets_of_stream()):
-        pass
+    for packet in sound_packets(stream, reader.packets_of_stream()):
+        if held is not None:
+            held.add(packet)
     reader.check_end()
     return reader.result()
 

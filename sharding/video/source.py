@@ -17,7 +17,7 @@ from sharding.video.container import LIBAV_ERRORS, has_frame_times, open_video, 
 from sharding.video.container import video_info as read_info
 from sharding.video.decode import decode_packets
 from sharding.video.frame_folder import FrameFolder
-from sharding.video.packets import PacketScan, is_hidden, scan_packets, sound_packets
+from sharding.video.packets import HeldPackets, PacketScan, is_hidden, scan_packets, sound_packets
 from sharding.video.part import EPSILON, cut_part
 from sharding.video.truncation import find_damage
 
@@ -27,13 +27,18 @@ _SEEK_BACK = (0.0, 2.0, 10.0, 60.0)  # seconds before a part at which a keyframe
 class VideoFile:
     """A video file, opened again for each pass: not every container can be taken back to its beginning."""
 
-    def __init__(self, path: Path, container, stream):
-        """Take a container just opened, which serves the first pass and must stay open until then."""
+    def __init__(self, path: Path, container, stream, hold_packets: bool = False):
+        """Take a container just opened, which serves the first pass and must stay open until then.
+
+        With `hold_packets` it must stay open, since one pass serves both the times and the frames of the complete file,
+        as far as its packets fit into memory.
+        """
         self.path = path
         self.info = read_info(container, stream)
         timed = has_frame_times(container) and stream.start_time is not None
         self._first = float(stream.start_time * stream.time_base) if timed else 0.0
         self._fresh = (container, stream)
+        self._stream, self._held = stream, HeldPackets() if hold_packets else None
         self._reads_parts = timed and self.info.container != "mpegts"
         """Whether a part is read alone. A transport stream is read to its end first: its times may begin again."""
         self.seconds_lacking = 0.0
@@ -64,6 +69,10 @@ class VideoFile:
         """Yield (seconds, frame) of every frame of [start, end), decoded from the keyframe before it, in order."""
         is_part = bool(start) or end is not None
         scan = None if is_part and self._reads_parts else self._scan()
+        if not is_part and self._held is not None and self._held.packets:
+            packets, self._held = self._held.packets, None
+            yield from self._with_times(decode_packets(self._stream, packets), self._stream.time_base, scan)
+            return
         may_seek = bool(start) and (scan is None or (scan.is_timed and not scan.is_joined))
         for back in _ways_back(start if may_seek else None):
             with self._opened(start, back) as (stream, packets):
@@ -113,7 +122,7 @@ class VideoFile:
     def _scan(self) -> PacketScan:
         if self._scanned is None:
             with self._open() as (container, stream):
-                self._scanned = scan_packets(container, stream, self.info)
+                self._scanned = scan_packets(container, stream, self.info, self._held)
         return self._scanned
 
     def _times_of_part(self, start: float | None, end: float | None) -> np.ndarray | None:
@@ -205,10 +214,10 @@ def open_source(path: Path, frame_template: str | None = None) -> Iterator[Video
 
 
 @contextmanager
-def open_video_file(path: Path) -> Iterator[VideoFile]:
+def open_video_file(path: Path, hold_packets: bool = False) -> Iterator[VideoFile]:
     """Open a video file. Raises MediaError("missing" or "open")."""
     with open_video(path) as (container, stream):
-        yield VideoFile(path, container, stream)
+        yield VideoFile(path, container, stream, hold_packets)
 
 
 def is_folder(path: Path) -> bool:

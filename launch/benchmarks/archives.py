@@ -1,0 +1,114 @@
+"""What archives and shards of others cost: packing from them against a folder, and indexing against decoding."""
+
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from launch.benchmarks.options import ArchivesOptions
+from launch.benchmarks.packing import copy_videos, seconds
+from launch.benchmarks.report import conditions, table
+from launch.inference.pack_files import find_videos
+from sharding.errors import UserError
+from sharding.packing.tar import TarWriter
+
+_SAMPLES_A_SHARD = 64
+
+
+def archives(options: ArchivesOptions) -> None:
+    """Print how fast videos are packed from each kind of archive, and indexed as shards."""
+    found = find_videos(options.videos) if options.videos.is_dir() else []
+    if not found:
+        raise UserError(f"--videos {options.videos}: no video files in it")
+    with tempfile.TemporaryDirectory(prefix="vpsn-benchmark-") as scratch:
+        folder = Path(scratch)
+        copy_videos(found * options.copies, folder)
+        places = {name: _archive(folder, name) for name in ("all.tar", "all.tar.gz", "all.zip")}
+        _write_shards(folder)
+        rows = [
+            _compare(
+                f"pack {name} / folder", options, _packing(folder, place, options), _packing(folder, None, options)
+            )
+            for name, place in places.items()
+        ]
+        rows.append(_compare("index / decode", options, _indexing(folder, options), _decoding(folder, options)))
+    print(f"{len(found) * options.copies} videos, {options.workers} processes, {options.rounds} rounds; {conditions()}")
+    print(table(("", "seconds", "ratio of time", "spread"), rows))
+
+
+def _compare(name: str, options: ArchivesOptions, ours: Callable[[], None], other: Callable[[], None]) -> tuple:
+    times = [(seconds(ours), seconds(other)) for _ in range(options.rounds)]
+    ratios = [mine / others for mine, others in times]
+    medians = [statistics.median(each) for each in zip(*times)]
+    shown = f"{medians[0]:.2f} / {medians[1]:.2f}"
+    return name, shown, f"{statistics.median(ratios):.3f}", f"{max(ratios) - min(ratios):.3f}"
+
+
+def _archive(folder: Path, name: str) -> Path:
+    videos, path = sorted((folder / "videos").rglob("*.*")), folder / name
+    if name.endswith(".zip"):
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+            for video in videos:
+                archive.write(video, video.relative_to(folder / "videos"))
+        return path
+    with tarfile.open(path, "w:gz" if name.endswith("gz") else "w") as tar:
+        for video in videos:
+            tar.add(video, video.relative_to(folder / "videos"))
+    return path
+
+
+def _write_shards(folder: Path) -> None:
+    videos = sorted((folder / "videos").rglob("*.*"))
+    (folder / "shards").mkdir()
+    for number, start in enumerate(range(0, len(videos), _SAMPLES_A_SHARD)):
+        with TarWriter(folder / "shards" / f"{number:05d}.tar") as tar:
+            for video in videos[start : start + _SAMPLES_A_SHARD]:
+                tar.add(video.name, video)
+                tar.add(f"{video.stem}.json", json.dumps({"label": 0}).encode())
+
+
+def _packing(folder: Path, archive: Path | None, options: ArchivesOptions) -> Callable[[], None]:
+    command = ["pack", "--dataset=folder", f"--videos={archive or folder / 'videos'}", f"--out={folder / 'packed'}"]
+    return lambda: _run(folder / "packed", [*command, f"--workers={options.workers}"])
+
+
+def _indexing(folder: Path, options: ArchivesOptions) -> Callable[[], None]:
+    command = ["index", str(folder / "shards"), "--label-field=label", f"--out={folder / 'index'}"]
+    return lambda: _run(folder / "index", [*command, f"--workers={options.workers}"])
+
+
+def _run(out: Path, arguments: Sequence[str]) -> None:
+    shutil.rmtree(out, ignore_errors=True)
+    done = subprocess.run([sys.executable, "-m", "sharding", *arguments], capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"{arguments[0]} failed: {done.stderr.strip().splitlines()[-1]}")
+
+
+_DECODE = """
+import sys, av
+for path in sys.argv[1:]:
+    with av.open(path) as container:
+        container.streams.video[0].codec_context.thread_count = 1
+        for frame in container.decode(video=0):
+            pass
+"""
+
+
+def _decoding(folder: Path, options: ArchivesOptions) -> Callable[[], None]:
+    """Return what decodes every frame of the files, a plain loop in each of as many processes."""
+    videos = sorted(map(str, (folder / "videos").rglob("*.*")))
+    parts = [videos[number :: options.workers] for number in range(options.workers)]
+
+    def decode() -> None:
+        started = [subprocess.Popen([sys.executable, "-c", _DECODE, *part]) for part in parts]
+        codes = [process.wait() for process in started]
+        if any(codes):
+            raise UserError("a video does not decode")
+
+    return decode
