@@ -8,6 +8,7 @@ from typing import TypeVar
 import yaml
 
 from launch.training.config import Config
+from launch.training.input_statistics import with_statistics
 from launch.training.option_names import HINTS, RENAMED, SYNONYMS, with_current_names
 from launch.training.plain_yaml import parse_yaml
 from model import ModelConfig
@@ -28,7 +29,8 @@ def parse_config(
     """Read --config FILE and --section.key=value options of a `kind` of configuration.
 
     `model.num_segments` is the number of frames of a clip of `data`, `model.num_classes` the number of classes of
-    `data.train`, and `model.levels` its further levels of labels; none of them can be given.
+    `data.train`, and `model.levels` its further levels of labels; none of them can be given. `data.mean` and `data.std`
+    are numbers afterwards: those given, else those of the weights of `model.pretrained`.
 
     Raises:
         UserError: something is wrong with them, said in one line.
@@ -51,7 +53,7 @@ def parse_config(
     parser.link_arguments(("data.num_segments", "data.frames_per_segment"), "model.num_segments", operator.mul)
     parser.link_arguments("data.train", "model.num_classes", compute_fn=_count_classes)
     parser.link_arguments("data.train", "model.levels", compute_fn=_read_levels)
-    return _instantiate(parser, parser.parse_args(arguments), kind)
+    return with_statistics(_instantiate(parser, parser.parse_args(arguments), kind))
 
 
 _CONFIG_HELP = "YAML file; what it leaves out keeps its default, and the command line overrides it."

@@ -1,0 +1,6 @@
+"""Weights that other projects saved: read without running anything, recognised, and brought to this project's names.
+
+`inert_pickle` reads pickles as data -> `files` opens .pth and .safetensors -> `state` finds the state dict in what they
+hold -> `families` recognises whose names these are (`refused`: those that no network here computes) -> `model.pretrained`
+loads them into a network, `model.convert` writes them under other names. Up to the tensors themselves nothing needs torch.
+"""
