@@ -137,7 +137,7 @@ class DataConfig:
     def _check_statistics(self) -> None:
         for name, lowest in (("mean", 0.0), ("std", 1e-6)):
             values = getattr(self, name)
-            if values and len(values) != 3 or not all(lowest <= value <= 1 for value in values):
+            if (values and len(values) != 3) or not all(lowest <= value <= 1 for value in values):
                 hint = "; divide by 255" if any(value > 1 for value in values) else ""
                 raise ValueError(
                     f"data.{name}={list(values)}: use a number for each of red, green and blue, {lowest:g} to 1{hint}"
@@ -177,7 +177,7 @@ class DataConfig:
     def sampling_settings(self) -> dict[str, object]:
         """Return the settings that shape training clips: two runs whose batches are to be the same must share them."""
         settings = {field.name: getattr(self, field.name) for field in fields(self)}
-        settings |= {"mean": self.mean or IMAGENET_MEAN, "std": self.std or IMAGENET_STD}  # null or said, it is the same
+        settings |= {"mean": self.mean or IMAGENET_MEAN, "std": self.std or IMAGENET_STD}
         return {name: value for name, value in settings.items() if name not in MUTABLE_ON_RESUME}
 
 

@@ -1,4 +1,4 @@
-"""The statistics of the pixels that a run subtracts and divides by: those given, else those of the weights it starts from."""
+"""Mean and standard deviation of the pixels of a run: those given, else those of the weights that it starts from."""
 
 import logging
 from dataclasses import replace
@@ -18,7 +18,7 @@ _IMAGENET = (IMAGENET_MEAN, IMAGENET_STD)
 
 
 def with_statistics(config: Kind) -> Kind:
-    """Return the configuration with numbers for `data.mean` and `data.std`, and warn of some that do not suit the weights.
+    """Return the configuration with numbers for `data.mean` and `data.std`; warn of those that do not suit the weights.
 
     Of the file of `model.pretrained` only names are read, without torch.
 

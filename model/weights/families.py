@@ -1,24 +1,19 @@
-"""The families of weights: whose names these are, and what the same tensors are called, and shaped, here.
+"""The families of weights: whose names these are, and what the same tensors are called here.
 
-A family is a table of pairs (their module, our module), made for every place a block can have; the last part of a
-tensor's name (weight, running_mean, ...) is the same everywhere. Read one way the table loads a file, read the other way it
-writes one. Kernels over time that the others have in three dimensions are two-dimensional here (`model.temporal`), which
-only reorders numbers, so that both ways are exact.
+A family has a table of pairs (their module, our module). Read one way it loads a file, read the other way it writes one.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from torch import Tensor
+from model.weights import tables
+from model.weights.tables import STAGES, Counts, Pairs
 
 Names = Mapping[str, tuple[int, ...]]
 """Shapes by name."""
-Pairs = Iterator[tuple[str, str]]
-
-STAGES, MOST_BLOCKS = (1, 2, 3, 4), 36
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation of R, G, B in units of 1."""
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 KINETICS = ((0.45, 0.45, 0.45), (0.225, 0.225, 0.225))
 
@@ -33,12 +28,12 @@ class Family:
     """The values of model.arch that compute what the original did."""
     matches: Callable[[Names], bool]
     """Whether these are its names, without wrappers and common prefixes."""
-    pairs: Callable[[str, int], Pairs]
-    """(arch, depth) -> their module and ours; with arch "" those of all."""
+    pairs: Callable[[str, Counts], Pairs]
+    """(arch, blocks of each stage) -> their module and ours; with arch "" those of all."""
     volumes: bool = False
     """Whether its kernels have three dimensions where ours have two."""
-    statistics: tuple[tuple[float, ...], tuple[float, ...]] = IMAGENET
-    """Mean and standard deviation of the pixels it was trained on, in units of 1."""
+    statistics: Statistics = IMAGENET
+    """Of the pixels it was trained on."""
     prefix: str = ""
     """What most of its names begin with; where only a backbone was saved they may lack it."""
     ignored: str = r"(?!)"
@@ -46,8 +41,7 @@ class Family:
 
     def rename(self, names: Names) -> dict[str, str]:
         """Return our name for each of theirs; what the table lacks keeps its name, what is ignored is left out."""
-        depth = count_depth(names)
-        table = dict(self.pairs("", depth))
+        table = dict(self.pairs("", count_blocks(names)))
         renamed = {}
         for name in names:
             module, _, leaf = name.rpartition(".")
@@ -56,119 +50,9 @@ class Family:
                 renamed[name] = f"{ours}.{leaf}" if ours else name
         return renamed
 
-
-# What is between the modules of a residual block and its tensors, the same in several families.
-_LETTERS = (("a", "1"), ("b", "2"), ("c", "3"))
-
-
-def _blocks() -> Iterator[tuple[int, int]]:
-    return ((stage, block) for stage in STAGES for block in range(MOST_BLOCKS))
-
-
-def _same(_: str, __: int) -> Pairs:
-    yield "last_linear", "fc"
-
-
-def _tsm(arch: str, depth: int) -> Pairs:
-    """`.net` is the convolution inside the shift, in every block, of ResNet-101 in every second one."""
-    every = 2 if depth == 101 else 1
-    for module in ("conv1", "bn1", "fc"):
-        yield f"base_model.{module}", module
-    yield "new_fc", "fc"
-    for stage, block in _blocks():
-        theirs, ours = f"base_model.layer{stage}.{block}", f"layer{stage}.{block}"
-        shifts = arch == "" or (arch == "tsm" and block % every == 0)
-        for module in _IN_BLOCKS:
-            if not (arch and shifts and module == "conv1"):
-                yield f"{theirs}.{module}", f"{ours}.{module}"
-        if shifts:
-            yield f"{theirs}.conv1.net", f"{ours}.conv1"
-
-
-_IN_BLOCKS = (*(f"{kind}{number}" for kind in ("conv", "bn") for number in (1, 2, 3)), "downsample.0", "downsample.1")
-
-
-def _gst(arch: str, depth: int) -> Pairs:
-    table = dict(_tsm("tsn", depth))
-    for stage, block in _blocks():
-        theirs, ours = f"base_model.layer{stage}.{block}", f"layer{stage}.{block}"
-        table[f"{theirs}.conv2"] = f"{ours}.conv2.spatial"
-        table[f"{theirs}.Tconv"] = f"{ours}.conv2.temporal"
-    yield from table.items()
-
-
-def _tea(arch: str, depth: int) -> Pairs:
-    yield from _tsm("tsn", depth)
-    for stage, block in _blocks():
-        theirs, ours = f"base_model.layer{stage}.{block}", f"layer{stage}.{block}"
-        for module, name in (("conv1", "squeeze"), ("bn1", "bn1"), ("conv2", "conv"), ("conv3", "expand"), ("bn3", "bn2")):
-            yield f"{theirs}.me.{module}", f"{ours}.excitation.{name}"
-        for split in range(4):
-            yield f"{theirs}.shifts.{split}.conv", f"{ours}.temporal.{split}.conv"
-            yield f"{theirs}.convs.{split}", f"{ours}.convs.{split}"
-            yield f"{theirs}.bns.{split}", f"{ours}.bns.{split}"
-
-
-def _mmaction2(arch: str, depth: int) -> Pairs:
-    every = 2 if depth == 101 else 1
-    yield "backbone.conv1.conv", "conv1"
-    yield "backbone.conv1.bn", "bn1"
-    yield "cls_head.fc_cls", "fc"
-    for stage, block in _blocks():
-        theirs, ours = f"backbone.layer{stage}.{block}", f"layer{stage}.{block}"
-        for number in (1, 2, 3):
-            shifts = number == 1 and (arch == "" or (arch == "tsm" and block % every == 0))
-            if shifts:
-                yield f"{theirs}.conv1.conv.net", f"{ours}.conv1"
-            if not (arch and shifts):
-                yield f"{theirs}.conv{number}.conv", f"{ours}.conv{number}"
-            yield f"{theirs}.conv{number}.bn", f"{ours}.bn{number}"
-        yield f"{theirs}.downsample.conv", f"{ours}.downsample.0"
-        yield f"{theirs}.downsample.bn", f"{ours}.downsample.1"
-
-
-def _slowfast(_: str, __: int) -> Pairs:
-    yield "s1.pathway0_stem.conv", "conv1"
-    yield "s1.pathway0_stem.bn", "bn1"
-    yield "head.projection", "fc"
-    for stage, block in _blocks():
-        theirs, ours = f"s{stage + 1}.pathway0_res{block}", f"layer{stage}.{block}"
-        yield f"{theirs}.branch1", f"{ours}.downsample.0"
-        yield f"{theirs}.branch1_bn", f"{ours}.downsample.1"
-        for letter, number in _LETTERS:
-            yield f"{theirs}.branch2.{letter}", f"{ours}.conv{number}"
-            yield f"{theirs}.branch2.{letter}_bn", f"{ours}.bn{number}"
-
-
-def _pytorchvideo(_: str, __: int) -> Pairs:
-    yield "blocks.0.conv", "conv1"
-    yield "blocks.0.norm", "bn1"
-    yield "blocks.5.proj", "fc"
-    for stage, block in _blocks():
-        theirs, ours = f"blocks.{stage}.res_blocks.{block}", f"layer{stage}.{block}"
-        yield f"{theirs}.branch1_conv", f"{ours}.downsample.0"
-        yield f"{theirs}.branch1_norm", f"{ours}.downsample.1"
-        for letter, number in _LETTERS:
-            yield f"{theirs}.branch2.conv_{letter}", f"{ours}.conv{number}"
-            yield f"{theirs}.branch2.norm_{letter}", f"{ours}.bn{number}"
-
-
-def _dg_p3d(_: str, depth: int) -> Pairs:
-    """Its blocks are of the kinds A, B, C in turn; only in C the kernel over time is not next to that over space."""
-    yield "fc_dual", "dual.fc"
-    counts = (3, 4, 23, 3) if depth == 101 else (3, 4, 6, 3)
-    for stage, count in zip(STAGES, counts):
-        for block in range(count):
-            kind = "ABC"[(sum(counts[: stage - 1]) + block) % 3]
-            places = [(f"layer{stage}.{block}", f"layer{stage}.{block}")]
-            places += [(f"layer4_dual.{block}", f"dual.layer4.{block}")] * (stage == 4)
-            for theirs, ours in places:
-                if stage == 4:
-                    yield from ((f"{theirs}.{module}", f"{ours}.{module}") for module in _IN_BLOCKS)
-                yield f"{theirs}.fc1", f"{ours}.context.squeeze"
-                yield f"{theirs}.fc2", f"{ours}.context.expand"
-                yield f"{theirs}.conv2", f"{ours}.conv2" if kind == "C" else f"{ours}.conv2.spatial"
-                yield f"{theirs}.conv2_t", f"{ours}.conv_t.conv" if kind == "C" else f"{ours}.conv2.temporal.conv"
+    def invert(self, arch: str, counts: Counts) -> dict[str, str]:
+        """Return their module for each of ours, in an architecture of so many blocks."""
+        return {ours: theirs for theirs, ours in self.pairs(arch, counts)}
 
 
 def _has(*patterns: str) -> Callable[[Names], bool]:
@@ -189,7 +73,13 @@ def _made_of(modules: str) -> Callable[[Names], bool]:
     """Return whether these are the names of a two-dimensional ResNet whose blocks have such modules, and no others."""
     outside = r"(?:conv1|bn1|fc|last_linear)"
     pattern = re.compile(rf"{outside}\.\w+|layer[1-4]\.\d+\.(?:{modules}|downsample\.[01])\.\w+")
-    return lambda names: "layer1.0.conv1.weight" in names and all(pattern.fullmatch(name) for name in names)
+
+    def matches(names: Names) -> bool:
+        inputs = names.get("layer3.0.conv1.weight", (0, 128))[1:2]  # three times as many in slowonly
+        whole = "layer1.0.conv1.weight" in names and inputs in ((128,), (512,))
+        return whole and all(pattern.fullmatch(name) for name in names)
+
+    return matches
 
 
 def _stem_of(dimensions: int) -> Callable[[Names], bool]:
@@ -199,26 +89,26 @@ def _stem_of(dimensions: int) -> Callable[[Names], bool]:
 
 
 FAMILIES = (
-    Family("TEA (its authors')", ("tea",), _in_blocks(r"me\.", _BASE), _tea, prefix=_BASE),
-    Family("GST (its authors')", ("gst",), _in_blocks(r"Tconv\.", _BASE), _gst, volumes=True, prefix=_BASE),
-    TSM := Family("TSM (its authors')", ("tsm",), _in_blocks(r"conv1\.net\.", _BASE), _tsm, prefix=_BASE),
-    TSN := Family("TSN (TSM's or TSN's authors')", ("tsn",), _has(r"base_model\.conv1\."), _tsm, prefix=_BASE),
+    Family("TEA (its authors')", ("tea",), _in_blocks(r"me\.", _BASE), tables.tea, prefix=_BASE),
+    Family("GST (its authors')", ("gst",), _in_blocks(r"Tconv\.", _BASE), tables.gst, volumes=True, prefix=_BASE),
+    TSM := Family("TSM (its authors')", ("tsm",), _in_blocks(r"conv1\.net\.", _BASE), tables.tsm, prefix=_BASE),
+    TSN := Family("TSN (TSM's or TSN's authors')", ("tsn",), _has(r"base_model\.conv1\."), tables.tsm, prefix=_BASE),
     MMACTION2_TSM := Family(
         "TSM (mmaction2)",
         ("tsm",),
         _in_blocks(r"conv1\.(conv\.net|net\.conv)\.", _BACKBONE),
-        _mmaction2,
+        tables.mmaction2,
         prefix=_BACKBONE,
         ignored=_NOT_WEIGHTS,
     ),
     MMACTION2_TSN := Family(
-        "TSN (mmaction2)", ("tsn",), _stem_of(4), _mmaction2, prefix=_BACKBONE, ignored=_NOT_WEIGHTS
+        "TSN (mmaction2)", ("tsn",), _stem_of(4), tables.mmaction2, prefix=_BACKBONE, ignored=_NOT_WEIGHTS
     ),
     MMACTION2_SLOWONLY := Family(
         "SlowOnly (mmaction2)",
         ("slowonly",),
         _stem_of(5),
-        _mmaction2,
+        tables.mmaction2,
         volumes=True,
         prefix=_BACKBONE,
         ignored=_NOT_WEIGHTS,
@@ -227,7 +117,7 @@ FAMILIES = (
         "SLOW (SlowFast)",
         ("slowonly",),
         _has(r"s1\.pathway0_stem\.conv\."),
-        _slowfast,
+        tables.slowfast,
         volumes=True,
         statistics=KINETICS,
     ),
@@ -235,15 +125,19 @@ FAMILIES = (
         "slow_r50 (pytorchvideo)",
         ("slowonly",),
         _has(r"blocks\.0\.conv\.weight", r"blocks\.1\.res_blocks\."),
-        _pytorchvideo,
+        tables.pytorchvideo,
         volumes=True,
         statistics=KINETICS,
     ),
     Family(
-        "DG-P3D (its authors')", ("dg_p3d",), _has(r"layer4_dual\.", r"layer1\.\d+\.conv2_t\."), _dg_p3d, volumes=True
+        "DG-P3D (its authors')",
+        ("dg_p3d",),
+        _has(r"layer4_dual\.", r"layer1\.\d+\.conv2_t\."),
+        tables.dg_p3d,
+        volumes=True,
     ),
-    Family("Res2Net (timm, its authors')", ("tea",), _made_of(r"conv[13]|bn[13]|(?:convs|bns)\.\d"), _same),
-    RESNET := Family("ResNet (torchvision, timm)", ("tsn",), _made_of(r"(?:conv|bn)[123]"), _same),
+    Family("Res2Net (timm, its authors')", ("tea",), _made_of(r"conv[13]|bn[13]|(?:convs|bns)\.\d"), tables.same),
+    RESNET := Family("ResNet (torchvision, timm)", ("tsn",), _made_of(r"(?:conv|bn)[123]"), tables.same),
 )
 """In the order in which they are tried."""
 TWO_DIMENSIONAL = FAMILIES[-2:]
@@ -255,75 +149,41 @@ def recognise(names: Names) -> Family | None:
     return next((family for family in FAMILIES if family.matches(names)), None)
 
 
-def count_depth(names: Names) -> int:
-    """Return the depth of the ResNet that has these names, in any family: 18, 34, 50 or 101; 0 if it is none of them."""
+_PLACE = re.compile(r"(?:^|\.)(?:layer([1-4])\.|s([2-5])\.pathway0_res|blocks\.([1-4])\.res_blocks\.)(\d{1,2})\.")
+
+
+def count_blocks(names: Names) -> Counts:
+    """Return the blocks of each stage of the ResNet that has these names, in any family."""
     counts = [0, 0, 0, 0]
     for name in names:
-        found = re.search(r"(?:^|\.)(?:layer([1-4])\.|s([2-5])\.pathway0_res|blocks\.([1-4])\.res_blocks\.)(\d{1,2})\.", name)
+        found = _PLACE.search(name)
         if found:
             layer, s, blocks, block = found.groups()
             stage = int(layer or blocks or 0) or int(s) - 1
             if stage in STAGES:
                 counts[stage - 1] = max(counts[stage - 1], int(block) + 1)
-    bottleneck = any(re.search(r"layer1\.0\.conv3\.|pathway0_res0\.branch2\.c\.|branch2\.conv_c\.", name) for name in names)
+    return tuple(counts)
+
+
+def count_depth(names: Names) -> int:
+    """Return the depth of the ResNet that has these names, in any family: 18, 34, 50, 101; 0 if it is none of them."""
+    third = re.compile(r"layer1\.0\.conv3\.|pathway0_res0\.branch2\.c\.|branch2\.conv_c\.")
+    bottleneck = any(third.search(name) for name in names)
     depths = {(2, 2, 2, 2): (18, 0), (3, 4, 6, 3): (34, 50), (3, 4, 23, 3): (0, 101)}
-    return depths.get(tuple(counts), (0, 0))[bottleneck]
+    return depths.get(count_blocks(names), (0, 0))[bottleneck]
 
 
-def to_ours(name: str, value: "Tensor") -> "Tensor":
-    """Return a tensor of any family in the shape that it has here, by its name here."""
-    if name.endswith(".temporal.weight") and value.ndim == 5:  # GST: the taps one after the other, over the outputs
-        return _taps(value, 0)
-    if "temporal." in name and value.ndim == 3:  # TEA: (C, 1, 3) -> (C, 1, 3, 1)
-        return value.unsqueeze(-1)
-    if value.ndim != 5:
-        return value
-    if name.endswith(("conv_t.conv.weight", "temporal.conv.weight")) and value.shape[3:] == (1, 1):
-        return value.squeeze(-1)  # a kernel over time alone
-    if value.shape[2] == 1:
-        return value.squeeze(2)
-    return _taps(value, 1)  # what the frames of a kernel see, stacked over the inputs
-
-
-def to_theirs(family: Family, name: str, value: "Tensor", depth: int) -> "Tensor":
-    """Return a tensor of ours in the shape that a family has, by its name here: what `to_ours` undoes."""
-    if not family.volumes or value.ndim != 4:
-        return value
-    return value.unflatten(1, (3, -1)).transpose(1, 2).contiguous() if _over_time(name, depth) else value.unsqueeze(2)
-
-
-def _over_time(name: str, depth: int) -> bool:
-    """Return whether a convolution of SlowOnly has a kernel over three frames."""
-    found = re.fullmatch(r"layer[34]\.\d+\.conv(\d)\.weight", name)
-    return found is not None and (found[1] == "1" or (depth < 50 and found[1] == "2"))
-
-
-def _taps(weight: "Tensor", dimension: int) -> "Tensor":
-    """(O, I, T, H, W) -> (T*O, I, H, W) or (O, T*I, H, W), the earliest frame first."""
-    import torch
-
-    return torch.cat(list(weight.unbind(2)), dim=dimension)
-
-
-def invert(family: Family, arch: str, depth: int) -> dict[str, str]:
-    """Return their module for each of ours, for an architecture."""
-    return {ours: theirs for theirs, ours in reversed(list(family.pairs(arch, depth)))}
-
-
-def statistics_in(meta: Any) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Return mean and standard deviation, in units of 1, that the configuration in a checkpoint names, if it does.
+def statistics_in(text: str) -> Statistics | None:
+    """Return mean and standard deviation that the configuration in a checkpoint names, if it does.
 
     mmaction2 writes mean=[123.675, 116.28, 103.53], std=[...], SlowFast YAML with MEAN and STD.
     """
-    if not isinstance(meta, str):
+    mean, std = (_numbers(text, name) for name in ("mean", "std"))
+    if not mean or not std:
         return None
-    found = [_numbers(meta, name) for name in ("mean", "std")]
-    if not all(found):
-        return None
-    mean, std = found
     unit = 255 if max(mean) > 1 else 1
-    values = tuple(tuple(round(value / unit, 6) for value in numbers) for numbers in (mean, std))
-    return (values[0], values[1]) if all(value > 0 for value in values[1]) else None
+    mean, std = (tuple(round(value / unit, 6) for value in numbers) for numbers in (mean, std))
+    return (mean, std) if all(0 < value <= 1 for value in (*mean, *std)) else None
 
 
 def _numbers(text: str, name: str) -> tuple[float, ...]:

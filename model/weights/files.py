@@ -1,8 +1,8 @@
 """Files of weights: what is in a .pth, .pt, .tar, .pyth or .safetensors file, and its tensors when they are asked for.
 
-A file of torch.save is a zip archive with a pickle and a member for each storage, or, before version 1.6, several pickles
-and the storages one after the other. Names and shapes are known without torch and without reading a tensor; only the
-tensors that are wanted are read, so a checkpoint costs what its weights do and not what its optimizer does.
+A file of torch.save is a zip archive with a pickle and a member for each storage, or, before version 1.6, several
+pickles and the storages one after the other. Names and shapes are known without torch and without reading a tensor; only
+the tensors that are wanted are read, so a checkpoint costs what its weights do and not what its optimizer does.
 """
 
 import io
@@ -84,7 +84,7 @@ def open_weights(path: Path) -> WeightFile:
     """
     with path.open("rb") as file:
         start = file.read(8)
-    if path.suffix == ".safetensors" or start[:1] not in (b"P", b"\x80") and _is_safetensors(path):
+    if path.suffix == ".safetensors" or (start[:1] not in (b"P", b"\x80") and _is_safetensors(path)):
         return _open_safetensors(path)
     if start[:4] == b"PK\x03\x04":
         return _open_zip(path)
@@ -244,9 +244,9 @@ def _tensors_of(lengths: Mapping[str, int], read: _Storages) -> Callable[[Tensor
         last = reference.offset + sum((size - 1) * stride for size, stride in steps)
         length = lengths.get(storage.key)
         if length is None or storage.length * _item_bytes(storage.kind) > length:
-            raise WeightFileError(f"damaged: storage {storage.key[:40]!r} has {length or 0:,} bytes, less than it claims")
-        count = _count(reference.shape)
-        if count and ((storage.start * _item_bytes(storage.kind)) // item + last + 1) * item > length or count > length:
+            raise WeightFileError(f"damaged: storage {storage.key[:40]!r} claims more than its {length or 0:,} bytes")
+        count, end = _count(reference.shape), storage.start * _item_bytes(storage.kind) + (last + 1) * item
+        if count * item > length or (count and end > length):
             raise WeightFileError(f"a tensor of shape {reference.shape} is larger than what the file has of it")
         return FileTensor(reference.shape, lambda: _view(read(storage.key), kind, reference))
 

@@ -1,4 +1,4 @@
-"""A file of weights, opened and recognised: whose it is, what its tensors are called here, for which pixels it is made."""
+"""A file of weights, opened and recognised: whose it is, what its tensors are called here, which pixels it expects."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -6,16 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model.weights import families
-from model.weights.families import Family, Names
+from model.weights.families import Family, Names, Statistics
 from model.weights.files import FileTensor, WeightFile, WeightFileError, open_weights, read_statistics
 from model.weights.refused import explain_refusal
 from model.weights.state import FoundState, find_state, printable, strip_prefixes
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-Statistics = tuple[tuple[float, ...], tuple[float, ...]]
-"""Mean and standard deviation of R, G, B in units of 1."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +54,15 @@ class Weights:
         Raises:
             WeightFileError: the file is damaged, or two of its tensors would have the same name.
         """
+        from model.weights.volumes import to_ours  # torch, which nothing before needs
+
         if self.family is None:
             return {name: tensor.read() for name, tensor in self.tensors.items()}
         loaded: dict[str, Tensor] = {}
         for name, ours in self.family.rename(self.shapes).items():
             if ours in loaded:
                 raise WeightFileError(f"it has {printable(ours)} twice, once as {printable(name)}")
-            loaded[ours] = families.to_ours(ours, self.tensors[name].read())
+            loaded[ours] = to_ours(ours, self.tensors[name].read())
         return loaded
 
 
