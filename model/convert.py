@@ -4,7 +4,7 @@
     python -m model.convert runs/k400/checkpoints/step-00012000 --to mmaction2 --out tsm_for_mmaction2.pth
     python -m model.convert SLOWONLY_8x8_R50.pkl.pyth --to mmaction2 --out slowonly.pth
 
-Nothing in a file is run. Training needs no conversion: --model.pretrained takes files of all these projects as they are.
+Nothing in a file is run. Training needs no conversion: --model.pretrained takes files of all these projects.
 """
 
 import argparse
@@ -94,16 +94,16 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="model.convert",
         description="Write weights under the names of this project or of another.",
-        epilog="The network must be one that both have: torchvision has ResNets (tsn), tsm has tsn and tsm, mmaction2 has "
-        "tsn, tsm and slowonly, slowfast has slowonly of depth 50 and 101. Numbers are not changed: there and back gives "
-        "the same tensors. docs/weights.md says which files can be read.",
+        epilog="The network must be one that both have: torchvision has ResNets (tsn), tsm has tsn and tsm, mmaction2 "
+        "has tsn, tsm and slowonly, slowfast has slowonly of depth 50 and 101. Numbers are not changed: there and back "
+        "gives the same tensors. docs/weights.md says which files can be read.",
     )
     parser.add_argument(
         "file",
         type=Path,
         metavar="FILE",
-        help="Weights of any family that model.pretrained takes (.pth, .pth.tar, .pyth, .safetensors), or the folder of a "
-        "checkpoint.",
+        help="Weights of any family that model.pretrained takes (.pth, .pth.tar, .pyth, .safetensors), or a "
+        "checkpoint's folder.",
     )
     parser.add_argument("--to", required=True, choices=_TARGETS, help="Whose names to write.")
     parser.add_argument("--out", required=True, type=Path, help="File to write; .safetensors for ours and torchvision.")

@@ -1,6 +1,6 @@
 """The families of weights: whose names these are, and what the same tensors are called here.
 
-A family has a table of pairs (their module, our module). Read one way it loads a file, read the other way it writes one.
+A family has a table of pairs (their module, our module). Read one way it loads a file, the other way it writes one.
 """
 
 import re

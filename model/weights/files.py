@@ -1,8 +1,8 @@
 """Files of weights: what is in a .pth, .pt, .tar, .pyth or .safetensors file, and its tensors when they are asked for.
 
 A file of torch.save is a zip archive with a pickle and a member for each storage, or, before version 1.6, several
-pickles and the storages one after the other. Names and shapes are known without torch and without reading a tensor; only
-the tensors that are wanted are read, so a checkpoint costs what its weights do and not what its optimizer does.
+pickles and the storages one after the other. Names and shapes are known without torch and without reading a tensor, and
+only the tensors that are wanted are read: a checkpoint costs what its weights do and not what its optimizer does.
 """
 
 import io

@@ -93,15 +93,13 @@ def rename_for(name: str, state: State, arch: str) -> tuple[State, int]:
     if not arch and name == "torchvision":
         arch = "tsn"
     known = ", ".join(target.networks)
+    if arch not in target.networks and (arch or "tsn" not in target.networks):
+        raise WeightFileError(f"{printable(arch) or 'a plain ResNet'} is no network of {name}, which has {known}")
     if not arch:
         raise WeightFileError(f"these names are those of tsn and of tsm alike; say which it is: --arch, one of {known}")
-    if arch not in target.networks:
-        raise WeightFileError(f"{printable(arch)} is no network of {name}; it has {known}")
     bottlenecks = "layer1.0.conv3.weight" in state
     if name == "slowfast" and not bottlenecks:
-        raise WeightFileError(
-            "SLOW in SlowFast is made of bottlenecks, and this network is not: depth 50 or 101 can be"
-        )
+        raise WeightFileError("SLOW in SlowFast is made of bottlenecks; of this network that is not so")
     family = target.networks[arch]
     modules = None if family is RESNET else family.invert(arch, counts)
     renamed = {}

@@ -1,11 +1,13 @@
-"""The names that other projects give to the tensors of a ResNet, and what their networks compute, written independently.
+"""The names that other projects give to the tensors of a ResNet, and what their networks compute.
 
-Nothing here is taken from `model.weights`: names come from what the projects' programs save, tensors from a formula, and
-`compute` runs every network as volumes (B, C, T, H, W) with three-dimensional convolutions, as most of them do.
+Nothing here is taken from `model.weights`: names come from what the projects' programs save, tensors from a formula,
+and `compute` runs every network on volumes (B, C, T, H, W) with three-dimensional convolutions, as most of them do.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import count
 
 import torch
@@ -18,8 +20,14 @@ CLASSES = 3
 
 def chirp(shape: tuple[int, ...], number: int) -> Tensor:
     """sin(0.37 i^2 + number) of the index i: values in [-1, 1] of variance 1/2 that look random, as float32."""
-    index = torch.arange(torch.Size(shape).numel(), dtype=torch.float64)
-    return torch.sin(0.37 * index**2 + number).reshape(shape).float()
+    sine, cosine = (values[: torch.Size(shape).numel()] for values in _sine_and_cosine())
+    return (sine * math.cos(number) + cosine * math.sin(number)).reshape(shape)
+
+
+@cache
+def _sine_and_cosine(most: int = 2**22) -> tuple[Tensor, Tensor]:
+    angle = 0.37 * torch.arange(most, dtype=torch.float64) ** 2
+    return angle.sin().float(), angle.cos().float()
 
 
 @dataclass
@@ -159,7 +167,8 @@ class Layout:
                     x = conv(x, f"{base}.shifts.{i}.conv", groups=x.shape[1])
                     results.append(bn(conv(x, f"{base}.convs.{i}", stride), f"{base}.bns.{i}").relu())
                 last = conv(splits[3], f"{base}.shifts.3.conv", groups=splits[3].shape[1])
-                pooled = F.avg_pool3d(last, (1, 3, 3), (1, stride, stride), (0, 1, 1)) if block == 0 else last
+                frames = F.avg_pool2d(last.transpose(1, 2).flatten(0, 1), 3, stride, 1)
+                pooled = frames.unflatten(0, (len(x), -1)).transpose(1, 2) if block == 0 else last
                 return torch.cat([*results, pooled], dim=1)
             if self.kind != "dg":
                 return bn(conv(x, name, stride), norm).relu()
