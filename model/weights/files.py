@@ -165,12 +165,12 @@ def _open_legacy(path: Path) -> WeightFile:
         if content[:1] != b"\x80":
             raise WeightFileError("no file of torch.save, nor of safetensors")
         try:
-            first = read_pickle(content)  # type: ignore[arg-type]
+            first = read_pickle(content)
             if first != _LEGACY_MAGIC:  # a plain pickle, such as Caffe2's
                 return WeightFile(first, _no_reference, size)
             for _ in range(2):  # the version of the format, and the machine
-                read_pickle(content)  # type: ignore[arg-type]
-            root, keys = read_pickle(content), read_pickle(content)  # type: ignore[arg-type]
+                read_pickle(content)
+            root, keys = read_pickle(content), read_pickle(content)
         except PickleError as error:
             raise WeightFileError(str(error)) from error
         places = _legacy_places(content, keys, _storages_in(root))

@@ -8,10 +8,11 @@ module or os.system are all the same: a stand-in that says what it would have be
 Memory is bounded by the length of the file: nothing is taken on the word of a number in it.
 """
 
+import mmap
 import pickletools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, cast
 
 MAX_INSTRUCTIONS = 5_000_000
 """A file of a ResNet-101, its optimizer and its average has some hundred thousand."""
@@ -65,7 +66,7 @@ class TensorRef:
     """Type of an untyped storage's elements: float32."""
 
 
-def read_pickle(file: IO[bytes], limit: int = MAX_INSTRUCTIONS) -> Any:
+def read_pickle(file: IO[bytes] | mmap.mmap, limit: int = MAX_INSTRUCTIONS) -> Any:
     """Return what the next pickle of a file describes.
 
     Raises:
@@ -73,7 +74,7 @@ def read_pickle(file: IO[bytes], limit: int = MAX_INSTRUCTIONS) -> Any:
     """
     machine = _Machine()
     try:
-        for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(cast(IO[bytes], file))):
             if count >= limit:
                 raise PickleError(f"more than {limit:,} instructions, which no file of weights has")
             if opcode.name == "STOP":
@@ -221,7 +222,9 @@ class _Machine:
 
     def _stack_global(self, _: Any) -> None:
         name, module = self.pop(), self.pop()
-        self.stack.append(Name(str(module), str(name)))
+        if not isinstance(name, str) or not isinstance(module, str):
+            raise PickleError("a damaged pickle (a name that is no text)")
+        self.stack.append(Name(module, name))
 
     def _reduce(self, _: Any) -> None:
         arguments, called = self.pop(), self.pop()
@@ -254,15 +257,20 @@ class _Machine:
 
 def _call(called: Any, arguments: Any) -> Any:
     """Return what torch's and the standard library's own constructors would have made, and else a stand-in."""
-    name = str(called) if isinstance(called, Name) else "an object"
+    name = _label(called)
     known = _CONSTRUCTORS.get(name)
     return known(arguments) if known and isinstance(arguments, tuple) else Inert(name)
+
+
+def _label(value: Any) -> str:
+    """Return a name in words; anything else could be of any size when written."""
+    return str(value) if isinstance(value, Name) else "an object"
 
 
 def _storage(identifier: Any) -> StorageRef | Inert:
     """Return the storage of a persistent identifier: ("storage", type, key, device, elements[, view])."""
     if not isinstance(identifier, tuple) or len(identifier) not in (5, 6) or identifier[0] != "storage":
-        return Inert(str(identifier[1]) if isinstance(identifier, tuple) and len(identifier) > 1 else "a module")
+        return Inert(_label(identifier[1]) if isinstance(identifier, tuple) and len(identifier) > 1 else "an object")
     _, kind, key, _, length, *view = identifier
     start = 0
     if view and view[0] is not None:
@@ -298,7 +306,7 @@ def _with_attributes(arguments: tuple) -> Any:
     """(function that makes the tensor, its type, arguments, attributes)"""
     function, _, inner = arguments[:3]
     is_tensor = isinstance(function, Name) and function.module == "torch._utils" and isinstance(inner, tuple)
-    return _call(function, inner) if is_tensor else Inert(str(function))
+    return _call(function, inner) if is_tensor else Inert(_label(function))
 
 
 def _ordered_dict(arguments: tuple) -> dict:

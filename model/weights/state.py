@@ -119,7 +119,8 @@ def _describe_other(root: Any, wrapper: str) -> str:
         named = next((name for name in WRAPPERS if isinstance(root.get(name), Inert)), None)
         if named or (entries and len(entries) == len(root)):
             value = root[named] if named else entries[0]
-            return f"{where} a whole pickled object ({printable(str(getattr(value, 'name', value)))}); {_SAVE_STATE}"
+            name = value.name if isinstance(value, Inert) else str(value)
+            return f"{where} a whole pickled object ({printable(name)}); {_SAVE_STATE}"
         kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(map(_kind, root.values())).most_common(3))
         return f"{where} no state dict (a mapping from names to tensors), but {kinds or 'nothing'}"
     if isinstance(root, Inert):
@@ -131,7 +132,7 @@ _SAVE_STATE = "its code would have to be run, so save its state_dict() where it 
 
 
 def _kind(value: Any) -> str:
-    return value.name if isinstance(value, Inert) and value.name.isprintable() else type(value).__name__
+    return printable(value.name, 40) if isinstance(value, Inert) else type(value).__name__
 
 
 def printable(text: str, most: int = 80) -> str:

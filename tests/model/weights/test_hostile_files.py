@@ -1,5 +1,6 @@
 """Files made to do harm, or damaged: nothing in them runs, none takes more than its length, each is one line."""
 
+import contextlib
 import io
 import os
 import pickle
@@ -199,6 +200,17 @@ def test_shared_tuples_as_keys_are_not_hashed():
     """A tuple of two that are the same tuple of two and so on: hashing it takes 2^n steps."""
     doubled = b"\x80\x02}(" + b")" + b"2\x86" * 200 + b"K\x01u."
     assert read_pickle(io.BytesIO(doubled)) == {}
+
+
+def test_such_tuples_are_not_written_out_either():
+    doubled = b")" + b"2\x86" * 200
+    for content in (
+        b"\x80\x04" + doubled + doubled + b"\x93.",
+        b"\x80\x02" + doubled + b")R.",
+        b"\x80\x02(" + doubled * 2 + b"tQ.",
+    ):
+        with contextlib.suppress(PickleError):
+            assert isinstance(read_pickle(io.BytesIO(content)), Inert)
 
 
 def test_there_is_a_limit_of_instructions():
