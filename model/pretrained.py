@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from model.weights.families import IMAGENET, RESNET
 from model.weights.files import FileTensor, WeightFileError
 from model.weights.source import Weights, read_weights_file
-from model.weights.state import printable
+from model.weights.stand_ins import printable
 
 logger = logging.getLogger(__name__)
 

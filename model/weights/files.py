@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from model.weights.inert_pickle import PickleError, StorageRef, TensorRef, read_pickle
+from model.weights.inert_pickle import read_pickle
+from model.weights.stand_ins import PickleError, StorageRef, TensorRef, printable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,6 +34,8 @@ _STORAGES = {
     **{"LongStorage": "int64", "IntStorage": "int32", "ShortStorage": "int16", "CharStorage": "int8"},
     **{"ByteStorage": "uint8", "BoolStorage": "bool", "UntypedStorage": "uint8", "ComplexFloatStorage": "complex64"},
 }
+_DAMAGED = (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, LookupError, struct.error)
+"""What zipfile raises."""
 _SHARING = 4
 """How many times the bytes of a file its tensors may have together: some share theirs."""
 
@@ -114,7 +117,7 @@ def _open_safetensors(path: Path) -> WeightFile:
             names = tensors.keys()
             root = {name: FileTensor(tuple(tensors.get_slice(name).get_shape()), reader(name)) for name in names}
     except SafetensorError as error:
-        raise WeightFileError(f"not a file of safetensors ({' '.join(str(error).split())[:100]})") from error
+        raise WeightFileError(f"not a file of safetensors ({printable(str(error))})") from error
     return WeightFile(root, _no_reference, path.stat().st_size, metadata)
 
 
@@ -141,17 +144,19 @@ def _open_zip(path: Path) -> WeightFile:
             if f"{folder}byteorder" in members and archive.read(f"{folder}byteorder") != b"little":
                 raise WeightFileError("written on a big-endian machine")
             root = read_pickle(io.BytesIO(archive.read(f"{folder}data.pkl")))
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
-        raise WeightFileError(f"a damaged archive ({' '.join(str(error).split())[:100]})") from error
+    except WeightFileError:
+        raise
     except PickleError as error:
         raise WeightFileError(str(error)) from error
+    except _DAMAGED as error:
+        raise WeightFileError(f"a damaged archive ({printable(str(error))})") from error
 
     def read(key: str) -> bytearray:
         try:
             with zipfile.ZipFile(path) as archive, archive.open(f"{folder}data/{key}") as member:
                 return bytearray(member.read())
-        except zipfile.BadZipFile as error:  # its sum does not fit
-            raise WeightFileError(f"a damaged archive ({error})") from error
+        except _DAMAGED as error:  # such as a sum that does not fit
+            raise WeightFileError(f"a damaged archive ({printable(str(error))})") from error
 
     lengths = {name.removeprefix(f"{folder}data/"): info.file_size for name, info in members.items()}
     return WeightFile(root, _tensors_of(lengths, _Storages(read, size)), size)

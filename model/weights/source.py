@@ -9,7 +9,8 @@ from model.weights import families
 from model.weights.families import Family, Names, Statistics
 from model.weights.files import FileTensor, WeightFile, WeightFileError, open_weights, read_statistics
 from model.weights.refused import explain_refusal
-from model.weights.state import FoundState, find_state, printable, strip_prefixes
+from model.weights.stand_ins import printable
+from model.weights.state import FoundState, find_state, strip_prefixes
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from model.weights.files import FileTensor, WeightFileError
-from model.weights.inert_pickle import Inert, Name, TensorRef
+from model.weights.stand_ins import Inert, Name, TensorRef, printable
 
 # Where training programs put the weights, the most telling first.
 WRAPPERS = ("state_dict", "model_state", "model_state_dict", "model", "module", "net", "network", "weights", "params")
@@ -133,13 +133,3 @@ _SAVE_STATE = "its code would have to be run, so save its state_dict() where it 
 
 def _kind(value: Any) -> str:
     return printable(value.name, 40) if isinstance(value, Inert) else type(value).__name__
-
-
-def printable(text: str, most: int = 80) -> str:
-    """Return text of a file for a message: one line, not too long, nothing that a terminal would obey.
-
-    >>> printable("conv1\\x1b[31m.weight")
-    'conv1?[31m.weight'
-    """
-    text = "".join(letter if letter.isprintable() else "?" for letter in text[: most + 1])
-    return text if len(text) <= most else text[:most] + "…"

@@ -26,7 +26,7 @@ from model.weights.families import (
 )
 from model.weights.files import WeightFileError
 from model.weights.source import Weights
-from model.weights.state import printable
+from model.weights.stand_ins import printable
 from model.weights.volumes import to_theirs
 
 State = dict[str, Tensor]

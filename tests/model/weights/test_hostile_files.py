@@ -16,8 +16,9 @@ import torch
 from model import ModelConfig, build_model
 from model.pretrained import read_weights
 from model.weights.files import WeightFileError, open_weights
-from model.weights.inert_pickle import Inert, Name, PickleError, TensorRef, read_pickle
+from model.weights.inert_pickle import read_pickle
 from model.weights.source import read_weights_file
+from model.weights.stand_ins import Inert, Name, PickleError, TensorRef
 
 MARK = "/tmp/vpsn-hostile-mark"
 
