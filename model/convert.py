@@ -43,10 +43,10 @@ def convert(source: Path, to: str, out: Path, arch: str | None = None) -> list[s
     """
     from model.weights.families import IMAGENET
     from model.weights.files import WeightFileError
+    from model.weights.header import describe_weights
     from model.weights.source import read_weights_file
     from model.weights.writing import (  # torch, once the options are known to be right
         TARGETS,
-        describe_ours,
         describe_statistics,
         find_arch,
         rename_for,
@@ -60,7 +60,7 @@ def convert(source: Path, to: str, out: Path, arch: str | None = None) -> list[s
         lines = [f"{out}: {len(state)} tensors of {weights.title}, as {to if to == 'ours' else f'{to} names them'}"]
         if to == "ours":
             content = {name: value.contiguous() for name, value in state.items()}
-            write_weights(out, content, describe_ours(arch, statistics))
+            write_weights(out, content, describe_weights(arch, statistics))
             return lines + ([f"for model.arch={arch}"] if arch else [])
         renamed, depth = rename_for(to, state, arch)
         write_weights(out, TARGETS[to].wrap(renamed, depth))

@@ -28,6 +28,7 @@ from launch.training.config_parser import load_config
 from launch.training.versions import version_of
 from model import Network, build_model
 from model.pretrained import describe_mismatch
+from model.weights.header import describe_weights
 from pipeline.config import IMAGENET_MEAN, IMAGENET_STD
 from sharding.errors import UserError
 from sharding.files import write_atomically
@@ -70,18 +71,12 @@ def write_checkpoint(
     config_path = folder / "config.yaml"
     config_path.write_text(config.to_yaml())
     mode = stat.S_IMODE(config_path.stat().st_mode)
-    metadata = _describe_network(config)
+    data = config.data
+    metadata = describe_weights(config.model.arch, (data.mean or IMAGENET_MEAN, data.std or IMAGENET_STD))
     _write_tensors(net, folder / "model.safetensors", mode, metadata)
     if raw is not None:
         _write_tensors(raw, folder / "model_raw.safetensors", mode, metadata)
     write_info(folder, info)
-
-
-def _describe_network(config: Config) -> dict[str, str]:
-    """Return what a file of weights says of itself where it is without its checkpoint."""
-    model, data = config.model, config.data
-    statistics = {"mean": data.mean or IMAGENET_MEAN, "std": data.std or IMAGENET_STD}
-    return {"format": "pt", "arch": model.arch} | {name: json.dumps(value) for name, value in statistics.items()}
 
 
 def _write_tensors(net: nn.Module, path: Path, mode: int, metadata: dict[str, str]) -> None:

@@ -1,6 +1,7 @@
 """Mean and standard deviation of the pixels of a run: those given, else those of the weights that it starts from."""
 
 import logging
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -26,15 +27,21 @@ def with_statistics(config: Kind) -> Kind:
         UserError: that file is missing, holds no weights, or those of a network that cannot be had here.
     """
     title, found = _of_weights(config)
+    if found and os.environ.get("RANK", "0") == "0":  # once for all ranks
+        _warn_of_others(config, title, found)
     mean, std = found or _IMAGENET
-    for name, given, theirs in (("mean", config.data.mean, mean), ("std", config.data.std, std)):
-        if found and any(abs(one - other) > 1e-3 for one, other in zip(given, theirs)):
+    data = replace(config.data, mean=config.data.mean or mean, std=config.data.std or std)
+    return replace(config, data=data)
+
+
+def _warn_of_others(config: Config, title: str, found: Statistics) -> None:
+    for name, theirs in zip(("mean", "std"), found):
+        given = getattr(config.data, name)
+        if any(abs(one - other) > 1e-3 for one, other in zip(given, theirs)):
             log.warning(
                 "data.%s=%s: the weights of model.pretrained=%s (%s) were trained with %s; leave it out to use that",
                 *(name, list(given), config.model.pretrained, title, list(theirs)),
             )
-    data = replace(config.data, mean=config.data.mean or mean, std=config.data.std or std)
-    return replace(config, data=data)
 
 
 def _of_weights(config: Config) -> tuple[str, Statistics | None]:

@@ -6,7 +6,6 @@ only the tensors that are wanted are read: a checkpoint costs what its weights d
 """
 
 import io
-import json
 import mmap
 import struct
 import zipfile
@@ -280,12 +279,3 @@ def _count(shape: Iterable[int]) -> int:
     for size in shape:
         count *= size
     return count
-
-
-def read_statistics(metadata: Mapping[str, str]) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Return the mean and standard deviation that this project wrote into a .safetensors file, if it did."""
-    try:
-        mean, std = (tuple(map(float, json.loads(metadata[name]))) for name in ("mean", "std"))
-    except (KeyError, TypeError, ValueError):
-        return None
-    return (mean, std) if len(mean) == len(std) == 3 and all(value > 0 for value in std) else None

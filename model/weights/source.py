@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from model.weights import families
 from model.weights.families import Family, Names, Statistics
-from model.weights.files import FileTensor, WeightFile, WeightFileError, open_weights, read_statistics
+from model.weights.files import FileTensor, WeightFile, WeightFileError, open_weights
+from model.weights.header import read_description
 from model.weights.refused import explain_refusal
 from model.weights.stand_ins import printable
 from model.weights.state import FoundState, find_state, strip_prefixes
@@ -85,8 +86,9 @@ def read_weights_file(path: Path, own: frozenset[str] = frozenset(), refuses: bo
         tensors = file.tensors(found.values)
     except OSError as error:
         raise WeightFileError(f"it cannot be read ({error.strerror or error})") from error
-    weights = Weights(tensors, None, 0, read_statistics(file.metadata), file.metadata.get("arch", ""))
-    weights = replace(weights, depth=families.count_depth(weights.shapes), found=_describe(found), notes=found.notes)
+    arch, statistics = read_description(file.metadata)
+    weights = Weights(tensors, None, 0, statistics, arch, _describe(found), found.notes)
+    weights = replace(weights, depth=families.count_depth(weights.shapes))
     if own and weights.shapes.keys() <= own:
         family = next((family for family in families.TWO_DIMENSIONAL if family.matches(weights.shapes)), None)
         return replace(weights, family=family)

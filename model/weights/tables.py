@@ -24,9 +24,11 @@ def _shifts(arch: str, block: int, counts: Counts) -> bool:
     return arch == "tsm" and (block % 2 == 0 or counts[2] < 23)
 
 
-def same(_: str, __: Counts) -> Pairs:
+def same(_: str, counts: Counts) -> Pairs:
     """torchvision and timm: the names here, and another for the classifier."""
     yield "last_linear", "fc"
+    yield from ((module, module) for module in ("conv1", "bn1", "fc"))
+    yield from ((f"layer{stage}.{block}.{module}",) * 2 for stage, block in _blocks(counts) for module in _IN_BLOCKS)
 
 
 def tsm(arch: str, counts: Counts) -> Pairs:

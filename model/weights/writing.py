@@ -1,6 +1,5 @@
 """Weights under the names of other projects, where they have the same network: the way back of `families`."""
 
-import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -101,12 +100,12 @@ def rename_for(name: str, state: State, arch: str) -> tuple[State, int]:
     if name == "slowfast" and not bottlenecks:
         raise WeightFileError("SLOW in SlowFast is made of bottlenecks; of this network that is not so")
     family = target.networks[arch]
-    modules = None if family is RESNET else family.invert(arch, counts)
+    modules = family.invert(arch, counts)
     renamed = {}
     for key, value in state.items():
         module, _, leaf = key.rpartition(".")
-        theirs = module if modules is None else modules.get(module)
-        if theirs is None or (modules is None and not RESNET.matches(shapes)):
+        theirs = modules.get(module)
+        if theirs is None:
             raise WeightFileError(f"{printable(key)} is in no network of {name}; {arch} there is a plain ResNet")
         value = to_theirs(key, value, bottlenecks) if family.volumes else value
         renamed[f"{target.prefix}{theirs}.{leaf}"] = value.contiguous()
@@ -129,19 +128,13 @@ def write_weights(path: Path, content: Any, metadata: Mapping[str, str] | None =
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         if path.suffix == ".safetensors":
-            safetensors.torch.save_file(content, temporary, dict(metadata or {}) | {"format": "pt"})
+            safetensors.torch.save_file(content, temporary, dict(metadata) if metadata else None)
         else:
             torch.save(content, temporary)
         temporary.chmod(0o666 & ~_umask())  # safetensors lets only the owner read it
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def describe_ours(arch: str, statistics: Statistics) -> dict[str, str]:
-    """Return what a .safetensors file of this project says of itself."""
-    mean, std = (json.dumps(list(values)) for values in statistics)
-    return {"mean": mean, "std": std} | ({"arch": arch} if arch else {})
 
 
 def _umask() -> int:

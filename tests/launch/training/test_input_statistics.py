@@ -141,7 +141,8 @@ def test_they_stay_with_checkpoint_export_and_next_run(run):
     assert statistics(parse(f"--model.pretrained={run}")) == KINETICS
     weights = run / "checkpoints" / "step-00000001" / "model.safetensors"
     with safetensors.safe_open(weights, "pt") as file:
-        assert json.loads(file.metadata()["mean"]) == [0.45] * 3 and file.metadata()["arch"] == "tsm"
+        said = json.loads(file.metadata()["vpsn"])
+    assert said == {"arch": "tsm", "mean": [0.45] * 3, "std": [0.225] * 3}
     assert statistics(parse(f"--model.pretrained={weights}")) == KINETICS
 
 
