@@ -169,7 +169,7 @@ def count_depth(names: Names) -> int:
     """Return the depth of the ResNet that has these names, in any family: 18, 34, 50, 101; 0 if it is none of them."""
     third = re.compile(r"layer1\.0\.conv3\.|pathway0_res0\.branch2\.c\.|branch2\.conv_c\.")
     bottleneck = any(third.search(name) for name in names)
-    depths = {(2, 2, 2, 2): (18, 0), (3, 4, 6, 3): (34, 50), (3, 4, 23, 3): (0, 101)}
+    depths: dict[Counts, tuple[int, int]] = {(2, 2, 2, 2): (18, 0), (3, 4, 6, 3): (34, 50), (3, 4, 23, 3): (0, 101)}
     return depths.get(count_blocks(names), (0, 0))[bottleneck]
 
 

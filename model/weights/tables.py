@@ -27,8 +27,11 @@ def _shifts(arch: str, block: int, counts: Counts) -> bool:
 def same(_: str, counts: Counts) -> Pairs:
     """torchvision and timm: the names here, and another for the classifier."""
     yield "last_linear", "fc"
-    yield from ((module, module) for module in ("conv1", "bn1", "fc"))
-    yield from ((f"layer{stage}.{block}.{module}",) * 2 for stage, block in _blocks(counts) for module in _IN_BLOCKS)
+    for module in ("conv1", "bn1", "fc"):
+        yield module, module
+    for stage, block in _blocks(counts):
+        for module in _IN_BLOCKS:
+            yield f"layer{stage}.{block}.{module}", f"layer{stage}.{block}.{module}"
 
 
 def tsm(arch: str, counts: Counts) -> Pairs:
