@@ -145,8 +145,8 @@ class ModelConfig:
     """Probability of dropping a feature before the classifier, 0 <= p < 1."""
 
     pretrained: str | None = None
-    """Weights to start from: imagenet (torchvision's), a .pth or .safetensors file, or in training the folder of a run
-    or checkpoint; null starts from scratch."""
+    """Weights to start from: imagenet (torchvision's), a file of this or of another project (docs/weights.md), or in
+    training the folder of a run or checkpoint; null starts from scratch."""
 
     init: Literal["kaiming", "am_mup"] = "kaiming"
     """Initial weights of the ResNet: kaiming, He's by fan-out; am_mup, He's by fan-in, in residual branches with a

@@ -1,15 +1,17 @@
 """Pretrained weights: torchvision's ImageNet ResNets or a file, into any backbone, with nothing left unsaid."""
 
 import logging
-import pickle
 import urllib.error
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 
-import safetensors
-import safetensors.torch
-import torch
 from torch import Tensor, nn
+
+from model.weights.families import IMAGENET, RESNET
+from model.weights.files import FileTensor, WeightFileError
+from model.weights.source import Weights, read_weights_file
+from model.weights.stand_ins import printable
 
 logger = logging.getLogger(__name__)
 
@@ -17,15 +19,24 @@ CLASSIFIER = "fc"
 
 
 def load_pretrained(net: nn.Module, source: str, depth: int) -> None:
-    """Load `source`, "imagenet" or the path of a .pth, .pt or .safetensors file, into `net`.
+    """Load `source`, "imagenet" or the path of a file of weights of this or another project, into `net`.
 
-    A classifier of another size is left as initialised and reported; so is all that the architecture adds to its ResNet
-    if the weights have none of it.
+    One line reports whose weights they are and what starts from its initialisation: a classifier that the file lacks or
+    has for other classes, and all that the architecture adds to its ResNet if the weights have none of it.
 
     Raises:
-        ValueError: the weights cannot be had, or their keys or shapes are not those of `net`.
+        ValueError: the weights cannot be had, or their names or shapes are not those of `net`.
     """
-    state = read_weights(source, depth)
+    enter_weights(net, source, read_weights(source, depth, frozenset(net.state_dict())), depth)
+
+
+def enter_weights(net: nn.Module, source: str, weights: Weights, depth: int) -> None:
+    """Load weights that were opened into `net`. See `load_pretrained`."""
+    try:
+        state = weights.load()
+    except (WeightFileError, OSError) as error:
+        raise ValueError(f"model.pretrained={source!r}: {error}") from error
+    count = len(state)
     for prefix, module in net.named_modules():
         convert = getattr(module, "convert_2d_weights", None)
         if convert is not None:
@@ -33,24 +44,53 @@ def load_pretrained(net: nn.Module, source: str, depth: int) -> None:
     own = net.state_dict()
     # Files written before BatchNorm counted its batches lack the counters; nothing here reads them.
     fresh = {name for name in own if name.endswith("num_batches_tracked")}
-    messages = []
-    for prefix in (name.removesuffix("bias") for name in own if name.split(".")[-2:] == [CLASSIFIER, "bias"]):
-        names = {prefix + "weight", prefix + "bias"}
-        if all(name in state and state[name].shape != own[name].shape for name in names):
-            old, new = (len(tensors[prefix + "bias"]) for tensors in (state, own))
-            messages.append(f"{source}: classifier of {old} classes replaced by one of {new}, newly initialised")
-            state = {name: value for name, value in state.items() if name not in names}
-            fresh |= names
+    messages = [f"{count} tensors of {weights.title}"]
+    messages += [note for note in (weights.found, *weights.notes) if note]
+    state, replaced, said = _without_other_classifiers(state, own)
+    fresh |= replaced
+    messages += said
     added = extra_module_names(net)
     if added and not added & state.keys():
-        messages.append(f"{source}: has none of {len(added)} added tensors; they start from their initialisation")
+        messages.append(f"has none of {len(added)} added tensors; they start from their initialisation")
         fresh |= added
     mismatch = describe_mismatch(net, {name: tuple(value.shape) for name, value in state.items()}, fresh)
     if mismatch:
-        raise ValueError(f"model.pretrained={source!r}: {mismatch}")
+        raise ValueError(f"model.pretrained={source!r}: {_describe_weights(weights, depth)}{mismatch}")
     net.load_state_dict(state, strict=False)
-    for message in messages:  # only now they are true
-        logger.info("%s", message)
+    logger.info("%s: %s", source, "; ".join(messages))  # only now it is true
+
+
+def _without_other_classifiers(
+    state: dict[str, Tensor], own: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], set[str], list[str]]:
+    """Return `state` without classifiers of other sizes, the names of all that start anew, and that in words."""
+    fresh: set[str] = set()
+    messages = []
+    for prefix in (name.removesuffix("bias") for name in own if name.split(".")[-2:] == [CLASSIFIER, "bias"]):
+        names = {prefix + "weight", prefix + "bias"}
+        new = len(own[prefix + "bias"])
+        if not names & state.keys():
+            messages.append(f"no classifier: one of {new} classes, newly initialised")
+        elif all(name in state and state[name].shape != own[name].shape for name in names):
+            old = len(state[prefix + "bias"])
+            messages.append(f"classifier of {old} classes replaced by one of {new}, newly initialised")
+        else:
+            continue
+        state = {name: value for name, value in state.items() if name not in names}
+        fresh |= names
+    return state, fresh, messages
+
+
+def _describe_weights(weights: Weights, depth: int) -> str:
+    """Return what would fit weights that do not, as the beginning of a message."""
+    keys = []
+    if weights.family is not None and weights.family is not RESNET:
+        keys.append(f"model.arch={' or '.join(weights.family.archs)}")
+    if weights.depth not in (0, depth):
+        keys.append(f"model.depth={weights.depth}")
+    if not keys:
+        return f"{weights.title}; " if weights.family else ""
+    return f"{weights.title}, for which {' with '.join(keys)} is made; "
 
 
 def extra_module_names(net: nn.Module) -> set[str]:
@@ -63,40 +103,26 @@ def extra_module_names(net: nn.Module) -> set[str]:
     return {name for name in net.state_dict() if name.startswith(prefixes)}
 
 
-def read_weights(source: str, depth: int) -> dict[str, Tensor]:
-    """Return the state dict of `source`; only tensors are ever unpickled.
+def read_weights(source: str, depth: int, own: frozenset[str] = frozenset()) -> Weights:
+    """Open `source`; nothing in it is run, and no tensor is read yet.
+
+    Args:
+        own: the names of the network's tensors, which count before those of other projects.
 
     Raises:
         ValueError: no such file, not weights, or torchvision's weights cannot be downloaded.
     """
     if source == "imagenet":
-        return _download_imagenet(depth)
-    path = Path(source)
-    if not path.is_file():
-        raise ValueError(
-            f"model.pretrained={source!r}: no such file; give imagenet or the path of a .pth or .safetensors file"
-        )
+        state = _download_imagenet(depth)
+        tensors = {name: FileTensor(tuple(value.shape), lambda value=value: value) for name, value in state.items()}
+        return Weights(tensors, replace(RESNET, name="ResNet (torchvision, ImageNet)"), depth, IMAGENET)
     try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (safetensors.SafetensorError, RuntimeError, EOFError, ValueError, OSError, pickle.UnpicklingError) as error:
-        raise ValueError(f"model.pretrained={source!r}: not a file of tensors: {str(error).splitlines()[0]}") from error
-    return _unwrap(source, state)
+        return read_weights_file(Path(source), own)
+    except WeightFileError as error:
+        raise ValueError(f"model.pretrained={source!r}: {error}") from error
 
 
-def _unwrap(source: str, state: object) -> dict[str, Tensor]:
-    """Return the tensors of a checkpoint, which may wrap them in "state_dict", "model" or "module" or prefix
-    "module."."""
-    for wrapper in ("state_dict", "model", "module"):
-        if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
-            state = state[wrapper]
-    if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"model.pretrained={source!r}: holds no state dict (a mapping from names to tensors)")
-    return {name.removeprefix("module."): value for name, value in state.items()}
-
-
-def _download_imagenet(depth: int) -> dict[str, Tensor]:
+def _download_imagenet(depth: int) -> Mapping[str, Tensor]:
     from torchvision.models import get_model_weights
 
     weights = get_model_weights(f"resnet{depth}")["IMAGENET1K_V1"]
@@ -115,11 +141,11 @@ def describe_mismatch(net: nn.Module, shapes: Mapping[str, tuple[int, ...]], may
     Where a module says in `changed_weights` how its weights were once others, that comes first.
     """
     own = {name: tuple(value.shape) for name, value in net.state_dict().items()}
-    missing = sorted(own.keys() - shapes.keys() - set(may_lack))
+    missing = sorted(own.keys() - shapes.keys() - set(may_lack), key=_weights_first)
     wrong = [name for name in own if name in shapes and shapes[name] != own[name]]
     problems = {
         "missing keys": missing,
-        "unknown keys": sorted(shapes.keys() - own.keys()),
+        "unknown keys": sorted(shapes.keys() - own.keys(), key=_weights_first),
         "wrong shapes": [f"{name} {shapes[name]} instead of {own[name]}" for name in wrong],
     }
     reasons = dict.fromkeys(
@@ -130,7 +156,11 @@ def describe_mismatch(net: nn.Module, shapes: Mapping[str, tuple[int, ...]], may
     return "; ".join([*reasons, *(f"{problem}: {_listed(names)}" for problem, names in problems.items() if names)])
 
 
-def _listed(names: list[str], most: int = 20) -> str:
+def _weights_first(name: str) -> tuple[bool, str]:
+    return not name.endswith(".weight"), name
+
+
+def _listed(names: list[str], most: int = 4) -> str:
     """Return the names, or the first of them and how many more there are: weights of another depth lack hundreds."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    return ", ".join(map(printable, names[:most])) + more

@@ -163,6 +163,8 @@ class ClipStream:
             self.decoder,
             (batch_size or self._layout.batch_size) * items,
             self.config.crop_size,
+            self.config.pixel_mean,
+            self.config.pixel_std,
             self.device,
             self._num_threads,
             self._num_crops,

@@ -7,6 +7,7 @@ from typing import Literal
 from sharding.errors import check_minimum
 
 Decoder = Literal["auto", "pyav", "nvdec", "jpeg", "nvjpeg"]
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 JPEG_DECODERS = ("jpeg", "nvjpeg")
 """Decode nodes that are fed single frames; the others are fed clips."""
 
@@ -54,6 +55,11 @@ class DataConfig:
     """Short side in pixels to which frames are scaled before cropping."""
     crop_size: int = 224
     """Side in pixels of the square that the network sees; at most short_side."""
+    mean: tuple[float, ...] = ()
+    """Mean of red, green and blue that is subtracted from the pixels, where white is 1. By default that with which the
+    weights of model.pretrained were trained, and where there are none ImageNet's: 0.485 0.456 0.406."""
+    std: tuple[float, ...] = ()
+    """Standard deviation that the pixels are then divided by, by default as for mean; ImageNet's: 0.229 0.224 0.225."""
     crop: Literal["random", "multi_scale", "random_resized", "center"] = "random"
     """Crop in training. random: a square of crop_size anywhere; multi_scale: as TSN, height and width 1, 0.875, 0.75 or
     0.66 of the short side, at most one step apart, at one of 13 places; random_resized: 8 to 100 % of the area,
@@ -114,6 +120,7 @@ class DataConfig:
                 f"data.frames_per_segment={self.frames_per_segment}: data.sampling=dense has no segments; use 1, and "
                 "num_segments for the number of frames"
             )
+        self._check_statistics()
         for name, largest in (("color_jitter", 1), ("hue_jitter", 180), ("grayscale", 1)):
             if not 0 <= getattr(self, name) <= largest:
                 raise ValueError(f"data.{name}={getattr(self, name)}: use 0 to {largest}")
@@ -126,6 +133,26 @@ class DataConfig:
                 f"data.crop_size={self.crop_size} is larger than data.short_side={self.short_side}: "
                 "lower the one or raise the other"
             )
+
+    def _check_statistics(self) -> None:
+        for name, lowest in (("mean", 0.0), ("std", 1e-6)):
+            values = getattr(self, name)
+            if (values and len(values) != 3) or not all(lowest <= value <= 1 for value in values):
+                hint = "; divide by 255" if any(value > 1 for value in values) else ""
+                raise ValueError(
+                    f"data.{name}={list(values)}: use a number for each of red, green and blue, {lowest:g} to 1{hint}"
+                )
+            object.__setattr__(self, name, tuple(map(float, values)))
+
+    @property
+    def pixel_mean(self) -> tuple[float, ...]:
+        """The mean in units of 8-bit pixels."""
+        return tuple(value * 255 for value in self.mean or IMAGENET_MEAN)
+
+    @property
+    def pixel_std(self) -> tuple[float, ...]:
+        """The standard deviation in units of 8-bit pixels."""
+        return tuple(value * 255 for value in self.std or IMAGENET_STD)
 
     @property
     def frames_per_clip(self) -> int:
@@ -149,7 +176,9 @@ class DataConfig:
 
     def sampling_settings(self) -> dict[str, object]:
         """Return the settings that shape training clips: two runs whose batches are to be the same must share them."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in MUTABLE_ON_RESUME}
+        settings = {field.name: getattr(self, field.name) for field in fields(self)}
+        settings |= {"mean": self.mean or IMAGENET_MEAN, "std": self.std or IMAGENET_STD}
+        return {name: value for name, value in settings.items() if name not in MUTABLE_ON_RESUME}
 
 
 def is_remote(location: str | Path) -> bool:

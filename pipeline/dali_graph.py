@@ -10,7 +10,7 @@ are, so frames are decoded once however many crops there are. Under jpeg and nvj
 it otherwise sees clips of them. The GPU paths need a CUDA driver even to be built.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,9 +25,6 @@ fn: Any = dali.fn
 pipeline_def: Any = dali.pipeline_def
 
 DALI_VERSION = dali.__version__
-# ImageNet statistics in units of 8-bit pixels, as the pretrained ResNets expect.
-PIXEL_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
-PIXEL_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 
 Inputs = dict[str, list[np.ndarray] | np.ndarray]
 """What the graph is fed for N items, clips or under jpeg frames: an entry of length N for each of `input_types`."""
@@ -63,6 +60,8 @@ class ClipGraph:
         decoder: pyav, nvdec, jpeg or nvjpeg.
         batch_size: items in the largest batch.
         crop_size: side of a crop in pixels.
+        mean: of R, G and B, subtracted from the pixels, 0 to 255.
+        std: what they are divided by.
         num_crops: crops of each item.
         changes_color: whether the inputs' colours are to be applied.
         device: the torch device the crops are wanted on.
@@ -75,6 +74,8 @@ class ClipGraph:
         decoder: str,
         batch_size: int,
         crop_size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
         device: torch.device,
         num_threads: int,
         num_crops: int = 1,
@@ -96,6 +97,8 @@ class ClipGraph:
             decoder=decoder,
             on_gpu=on_gpu,
             crop_size=crop_size,
+            mean=list(mean),
+            std=list(std),
             num_crops=num_crops,
         )
         self._pipeline.build()
@@ -118,7 +121,7 @@ class ClipGraph:
 
 
 @pipeline_def(exec_dynamic=True, prefetch_queue_depth=2, enable_conditionals=True)
-def _build_graph(give, named, decoder, on_gpu, crop_size, num_crops):
+def _build_graph(give, named, decoder, on_gpu, crop_size, mean, std, num_crops):
     inputs = _inputs(give, named, decoder)
     pixels = _decode(inputs, decoder, on_gpu)
     if "color" in inputs:
@@ -144,8 +147,8 @@ def _build_graph(give, named, decoder, on_gpu, crop_size, num_crops):
                 crop_pos_y=inputs[f"place_{c}"][0],
                 crop_pos_x=inputs[f"place_{c}"][1],
                 mirror=inputs[f"flip_{c}"],
-                mean=PIXEL_MEAN,
-                std=PIXEL_STD,
+                mean=mean,
+                std=std,
                 dtype=DALIDataType.FLOAT,
                 output_layout="HWC" if decoder in JPEG_DECODERS else "FHWC",
             )

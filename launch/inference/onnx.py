@@ -15,7 +15,6 @@ from launch.training.config import Config
 from launch.training.versions import version_of
 from model import fuse_batch_norm
 from pipeline.config import DataConfig
-from pipeline.dali_graph import PIXEL_MEAN, PIXEL_STD
 from pipeline.sampling import dense_frames, even_start, middle_frames
 from sharding.errors import UserError
 from sharding.files import check_writable, file_sha256, replacing, write_atomically
@@ -208,8 +207,8 @@ def _preprocessing(packing: Mapping[str, Any], data: DataConfig) -> list[dict]:
             "step": "normalise",
             "value": "(pixel - mean) / std for each of R, G, B",
             "pixel_range": [0, 255],
-            "mean": [round(value, 6) for value in PIXEL_MEAN],
-            "std": [round(value, 6) for value in PIXEL_STD],
+            "mean": [round(value, 6) for value in data.pixel_mean],
+            "std": [round(value, 6) for value in data.pixel_std],
         },
     ]
 

@@ -28,6 +28,8 @@ from launch.training.config_parser import load_config
 from launch.training.versions import version_of
 from model import Network, build_model
 from model.pretrained import describe_mismatch
+from model.weights.header import describe_weights
+from pipeline.config import IMAGENET_MEAN, IMAGENET_STD
 from sharding.errors import UserError
 from sharding.files import write_atomically
 from sharding.packing.profiles import PROFILES
@@ -69,15 +71,17 @@ def write_checkpoint(
     config_path = folder / "config.yaml"
     config_path.write_text(config.to_yaml())
     mode = stat.S_IMODE(config_path.stat().st_mode)
-    _write_tensors(net, folder / "model.safetensors", mode)
+    data = config.data
+    metadata = describe_weights(config.model.arch, (data.mean or IMAGENET_MEAN, data.std or IMAGENET_STD))
+    _write_tensors(net, folder / "model.safetensors", mode, metadata)
     if raw is not None:
-        _write_tensors(raw, folder / "model_raw.safetensors", mode)
+        _write_tensors(raw, folder / "model_raw.safetensors", mode, metadata)
     write_info(folder, info)
 
 
-def _write_tensors(net: nn.Module, path: Path, mode: int) -> None:
+def _write_tensors(net: nn.Module, path: Path, mode: int, metadata: dict[str, str]) -> None:
     tensors = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
-    save_file(tensors, path)
+    save_file(tensors, path, metadata)
     path.chmod(mode)  # safetensors lets only the owner read it, whatever the umask
 
 

@@ -8,6 +8,7 @@ from typing import TypeVar
 import yaml
 
 from launch.training.config import Config
+from launch.training.input_statistics import with_statistics
 from launch.training.option_names import HINTS, RENAMED, SYNONYMS, with_current_names
 from launch.training.plain_yaml import parse_yaml
 from model import ModelConfig
@@ -29,7 +30,8 @@ def parse_config(
 
     `model.num_segments` is the number of frames of a clip of `data`, `model.num_classes` the number of classes of
     `data.train`, `model.levels` its further levels of labels, and `model.multi_label` whether its samples have several
-    labels; none of them can be given.
+    labels; none of them can be given. `data.mean` and `data.std` are numbers afterwards: those given, else those of the
+    weights of `model.pretrained`.
 
     Raises:
         UserError: something is wrong with them, said in one line.
@@ -53,7 +55,7 @@ def parse_config(
     parser.link_arguments("data.train", "model.num_classes", compute_fn=_count_classes)
     parser.link_arguments("data.train", "model.levels", compute_fn=_read_levels)
     parser.link_arguments("data.train", "model.multi_label", compute_fn=_has_several_labels)
-    return _instantiate(parser, parser.parse_args(arguments), kind)
+    return with_statistics(_instantiate(parser, parser.parse_args(arguments), kind))
 
 
 _CONFIG_HELP = "YAML file; what it leaves out keeps its default, and the command line overrides it."

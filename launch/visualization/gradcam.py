@@ -14,7 +14,7 @@ from launch.training.checkpoint import CheckpointInfo
 from launch.training.config import Config
 from launch.visualization.plots import draw_heat
 from model import Network, VideoResNet
-from pipeline.dali_graph import PIXEL_MEAN, PIXEL_STD
+from pipeline.config import DataConfig
 from pipeline.plan import plan_clip
 from sharding.errors import UserError
 
@@ -50,7 +50,7 @@ def draw_gradcam(
     target = info.classes.index(class_name) if class_name else int(probabilities.argmax())
     heat = compute_gradcam(net, batch.clips, target, stage)[0]
     return draw_heat(
-        restore_pixels(batch.clips[0]),
+        restore_pixels(batch.clips[0], config.data),
         heat.numpy(),
         [f"{(frame + 0.5) / num_frames:.0%}" for frame in frames],
         f"{video.name}: {info.classes[target]}, {probabilities[target]:.1%}",
@@ -77,9 +77,9 @@ def compute_gradcam(net: VideoResNet, clips: torch.Tensor, target: int, stage: s
     return maps / maps.amax((1, 2, 3), keepdim=True).clamp(min=1e-12)
 
 
-def restore_pixels(clip: torch.Tensor) -> np.ndarray:
-    """Return the pictures (T, H, W, 3) uint8 of a normalised clip (T, 3, H, W)."""
-    pixels = clip.permute(0, 2, 3, 1) * torch.tensor(PIXEL_STD) + torch.tensor(PIXEL_MEAN)
+def restore_pixels(clip: torch.Tensor, data: DataConfig) -> np.ndarray:
+    """Return the pictures (T, H, W, 3) uint8 of a clip (T, 3, H, W) that was normalised as `data` says."""
+    pixels = clip.permute(0, 2, 3, 1) * torch.tensor(data.pixel_std) + torch.tensor(data.pixel_mean)
     return pixels.round().clamp(0, 255).byte().numpy()
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from model.config import ModelConfig
-from model.pretrained import load_pretrained, read_weights
+from model.pretrained import enter_weights, read_weights
 from model.resnet import Outputs, VideoResNet, classifier, join_outputs
 from model.temporal import clip_means
 
@@ -60,11 +60,12 @@ class PathwayNet(nn.Module):
 
     def load_pretrained(self, source: str, depth: int) -> None:
         """Load weights of such a network, or of one ResNet into every pathway; see `pretrained.load_pretrained`."""
-        if source != "imagenet" and any(name.startswith("pathways.") for name in read_weights(source, depth)):
-            load_pretrained(self, source, depth)
+        weights = read_weights(source, depth, frozenset(self.state_dict()))
+        if any(name.startswith("pathways.") for name in weights.tensors):
+            enter_weights(self, source, weights, depth)
         else:
             for pathway in self.pathways:
-                load_pretrained(pathway, source, depth)
+                enter_weights(pathway, source, weights, depth)
 
 
 class IntegrationNet(PathwayNet):

@@ -31,8 +31,9 @@ def run_alone(dataset: PackedDataset, config: DataConfig, plan: ClipPlan, decode
     """The clips (K * C, T, 3, H, W) of a plan."""
     arrays = read_alone(dataset, config, plan, decoder)
     inputs = graph_inputs(arrays, 1, decoder, len(plan.boxes), color=False)
+    size, statistics = len(inputs["media"]), (config.pixel_mean, config.pixel_std)
     graph = ClipGraph(
-        lambda: inputs, decoder, len(inputs["media"]), config.crop_size, torch.device("cpu"), 1, len(plan.boxes)
+        lambda: inputs, decoder, size, config.crop_size, *statistics, torch.device("cpu"), 1, len(plan.boxes)
     )
     crops = [torch.from_dlpack(crop) for crop in graph.run()]
     return join_crops(crops, arrays["order"], arrays["num_items"], decoder, config.frames_per_clip)

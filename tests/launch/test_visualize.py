@@ -86,12 +86,13 @@ def test_where_the_stem_strides_over_time_a_map_stands_for_several_frames():
         assert torch.equal(heat[:, first : first + 4], heat[:, first : first + 1].expand(-1, 4, -1, -1))
 
 
-def test_pictures_of_clips_are_the_frames(motion):
+@pytest.mark.parametrize("statistics", [{}, {"mean": (0.45, 0.4, 0.35), "std": (0.225, 0.2, 0.5)}])
+def test_pictures_of_clips_are_the_frames(motion, statistics):
     dataset = load_dataset(motion / "val")
-    data = DataConfig(num_segments=SEGMENTS, short_side=32, crop_size=32)
+    data = DataConfig(num_segments=SEGMENTS, short_side=32, crop_size=32, **statistics)
     batch = next(iter(VideoLoader(dataset, data, training=False, micro_batch_size=1)))
     frames = decode_frames(read_media(dataset, 0), np.array([0, 2, 3, 5]))  # the middles of four parts of six frames
-    assert np.array_equal(restore_pixels(batch.clips[0]), frames)
+    assert np.array_equal(restore_pixels(batch.clips[0], data), frames)
 
 
 def test_kernels_are_named_by_the_configuration():

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from pipeline.config import DataConfig
-from pipeline.dali_graph import PIXEL_MEAN, PIXEL_STD, ClipGraph
+from pipeline.dali_graph import ClipGraph
 from pipeline.loader import VideoBatch, VideoLoader
 from pipeline.plan import plan_clip
 from pipeline.reading import SampleError, read_media
@@ -29,7 +29,7 @@ def load(dataset: PackedDataset, config: DataConfig = WHOLE_FRAME, **options) ->
 
 def pixels(clip: torch.Tensor) -> np.ndarray:
     """The frames (T, H, W, 3) of a normalised clip (T, 3, H, W), in units of 0 to 255."""
-    return clip.permute(0, 2, 3, 1).numpy() * np.array(PIXEL_STD) + np.array(PIXEL_MEAN)
+    return clip.permute(0, 2, 3, 1).numpy() * np.array(WHOLE_FRAME.pixel_std) + np.array(WHOLE_FRAME.pixel_mean)
 
 
 def same(one: list[VideoBatch], other: list[VideoBatch]) -> bool:
@@ -186,7 +186,8 @@ def test_decoding_only_the_crop_changes_nothing(numbered_jpeg, short_side, crop_
         "place_0": np.zeros((8, 2), np.float32),
         "flip_0": np.array([plan.flips[0] for plan in plans], np.int32),
     }
-    graph = ClipGraph(lambda: inputs, "pyav", 8, crop_size, torch.device("cpu"), 2)
+    statistics = config.pixel_mean, config.pixel_std
+    graph = ClipGraph(lambda: inputs, "pyav", 8, crop_size, *statistics, torch.device("cpu"), 2)
     expected = torch.from_dlpack(graph.run()[0]).permute(0, 1, 4, 2, 3)
     difference = np.concatenate([np.abs(pixels(a) - pixels(b)) for a, b in zip(batch.clips, expected)])
     assert difference.max() <= 2.0, difference.max()
