@@ -16,11 +16,11 @@ logger = logging.getLogger(__name__)
 CLASSIFIER = "fc"
 
 
-def load_pretrained(net: nn.Module, source: str, depth: int) -> None:
+def load_pretrained(net: nn.Module, source: str, depth: int) -> set[str]:
     """Load `source`, "imagenet" or the path of a .pth, .pt or .safetensors file, into `net`.
 
     A classifier of another size is left as initialised and reported; so is all that the architecture adds to its ResNet
-    if the weights have none of it.
+    if the weights have none of it. The names of all that is left so are returned.
 
     Raises:
         ValueError: the weights cannot be had, or their keys or shapes are not those of `net`.
@@ -51,6 +51,7 @@ def load_pretrained(net: nn.Module, source: str, depth: int) -> None:
     net.load_state_dict(state, strict=False)
     for message in messages:  # only now they are true
         logger.info("%s", message)
+    return own.keys() & (fresh - state.keys())
 
 
 def extra_module_names(net: nn.Module) -> set[str]:

@@ -53,6 +53,9 @@ class TrainConfig:
     """partial: every BatchNorm but the first keeps its statistics, scale and shift; frozen: every one."""
     sync_batch_norm: bool = False
     """Statistics of BatchNorm over the clips of all ranks; needs GPUs."""
+    gradient_checkpointing: bool = False
+    """Keep only the input of each residual block for the backward pass, which computes the block again: less memory,
+    more time, the same results."""
     compile: bool = False
     """Compile the network with torch.compile; the first steps then take minutes."""
     require_gpu: bool = False
@@ -77,6 +80,10 @@ class TrainConfig:
             raise ValueError(f"train.ema_decay={self.ema_decay}: use 0 <= ema_decay < 1")
         if self.sync_batch_norm and self.batch_norm == "frozen":
             raise ValueError("train.sync_batch_norm=true: nothing to synchronise with train.batch_norm=frozen")
+        if self.compile and self.gradient_checkpointing:
+            raise ValueError(
+                "train.gradient_checkpointing=true: it does not work with train.compile=true; use one of them"
+            )
 
 
 @dataclass(frozen=True)

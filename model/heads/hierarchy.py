@@ -32,6 +32,7 @@ class PathwayNet(nn.Module):
 
     synthesizer_names: tuple[str, ...] = ()
     given_levels: tuple[str, ...] = ()
+    fresh_names: frozenset[str] = frozenset()
 
     def __init__(self, pathways: Sequence[VideoResNet], config: ModelConfig) -> None:
         super().__init__()
@@ -58,13 +59,15 @@ class PathwayNet(nn.Module):
         """Return the logits of every level, (B, classes of the level)."""
         return [pathway(clips[:, frames]) for pathway, frames in zip(self.pathways, self.frames)]
 
-    def load_pretrained(self, source: str, depth: int) -> None:
+    def load_pretrained(self, source: str, depth: int) -> set[str]:
         """Load weights of such a network, or of one ResNet into every pathway; see `pretrained.load_pretrained`."""
         if source != "imagenet" and any(name.startswith("pathways.") for name in read_weights(source, depth)):
-            load_pretrained(self, source, depth)
-        else:
-            for pathway in self.pathways:
-                load_pretrained(pathway, source, depth)
+            return load_pretrained(self, source, depth)
+        return {
+            f"pathways.{number}.{name}"
+            for number, pathway in enumerate(self.pathways)
+            for name in load_pretrained(pathway, source, depth)
+        }
 
 
 class IntegrationNet(PathwayNet):
