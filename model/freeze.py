@@ -94,7 +94,8 @@ def parameter_depths(names: Collection[str]) -> Mapping[str, int]:
     """
     places = {name: (stage_of(name), _position(name)) for name in names}
     counts = [
-        1 + max((position for stage, position in places.values() if stage == layer and position is not None), default=-1)
+        1
+        + max((position for stage, position in places.values() if stage == layer and position is not None), default=-1)
         for layer in STAGES[1:]
     ]
     ends = {"stem": 0} | {layer: sum(counts[: number + 1]) for number, layer in enumerate(STAGES[1:])}

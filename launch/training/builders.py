@@ -11,6 +11,7 @@ from torch import nn
 
 from launch.training.batch_norm import prepare_batch_norm
 from launch.training.checkpoint import find_checkpoint
+from launch.training.class_weights import find_class_weights
 from launch.training.config import NEED_LEVELS, Config
 from launch.training.distributed import Ranks, gather_objects
 from launch.training.optimizers import learning_rate_scales
@@ -37,6 +38,7 @@ def load_splits(config: Config) -> tuple[PackedDataset, PackedDataset | None]:
             f"model.head={config.model.head} needs further levels of labels, and {train_set.location} has none; pack a "
             "dataset that has them, such as finegym"
         )
+    find_class_weights(config, train_set)
     if val_set and _classes(val_set) != _classes(train_set):
         difference = describe_class_difference(val_set.manifest.classes, train_set.manifest.classes)
         raise UserError(

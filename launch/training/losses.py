@@ -15,6 +15,7 @@ def training_losses(
     weights: LossConfig,
     stages: tuple[str, ...],
     level_labels: Mapping[str, torch.Tensor] | None = None,
+    class_weights: torch.Tensor | None = None,
 ) -> dict[str, torch.Tensor]:
     """Return scalars by name: "loss" is the sum to minimise, the others are what it is made of.
 
@@ -24,9 +25,10 @@ def training_losses(
         labels: (B,) class ids, or (B, num_classes) shares of the classes.
         stages: names of the synthesizers, in the order of `outputs`.
         level_labels: (B,) class ids of each coarser level that `outputs` has logits of, in that order.
+        class_weights: (num_classes,) weights of the classes, not those of the coarser levels.
     """
     heads = outputs.head_logits or (outputs.logits,)
-    classification = sum(_cross_entropy(logits, labels, weights) for logits in heads)
+    classification = sum(_cross_entropy(logits, labels, weights, class_weights) for logits in heads)
     levels = {
         f"classification/{level}": _cross_entropy(logits, of_level, weights)
         for logits, (level, of_level) in zip(outputs.level_logits, (level_labels or {}).items(), strict=True)
@@ -40,5 +42,11 @@ def training_losses(
     return losses
 
 
-def _cross_entropy(logits: torch.Tensor, labels: torch.Tensor, weights: LossConfig) -> torch.Tensor:
-    return F.cross_entropy(logits.float(), labels, label_smoothing=weights.label_smoothing)
+def _cross_entropy(
+    logits: torch.Tensor, labels: torch.Tensor, weights: LossConfig, class_weights: torch.Tensor | None = None
+) -> torch.Tensor:
+    if class_weights is None:
+        return F.cross_entropy(logits.float(), labels, label_smoothing=weights.label_smoothing)
+    # Not divided by the sum of the batch's weights: then it would matter how ranks and micro-batches share a batch.
+    smoothing = {"label_smoothing": weights.label_smoothing}
+    return F.cross_entropy(logits.float(), labels, class_weights, reduction="sum", **smoothing) / len(labels)

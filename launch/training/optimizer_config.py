@@ -104,9 +104,7 @@ class OptimizerConfig:
                 f"optimizer.momentum={self.momentum}: optimizer.name=adamw takes optimizer.adamw.betas; leave it out"
             )
         if not self.head_learning_rate_factor > 0:
-            raise ValueError(
-                f"optimizer.head_learning_rate_factor={self.head_learning_rate_factor}: use more than 0"
-            )
+            raise ValueError(f"optimizer.head_learning_rate_factor={self.head_learning_rate_factor}: use more than 0")
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"optimizer.layer_decay={self.layer_decay}: use 0 < layer_decay <= 1")
 
