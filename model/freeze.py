@@ -5,6 +5,7 @@ are no special case: `pathways.0.layer2.1.conv1.weight` is of layer2, as `layer2
 """
 
 from collections.abc import Collection, Mapping
+from itertools import accumulate, pairwise
 
 from torch import nn
 
@@ -93,19 +94,17 @@ def parameter_depths(names: Collection[str]) -> Mapping[str, int]:
     {'conv1.weight': 0, 'layer1.0.bn1.bias': 1, 'layer1.1.bn1.bias': 2, 'fc.bias': 3}
     """
     places = {name: (stage_of(name), _position(name)) for name in names}
-    counts = [
-        1
-        + max((position for stage, position in places.values() if stage == layer and position is not None), default=-1)
-        for layer in STAGES[1:]
-    ]
-    ends = {"stem": 0} | {layer: sum(counts[: number + 1]) for number, layer in enumerate(STAGES[1:])}
-    begins = {layer: ends[before] for before, layer in zip(STAGES, STAGES[1:])}
+    counts = dict.fromkeys(STAGES, 0)
+    for stage, position in places.values():
+        if stage is not None and position is not None:
+            counts[stage] = max(counts[stage], position + 1)
+    ends = dict(zip(STAGES, accumulate(counts.values())))
     depths = {}
     for name, (stage, position) in places.items():
         if stage is None:
-            depths[name] = sum(counts) + 1
+            depths[name] = ends[STAGES[-1]] + 1
         else:
-            depths[name] = ends[stage] if position is None else begins[stage] + position + 1
+            depths[name] = ends[stage] - (0 if position is None else counts[stage] - position - 1)
     return depths
 
 
@@ -114,4 +113,4 @@ def _position(name: str) -> int | None:
     parts = name.split(".")
     if "synthesizers" in parts:
         return None
-    return next((int(after) for part, after in zip(parts, parts[1:]) if part in STAGES and after.isdecimal()), None)
+    return next((int(after) for part, after in pairwise(parts) if part in STAGES and after.isdecimal()), None)

@@ -1,4 +1,4 @@
-"""Class-balanced sampling: which samples an epoch draws, and how often, when classes are not to come as they are stored.
+"""Class-balanced sampling: which samples an epoch draws, and how often, where classes do not come as they are stored.
 
 Of N samples in classes of n_c, an epoch has N draws, and class c the expected number
 
@@ -49,8 +49,8 @@ def class_shares(sizes: np.ndarray, exponent: float) -> np.ndarray:
 
 
 def _round_at_random(expected: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Return whole numbers (C,), each that of `expected` rounded up or down, so that it is their mean; their sum is that
-    of `expected`, which is whole (systematic sampling, in a random order of the classes)."""
+    """Return whole numbers (C,): `expected` rounded up or down, so that it is their mean. Their sum is that of
+    `expected`, which is whole (systematic sampling, in a random order of the classes)."""
     turn = generator.permutation(len(expected))
     ends = np.cumsum(expected[turn])
     if len(ends):

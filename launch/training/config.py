@@ -132,8 +132,8 @@ class Config:
     run_dir: str = "runs/run"
     """Folder of the run: checkpoints, logs, metrics, pictures."""
     resume: Literal["never", "auto", "extend"] = "never"
-    """auto, or plain --resume: continue from the newest checkpoint in the run folder, if there is one; extend: the same,
-    with more epochs, another schedule or learning rate, which count from there on."""
+    """auto, or plain --resume: continue from the newest checkpoint in the run folder, if there is one; extend: the
+    same, with more epochs, another schedule or learning rate, which count from there on."""
 
     def __post_init__(self) -> None:
         if self.phases:
