@@ -117,6 +117,8 @@ def open_run(config: Config, classes: tuple[str, ...], ranks: Ranks) -> Path:
         remove_unfinished(folder)
         last = pointed(folder, "last")
         if last is None:
+            if config.resume == "extend":
+                raise UserError(f"run_dir={run_dir} holds no checkpoint that could be extended; leave --resume out")
             path.write_text(config.to_yaml())
             return run_dir
     except OSError as error:
