@@ -139,7 +139,7 @@ def describe_run(config: Config, ranks: Ranks, net: nn.Module, loader: VideoLoad
     model, train = config.model, config.train
     parameters = sum(parameter.numel() for parameter in net.parameters())
     trained = sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad)
-    of_these = "" if trained == parameters else f" ({trained / 1e6:.2f} M of them trained)"
+    of_these = "" if trained == parameters else f" ({trained:,} of them trained)"
     learning_rate = config.optimizer.scaled_learning_rate(train.batch_size)
     name = model.arch if isinstance(net, VideoNet) else f"{model.arch}-{model.depth}"
     return (

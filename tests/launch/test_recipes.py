@@ -61,7 +61,7 @@ def test_the_recipe_of_fine_tuning_begins_with_given_weights(motion, tmp_path):
     done = train_alone(FOLDER / "finetune_folder.yaml", tmp_path / "run", *options)
     assert done.returncode == 0, done.stdout + done.stderr
     said = " ".join(done.stdout.split())
-    assert "classifier of 5 classes replaced by one of 2" in said and "M of them trained)" in said
+    assert "classifier of 5 classes replaced by one of 2" in said and "of them trained)" in said
     assert list(losses(tmp_path / "run")) == [1, 2, 3, 4]
 
 
