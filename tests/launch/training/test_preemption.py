@@ -53,7 +53,8 @@ def test_told_to_one_rank_alone(small_config, tmp_path):
     assert "SIGUSR1: saving and leaving" in logs[1]
 
 
-@pytest.mark.parametrize("launched", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("launched", [False, True])
 def test_ctrl_c_in_a_terminal(small_config, tmp_path, launched):
     """It reaches the launcher, the ranks and their workers together."""
     run_dir, options = tmp_path / "run", ("--train.epochs=50", "--data.num_workers=1")
