@@ -9,6 +9,7 @@ import torch
 from model import am_mup, custom
 from model.architectures import dg_p3d, gst, p3d, receptive_field, slowonly, stm, tea, tsm
 from model.config import ModelConfig
+from model.freeze import freeze
 from model.heads.encoder import CrossEncoderResNet, EncoderResNet
 from model.heads.hierarchy import IntegrationNet, PathwayNet
 from model.pretrained import load_pretrained
@@ -68,14 +69,17 @@ def build_model(config: ModelConfig) -> Network:
     """
     if config.is_custom:
         custom.find_class(config)  # with the head asked for; parts are built with another
+    fresh: set[str] = set()
     if config.head in PATHWAYS:
         net = _build_pathways(config)
         if config.pretrained is not None:
-            net.load_pretrained(config.pretrained, config.depth)
+            fresh = net.load_pretrained(config.pretrained, config.depth)
     else:
         net = _build_backbone(config)
         if config.pretrained is not None:
-            load_pretrained(net, config.pretrained, config.depth)
+            fresh = load_pretrained(net, config.pretrained, config.depth)
+    net.fresh_names = frozenset(fresh)
+    freeze(net, config)
     return to_channels_last(net)
 
 

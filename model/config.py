@@ -152,6 +152,13 @@ class ModelConfig:
     """Initial weights of the ResNet: kaiming, He's by fan-out; am_mup, He's by fan-in, in residual branches with a
     variance divided by the number of blocks."""
 
+    frozen_stages: int = -1
+    """Stages that training leaves as model.pretrained has them, BatchNorm included: 0 the stem, 1 to 4 the stem and the
+    layers up to this one, -1 none. What these weights had not got, such as synthesizers with imagenet, learns."""
+
+    linear_probe: bool = False
+    """Train the classifier alone, on the features that model.pretrained gives; everything else is frozen."""
+
     synthesizer: SynthesizerConfig = field(default_factory=SynthesizerConfig)
     """The blocks between the stages in vpsn and the rf architectures; the others have none."""
 
@@ -216,6 +223,7 @@ class ModelConfig:
             raise ValueError(
                 f"model.init={self.init!r}: model.pretrained={self.pretrained!r} would replace them; use either"
             )
+        self._check_frozen()
         if self.pretrained == "":
             raise ValueError("model.pretrained='': allowed are null, imagenet, or a .pth or .safetensors file")
 
@@ -227,7 +235,27 @@ class ModelConfig:
 
     def without_files(self) -> "ModelConfig":
         """Return the same network without the files that it starts from, for a checkpoint to be loaded into."""
-        return replace(self, pretrained=None, encoder=replace(self.encoder, word_vectors=None))
+        encoder = replace(self.encoder, word_vectors=None)
+        return replace(self, pretrained=None, frozen_stages=-1, linear_probe=False, encoder=encoder)
+
+    def _check_frozen(self) -> None:
+        if not -1 <= self.frozen_stages <= 4:
+            raise ValueError(
+                f"model.frozen_stages={self.frozen_stages}: allowed are -1 (none), 0 (the stem), 1 to 4 (the stem and "
+                "layer1 up to that layer)"
+            )
+        if self.frozen_stages < 0 and not self.linear_probe:
+            return
+        said = "model.linear_probe=true" if self.linear_probe else f"model.frozen_stages={self.frozen_stages}"
+        if self.linear_probe and self.frozen_stages >= 0:
+            raise ValueError(f"{said}: it freezes every stage; leave model.frozen_stages={self.frozen_stages} out")
+        if self.pretrained is None:
+            raise ValueError(
+                f"{said}: without model.pretrained what is frozen would stay random; give imagenet, a file, or the "
+                "folder of a run"
+            )
+        if self.head == "integration":
+            raise ValueError(f"{said}: model.head=integration trains nothing of its pathways anyway; leave it out")
 
     def _check_dg_p3d(self) -> None:
         frames, rest = divmod(self.num_segments, 4)  # that its stem makes one of; its second head pools these in fours

@@ -18,6 +18,7 @@ class VideoNet(nn.Module):
     synthesizer_names: tuple[str, ...] = ()
     level_names: tuple[str, ...] = ()
     given_levels: tuple[str, ...] = ()
+    fresh_names: frozenset[str] = frozenset()
 
     def logits(self, clips: Tensor) -> Tensor:
         """Return logits (B, num_classes) of clips (B, T, 3, H, W)."""

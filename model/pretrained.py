@@ -18,19 +18,20 @@ logger = logging.getLogger(__name__)
 CLASSIFIER = "fc"
 
 
-def load_pretrained(net: nn.Module, source: str, depth: int) -> None:
+def load_pretrained(net: nn.Module, source: str, depth: int) -> set[str]:
     """Load `source`, "imagenet" or the path of a file of weights of this or another project, into `net`.
 
     One line reports whose weights they are and what starts from its initialisation: a classifier that the file lacks or
-    has for other classes, and all that the architecture adds to its ResNet if the weights have none of it.
+    has for other classes, and all that the architecture adds to its ResNet if the weights have none of it. The names of
+    all that is left so are returned.
 
     Raises:
         ValueError: the weights cannot be had, or their names or shapes are not those of `net`.
     """
-    enter_weights(net, source, read_weights(source, depth, frozenset(net.state_dict())), depth)
+    return enter_weights(net, source, read_weights(source, depth, frozenset(net.state_dict())), depth)
 
 
-def enter_weights(net: nn.Module, source: str, weights: Weights, depth: int) -> None:
+def enter_weights(net: nn.Module, source: str, weights: Weights, depth: int) -> set[str]:
     """Load weights that were opened into `net`. See `load_pretrained`."""
     try:
         state = weights.load()
@@ -58,6 +59,7 @@ def enter_weights(net: nn.Module, source: str, weights: Weights, depth: int) -> 
         raise ValueError(f"model.pretrained={source!r}: {_describe_weights(weights, depth)}{mismatch}")
     net.load_state_dict(state, strict=False)
     logger.info("%s: %s", source, "; ".join(messages))  # only now it is true
+    return own.keys() & (fresh - state.keys())
 
 
 def _without_other_classifiers(

@@ -5,11 +5,14 @@ feature map is (B, T, H, W, C): time can be convolved on a view of it, (B, C, T,
 Parameters have torchvision's names, so that ImageNet weights enter as they are.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from model.synthesizer import Synthesizer
 
@@ -126,6 +129,42 @@ class Bottleneck(Block):
         return self.relu(self.bn2(self.conv2(x)))
 
 
+class Stage(nn.Sequential):
+    """The residual blocks of a stage, one after the other.
+
+    With `checkpointed` only their inputs are kept for the backward pass, which computes each block again.
+    """
+
+    checkpointed = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (self.checkpointed and torch.is_grad_enabled()):
+            return super().forward(x)
+        for block in self:
+            contexts = partial(_recomputation_contexts, block)
+            x = cast(Tensor, checkpoint(block, x, use_reentrant=False, context_fn=contexts))
+        return x
+
+
+def _recomputation_contexts(block: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
+    """Return what a block is computed in, the first time and again."""
+    return nullcontext(), _without_statistics(block)
+
+
+@contextmanager
+def _without_statistics(block: nn.Module) -> Iterator[None]:
+    """Let BatchNorm count a batch in buffers that are thrown away: it has counted it before."""
+    norms = [module for module in block.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    kept = [(norm, dict(norm._buffers)) for norm in norms if norm.training]  # in evaluation they are read
+    for norm, buffers in kept:
+        norm._buffers.update({name: None if old is None else torch.empty_like(old) for name, old in buffers.items()})
+    try:
+        yield
+    finally:
+        for norm, buffers in kept:
+            norm._buffers.update(buffers)
+
+
 class VideoResNet(nn.Module):
     """ResNet of `depth` on every frame; dropout, classifier per frame, mean over the frames (TSN).
 
@@ -137,6 +176,8 @@ class VideoResNet(nn.Module):
     """Coarser levels of labels that it predicts too."""
     given_levels: tuple[str, ...] = ()
     """Levels whose true labels are passed to it in training, after the clips."""
+    fresh_names: frozenset[str] = frozenset()
+    """Names in its state dict of what the weights that it began with had not got."""
 
     def __init__(
         self,
@@ -157,7 +198,7 @@ class VideoResNet(nn.Module):
         self.stage_channels = {"stem": channels}
         index = 0
         for stage, num_blocks in enumerate(LAYERS[depth], start=1):
-            blocks = nn.Sequential()
+            blocks = Stage()
             for position in range(num_blocks):
                 stride = 2 if stage > 1 and position == 0 else 1
                 place = BlockSpec(channels, 32 * 2**stage, stride, num_segments, stage, position, index)

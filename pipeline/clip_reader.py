@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from pipeline.class_sampling import sample_and_epoch
 from pipeline.config import DataConfig
 from pipeline.crops import crop_window, is_scaled
 from pipeline.nvdec import wanted_stream
@@ -34,12 +35,14 @@ class ClipReader:
         self._which = {"training": training, "seed": seed}
         self._packets = PacketDecoder()
 
-    def read(self, sample_id: int, epoch: int, arrays: Arrays, position: int, shard: int | None = None) -> None:
-        """Put a sample at a position of a batch; `shard` is an open file of its shard, where the caller has one.
+    def read(self, draw: int, epoch: int, arrays: Arrays, position: int, shard: int | None = None) -> None:
+        """Put a sample, or a draw of one, at a position of a batch; `shard` is an open file of its shard, where the
+        caller has one.
 
         Raises:
             OSError, MediaError: the sample cannot be read, or with pyav not be decoded.
         """
+        sample_id, epoch = sample_and_epoch(draw, epoch)
         plan = plan_clip(self.dataset, self.config, sample_id, epoch=epoch, **self._which)
         self.read_plan(plan, arrays, position, shard)
 

@@ -9,6 +9,7 @@ import torch
 
 from pipeline.batching import graph_inputs, join_crops
 from pipeline.buffers import BatchLayout
+from pipeline.class_sampling import sample_and_epoch, sample_ids_of
 from pipeline.clip_reader import ClipReader, media_bound
 from pipeline.config import JPEG_DECODERS, DataConfig
 from pipeline.cores import cores_per_rank
@@ -99,7 +100,7 @@ class ClipStream:
         of, crops = self._thread.next()
         tensors = [torch.from_dlpack(crop) for crop in crops]
         clips = join_crops(tensors, of.order, of.num_items, self.decoder, self.config.frames_per_clip)
-        return of.sample_ids, of.labels, clips
+        return sample_ids_of(of.sample_ids), of.labels, clips
 
     def finish(self) -> None:
         """Keep the graph for the next batches; to be called when all were taken."""
@@ -124,8 +125,8 @@ class ClipStream:
             return self._unread
         if self.decoder == "nvdec":
             return []
-        flying = [(of.epoch, int(sample_id)) for of in self._in_flight for sample_id in of.sample_ids]
-        return [error for epoch, sample_id in flying if (error := self._try_alone(epoch, sample_id))]
+        flying = [(of.epoch, int(draw)) for of in self._in_flight for draw in of.sample_ids]
+        return [error for epoch, draw in flying if (error := self._try_alone(epoch, draw))]
 
     @property
     def process_ids(self) -> list[int]:
@@ -198,7 +199,7 @@ class ClipStream:
         self._release()  # the graph has copied what it was given
         batch = self._reader.next()
         if batch.errors:
-            ids = batch.sample_ids
+            ids = sample_ids_of(batch.sample_ids)
             self._unread = [SampleError(self.dataset, int(ids[i]), why) for i, why in sorted(batch.errors.items())]
             raise self._unread[0]
         self._held.append(batch)
@@ -212,12 +213,13 @@ class ClipStream:
         while self._held:
             self._reader.release(self._held.pop())
 
-    def _try_alone(self, epoch: int, sample_id: int) -> SampleError | None:
+    def _try_alone(self, epoch: int, draw: int) -> SampleError | None:
+        sample_id, _ = sample_and_epoch(draw, epoch)
         layout = self._layout_of(1)
         arrays = layout.views(np.empty(layout.num_bytes, np.uint8).data)
         reader = ClipReader(self.dataset, self.config, self.decoder, self.training, self.seed)
         try:
-            reader.read(sample_id, epoch, arrays, 0)
+            reader.read(draw, epoch, arrays, 0)
             inputs = self.inputs_of(arrays, 1)
             self.build_graph(lambda: inputs, 1).run()
         except (OSError, MediaError) as error:

@@ -84,6 +84,10 @@ class DataConfig:
     """Shards in a block."""
     shuffle_streams: int = 8
     """Blocks that a batch is mixed from; each rank reads its part of them. Fewer if the batch size asks for it."""
+    class_sampling_exponent: float = 1.0
+    """In training a class is drawn in proportion to its number of samples to this power. 1: each sample once an epoch;
+    0: each class equally often, so that samples of rare ones come several times, each time with other frames and crops,
+    and not all of frequent ones; 0.5, the square root, is between."""
     on_bad_sample: Literal["raise", "quarantine"] = "raise"
     """A sample that cannot be read or decoded in training. raise: end with its shard and key; quarantine: all ranks
     leave it out from there on."""
@@ -121,7 +125,10 @@ class DataConfig:
                 "num_segments for the number of frames"
             )
         self._check_statistics()
-        for name, largest in (("color_jitter", 1), ("hue_jitter", 180), ("grayscale", 1)):
+        for name, largest in (
+            *(("color_jitter", 1), ("hue_jitter", 180), ("grayscale", 1)),
+            ("class_sampling_exponent", 1),
+        ):
             if not 0 <= getattr(self, name) <= largest:
                 raise ValueError(f"data.{name}={getattr(self, name)}: use 0 to {largest}")
         if not self.worker_timeout_seconds > 0:

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 
 from pipeline.batch import VideoBatch, to_device
+from pipeline.class_sampling import sample_ids_of
 from pipeline.clip_stream import ClipStream, batches_of
 from pipeline.config import DataConfig
 from pipeline.dataset import open_dataset
 from pipeline.decoders import Trial, choose_decoder
-from pipeline.plan import plan_order, plan_rank_batches, plan_rank_evaluation
+from pipeline.plan import plan_balanced_order, plan_order, plan_rank_batches, plan_rank_evaluation
 from pipeline.reading import SampleError, verify_command
 from sharding.dataset import PackedDataset
 from sharding.errors import UserError
@@ -255,18 +256,23 @@ class VideoLoader:
         steps = self._steps_of_epoch(self.epoch)
         if self.dataset.shard_source:
             rest = np.concatenate([np.empty(0, np.int64), *map(np.ravel, steps[self.step :])])
-            self.dataset.prefetch(rest, np.ravel(self._steps_of_epoch(self.epoch + 1)) if self.training else None)
+            then = sample_ids_of(np.ravel(self._steps_of_epoch(self.epoch + 1))) if self.training else None
+            self.dataset.prefetch(sample_ids_of(rest), then)
         self._stream.start(batches_of(self.epoch, steps[self.step :]))
         return len(steps)
 
     def _steps_of_epoch(self, epoch: int) -> np.ndarray | list[np.ndarray]:
-        """Return for each step of this rank its micro-batches: (micro-batches, B) sample ids."""
+        """Return for each step of this rank its micro-batches: (micro-batches, B) sample ids, or draws of samples."""
         if not self.training:
             return [batch[None] for batch in self._evaluation_batches()]
-        order = plan_order(self.dataset.shards, self.config, self.batch_size, self.seed, epoch)
+        settings = self.config, self.batch_size, self.seed, epoch
+        if self.config.class_sampling_exponent == 1:
+            order = plan_order(self.dataset.shards, *settings)
+        else:
+            order = plan_balanced_order(self.dataset, self._good_samples(), *settings)
         bad = np.union1d(self.dataset.quarantined, np.array(self.excluded, np.int64))
         # Left out of the order and not of what is ordered: what came before the sample stays as it was.
-        order = order[~np.isin(order, bad)] if len(bad) else order
+        order = order[~np.isin(sample_ids_of(order), bad)] if len(bad) else order
         return plan_rank_batches(order, self.batch_size, self.micro_batch_size, self.rank, self.world_size)
 
     def _next_step(self) -> Iterator[VideoBatch]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.class_sampling import draw_samples, sample_ids_of
 from pipeline.config import DataConfig
 from pipeline.crops import crop_box, multi_scale_box, random_resized_box, view_boxes
 from pipeline.sampling import dense_frames, even_start, middle_frames, random_frames, random_start
@@ -24,6 +25,7 @@ from sharding.dataset import PackedDataset
 
 # Separate streams of the generator, so that a new kind of draw never shifts an old one.
 _ORDER, _CLIP, _CROP, _COLOR = 0, 1, 2, 3
+_DRAWS = 16
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,16 @@ def plan_order(shards: np.ndarray, config: DataConfig, batch_size: int, seed: in
     if config.shuffle == "global" or not len(shards):
         return generator.permutation(np.arange(len(shards), dtype=np.int32))
     return _block_order(shards, config.shuffle_block_shards, config.shuffle_streams, batch_size, generator)
+
+
+def plan_balanced_order(
+    dataset: PackedDataset, sample_ids: np.ndarray, config: DataConfig, batch_size: int, seed: int, epoch: int
+) -> np.ndarray:
+    """Return the draws (N,) int64 of an epoch with data.class_sampling_exponent, of the N `sample_ids`, in their order;
+    see `pipeline.class_sampling`."""
+    generator = _generator(seed, _DRAWS, epoch)
+    draws = draw_samples(dataset.labels, sample_ids, config.class_sampling_exponent, generator)
+    return draws[plan_order(dataset.shards[sample_ids_of(draws)], config, batch_size, seed, epoch)]
 
 
 def _block_order(

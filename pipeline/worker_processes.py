@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.class_sampling import sample_ids_of
 from pipeline.worker import HEAD, MAX_MESSAGE_BYTES, share_columns
 from pipeline.workers import Batch, Batches, BatchReader, ReaderSettings
 from sharding.errors import UserError
@@ -199,8 +200,8 @@ class ProcessReader(BatchReader):
         dataset = self._settings.dataset
         self._may_open.acquire()
         try:
-            for sample_id in task.sample_ids if task.batch.generation == self._generation else ():
-                task.files.append(dataset.open_shard(int(dataset.shards[sample_id])))
+            for draw in task.sample_ids if task.batch.generation == self._generation else ():
+                task.files.append(dataset.open_shard(int(dataset.shards[sample_ids_of(draw)])))
         except Exception as error:
             self._forget(task)
             if task.batch.generation == self._generation and not self._closed:
@@ -281,12 +282,12 @@ class ProcessReader(BatchReader):
         """Replace a worker that has died; the sample it was at is bad, the others that it held go to others."""
         code = worker.process.wait()
         why = why or (f"died by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}")
-        sample_id = int(self._status[worker.number]) - 1
+        draw = int(self._status[worker.number]) - 1
         self._status[worker.number] = 0
         self._end(worker)
         self._workers.remove(worker)
         self._deaths += 1
-        at = f"at sample {self._settings.dataset.key(sample_id)}" if sample_id >= 0 else "between samples"
+        at = f"at sample {self._settings.dataset.key(int(sample_ids_of(draw)))}" if draw >= 0 else "between samples"
         log.error("loader worker %d (process %d) %s, %s", worker.number, worker.process.pid, why, at)
         if self._deaths > _MAX_DEATHS:
             raise RuntimeError(f"loader worker {worker.number} {why}, {at}; {self._deaths} have ended so far")
@@ -295,7 +296,7 @@ class ProcessReader(BatchReader):
             for number, task in reversed(list(enumerate(held))):
                 done = task.batch.arrays["done"][task.first : task.first + len(task.sample_ids)]
                 count = int(np.append(done, 0).argmin())
-                at_work = number == 0 and count < len(done) and task.sample_ids[count] == sample_id
+                at_work = number == 0 and count < len(done) and task.sample_ids[count] == draw
                 if at_work or task.batch.generation != self._generation:
                     self._settle(task, count, f"the worker process that read it {why}")
                 else:

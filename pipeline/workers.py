@@ -24,7 +24,7 @@ from sharding.dataset import PackedDataset
 from sharding.errors import MediaError
 
 Batches = Iterator[tuple[int, np.ndarray]]
-"""Of each batch the epoch and its sample ids."""
+"""Of each batch the epoch and its sample ids, or draws of samples (`pipeline.class_sampling`)."""
 
 
 @dataclass

@@ -155,7 +155,7 @@ def describe_error(message: str, parser: argparse.ArgumentParser) -> str:
         return f"{_join(names, 'and')} {'is' if len(names) == 1 else 'are'} required"
     if commands := re.match(r'expected "command" to be one of \{(.*)\}, but it was not provided', line):
         return f"which command? Give one of {commands[1].replace(',', ', ')}"
-    value = re.search(r"Got value: (.*)$", line)
+    value = re.match(r".*(?:Got|Given) value: (.*)$", line)  # the last one is the value as it was typed
     action = _find_action(found["key"], parser) if found else None
     type_hint = getattr(action, "_typehint", None)
     if found is not None and value and type_hint is not None:

@@ -16,6 +16,8 @@ class PlannedConfig(Config):
     def __post_init__(self) -> None:
         if self.phases:
             raise ValueError("phases: they are what is to be found; leave them out")
+        if self.resume == "extend":
+            raise ValueError("resume=extend: a search has its own end; use --resume")
         super().__post_init__()
         if self.train.epochs != TrainConfig.epochs:
             raise ValueError(f"train.epochs={self.train.epochs}: a plan finds them; leave it out, see plan.max_epochs")

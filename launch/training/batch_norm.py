@@ -19,10 +19,14 @@ def prepare_batch_norm(net: Net, config: TrainConfig) -> Net:
 
 
 def set_training_mode(net: nn.Module, config: TrainConfig) -> None:
-    """Set training mode, but for the BatchNorm layers that `config` holds still."""
+    """Set training mode, but for the BatchNorm layers that `config` holds still and all modules that are frozen."""
     net.train()
     for norm in held_norms(net, config.batch_norm):
         norm.eval()
+    for module in net.modules():
+        parameters = list(module.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            module.eval()
 
 
 def held_norms(net: nn.Module, mode: str) -> list[nn.Module]:

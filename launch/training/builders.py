@@ -11,9 +11,12 @@ from torch import nn
 
 from launch.training.batch_norm import prepare_batch_norm
 from launch.training.checkpoint import find_checkpoint
+from launch.training.class_weights import find_class_weights
 from launch.training.config import NEED_LEVELS, Config
 from launch.training.distributed import Ranks, gather_objects
+from launch.training.optimizers import learning_rate_scales
 from model import ModelConfig, Network, VideoNet, build_model
+from model.freeze import checkpoint_blocks
 from pipeline.dataset import open_dataset
 from pipeline.loader import Agree, VideoLoader
 from sharding.dataset import PackedDataset
@@ -52,6 +55,7 @@ def load_splits(config: Config) -> tuple[PackedDataset, PackedDataset | None]:
             raise UserError(
                 f"{dataset.location}: not one of its {len(dataset)} videos has a label; pack it with labels"
             )
+    find_class_weights(config, train_set)
     if val_set and _classes(val_set) != _classes(train_set):
         difference = describe_class_difference(val_set.manifest.classes, train_set.manifest.classes)
         raise UserError(
@@ -106,6 +110,9 @@ def build_network(config: Config) -> Network:
     torch.manual_seed(config.train.seed)
     try:
         net = build_model(_with_weights_of_run(config.model))
+        if config.train.gradient_checkpointing:
+            checkpoint_blocks(net)
+        learning_rate_scales(net, config.optimizer)  # here its errors are those of the configuration
     except ValueError as error:
         raise UserError(str(error)) from error
     on_cpu = not torch.cuda.is_available()
@@ -148,10 +155,12 @@ def describe_run(config: Config, ranks: Ranks, net: nn.Module, loader: VideoLoad
     """Return what is about to be trained; all of it is in config.yaml."""
     model, train = config.model, config.train
     parameters = sum(parameter.numel() for parameter in net.parameters())
+    trained = sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad)
+    of_these = "" if trained == parameters else f" ({trained:,} of them trained)"
     learning_rate = config.optimizer.scaled_learning_rate(train.batch_size)
     name = model.arch if isinstance(net, VideoNet) else f"{model.arch}-{model.depth}"
     return (
-        f"{name}, {parameters / 1e6:.2f} M parameters, {model.num_classes} classes; "
+        f"{name}, {parameters / 1e6:.2f} M parameters{of_these}, {model.num_classes} classes; "
         f"{len(loader.dataset)} samples, {loader.steps_per_epoch} steps of {train.batch_size} clips an epoch; "
         f"{ranks.world_size} rank(s), {ranks.device.type}, {train.precision}; learning rate {learning_rate:g}"
     )

@@ -4,6 +4,7 @@ Checked here is what concerns several sections at once; each section checks itse
 from this configuration (`launch.training.engine`), so that every setting is said once.
 """
 
+import math
 from dataclasses import asdict, dataclass, field, replace
 from itertools import accumulate
 from typing import Any, Literal
@@ -42,6 +43,12 @@ class TrainConfig:
     """Optimizer steps between checkpoints within an epoch; 0 saves only at the end of each epoch."""
     keep_checkpoints: int = 2
     """How many of the newest checkpoints to keep, besides the best."""
+    monitor: Literal["top1", "top5", "mean_class"] = "top1"
+    """Figure of the validation split by which a checkpoint is the best: top-1, top-5 or the mean of the classes'
+    accuracies."""
+    patience_epochs: int = 0
+    """End training after this many epochs in which the monitored figure was not higher than ever before; 0 trains all
+    epochs."""
     ema_decay: float = 0.0
     """Decay per step of an exponential moving average of weights and BatchNorm statistics, which is then what is
     evaluated and what model.safetensors holds; 0 keeps none."""
@@ -53,6 +60,9 @@ class TrainConfig:
     """partial: every BatchNorm but the first keeps its statistics, scale and shift; frozen: every one."""
     sync_batch_norm: bool = False
     """Statistics of BatchNorm over the clips of all ranks; needs GPUs."""
+    gradient_checkpointing: bool = False
+    """Keep only the input of each residual block for the backward pass, which computes the block again: less memory,
+    more time, the same results."""
     compile: bool = False
     """Compile the network with torch.compile; the first steps then take minutes."""
     require_gpu: bool = False
@@ -71,12 +81,16 @@ class TrainConfig:
             raise ValueError(f"train.micro_batch_size={self.micro_batch_size}: use 1 to train.batch_size")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"train.seed={self.seed}: use 0 <= seed < 2**63")
-        check_minimum(self, 0, "save_every_steps", "mixup", "cutmix", prefix="train.")
+        check_minimum(self, 0, "save_every_steps", "patience_epochs", "mixup", "cutmix", prefix="train.")
         check_minimum(self, 1, "timeout_seconds", "heartbeat_timeout_seconds", prefix="train.")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"train.ema_decay={self.ema_decay}: use 0 <= ema_decay < 1")
         if self.sync_batch_norm and self.batch_norm == "frozen":
             raise ValueError("train.sync_batch_norm=true: nothing to synchronise with train.batch_norm=frozen")
+        if self.compile and self.gradient_checkpointing:
+            raise ValueError(
+                "train.gradient_checkpointing=true: it does not work with train.compile=true; use one of them"
+            )
 
 
 @dataclass(frozen=True)
@@ -86,6 +100,9 @@ class LossConfig:
     label_smoothing: float = 0.0
     """Fraction of each label that is spread evenly over all classes, 0 <= fraction < 1; of several labels a video, the
     fraction by which each class's one or zero is drawn towards a half."""
+    class_weights: Literal["balanced"] | tuple[float, ...] | None = None
+    """Weight of each class in the cross-entropy, in the order of the classes; balanced: the inverse of how often the
+    class comes in training, so that all weigh alike and a clip weighs 1 in the mean."""
     interaction: float = 0.01
     """Weight of the interaction loss (Eq. 2)."""
     capacity: float = 0.001
@@ -94,6 +111,9 @@ class LossConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"loss.label_smoothing={self.label_smoothing}: use 0 <= label_smoothing < 1")
+        weights = self.class_weights
+        if isinstance(weights, tuple) and not (all(0 <= weight < math.inf for weight in weights) and any(weights)):
+            raise ValueError(f"loss.class_weights={list(weights)}: use numbers from 0 on, not all of them 0")
 
 
 @dataclass(frozen=True)
@@ -112,8 +132,9 @@ class Config:
     """Raw options for DeepSpeed, next to those derived from the sections above; they may not contradict these."""
     run_dir: str = "runs/run"
     """Folder of the run: checkpoints, logs, metrics, pictures."""
-    resume: Literal["never", "auto"] = "never"
-    """auto, or plain --resume: continue from the newest checkpoint in the run folder, if there is one."""
+    resume: Literal["never", "auto", "extend"] = "never"
+    """auto, or plain --resume: continue from the newest checkpoint in the run folder, if there is one; extend: the
+    same, with more epochs, another schedule or learning rate, which count from there on."""
 
     def __post_init__(self) -> None:
         if self.phases:
@@ -122,6 +143,9 @@ class Config:
             raise ValueError(
                 f"schedule.warmup_epochs={self.schedule.warmup_epochs} is longer than train.epochs={self.train.epochs}"
             )
+        if self.train.patience_epochs and (self.phases or self.data.val is None):
+            where = "a run of phases trains each to its end" if self.phases else "there is no data.val to monitor"
+            raise ValueError(f"train.patience_epochs={self.train.patience_epochs}: {where}; use 0")
         head = self.model.head
         if head == "integration" and self.model.pretrained is None:
             raise ValueError(
@@ -132,11 +156,18 @@ class Config:
             raise ValueError(
                 f"train.mixup and train.cutmix blend only the labels of one level; use 0 with model.head={head}"
             )
+        if self.model.multi_label:
+            self._check_multi_label()
         if head in NEED_LEVELS and self.model.multi_label:
             raise ValueError(
                 f"model.head={head} needs one label on each level, and the videos of data.train={self.data.train} have "
                 "several labels each; use mean or encoder"
             )
+
+    @property
+    def monitored_figure(self) -> str:
+        """Name of the figure of an evaluation that says which checkpoint is the best."""
+        return "map" if self.model.multi_label else self.train.monitor
 
     def split_phases(self) -> tuple["Config", ...]:
         """Return a configuration of each phase; its train.epochs is the epoch of the run that ends it."""
@@ -153,6 +184,17 @@ class Config:
             changes["model"] = {"num_segments": replace(self.data, **changes["data"]).frames_per_clip}
         sections = {name: replace(getattr(self, name), **values) for name, values in changes.items()}
         return replace(self, **sections, phases=())
+
+    def _check_multi_label(self) -> None:
+        """Raise ValueError for what makes no sense where videos have several labels."""
+        given = (
+            ("loss.class_weights", self.loss.class_weights, None, "null"),
+            ("data.class_sampling_exponent", self.data.class_sampling_exponent, 1, "1"),
+            ("train.monitor", self.train.monitor, "top1", "top1, and mAP is monitored"),
+        )
+        for name, value, default, word in given:
+            if value != default:
+                raise ValueError(f"{name}={value}: the videos of data.train have several labels each; use {word}")
 
     def _check_phases(self) -> None:
         if self.schedule.name != "step" or self.schedule.milestones:

@@ -17,6 +17,7 @@ def training_losses(
     stages: tuple[str, ...],
     level_labels: Mapping[str, torch.Tensor] | None = None,
     multi_label: bool = False,
+    class_weights: torch.Tensor | None = None,
 ) -> dict[str, torch.Tensor]:
     """Return scalars by name: "loss" is the sum to minimise, the others are what it is made of.
 
@@ -28,10 +29,13 @@ def training_losses(
         stages: names of the synthesizers, in the order of `outputs`.
         level_labels: (B,) class ids of each coarser level that `outputs` has logits of, in that order.
         multi_label: take binary cross-entropies of the classes instead of the cross-entropy over them.
+        class_weights: (num_classes,) weights of the classes, not those of the coarser levels.
     """
-    classify = _binary_cross_entropy if multi_label else _cross_entropy
     heads = outputs.head_logits or (outputs.logits,)
-    classification = sum(classify(logits, labels, weights) for logits in heads)
+    if multi_label:
+        classification = sum(_binary_cross_entropy(logits, labels, weights) for logits in heads)
+    else:
+        classification = sum(_cross_entropy(logits, labels, weights, class_weights) for logits in heads)
     levels = {
         f"classification/{level}": _cross_entropy(logits, of_level, weights)
         for logits, (level, of_level) in zip(outputs.level_logits, (level_labels or {}).items(), strict=True)
@@ -45,11 +49,17 @@ def training_losses(
     return losses
 
 
-def _cross_entropy(logits: torch.Tensor, labels: torch.Tensor, weights: LossConfig) -> torch.Tensor:
-    return F.cross_entropy(logits.float(), labels, label_smoothing=weights.label_smoothing)
-
-
 def _binary_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, weights: LossConfig) -> torch.Tensor:
     """Return the mean over samples and classes. Smoothing spreads a part of each label over its two sides, 1 and 0."""
     labels = labels * (1 - weights.label_smoothing) + weights.label_smoothing / 2
     return F.binary_cross_entropy_with_logits(logits.float(), labels)
+
+
+def _cross_entropy(
+    logits: torch.Tensor, labels: torch.Tensor, weights: LossConfig, class_weights: torch.Tensor | None = None
+) -> torch.Tensor:
+    if class_weights is None:
+        return F.cross_entropy(logits.float(), labels, label_smoothing=weights.label_smoothing)
+    # Not divided by the sum of the batch's weights: then it would matter how ranks and micro-batches share a batch.
+    smoothing = {"label_smoothing": weights.label_smoothing}
+    return F.cross_entropy(logits.float(), labels, class_weights, reduction="sum", **smoothing) / len(labels)

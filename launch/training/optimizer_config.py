@@ -43,20 +43,39 @@ class SecondMomentConfig:
 
 
 @dataclass(frozen=True)
+class AdamWConfig:
+    """Adam with decoupled weight decay."""
+
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay per step of the first and of the second moment."""
+    epsilon: float = 1e-8
+    """Added to the divisor; above 0."""
+
+    def __post_init__(self) -> None:
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"optimizer.adamw.betas={list(self.betas)}: use two numbers, 0 <= beta < 1")
+        if not self.epsilon > 0:
+            raise ValueError(f"optimizer.adamw.epsilon={self.epsilon}: use more than 0")
+
+
+@dataclass(frozen=True)
 class OptimizerConfig:
     """The optimizer, its learning rate and its weight decay."""
 
-    name: Literal["sgd", "lcam", "second_moment"] = "sgd"
-    """sgd: stochastic gradient descent with momentum; lcam: the same, its momentum chosen by the loss; second_moment:
-    gradients scaled by a power of their second moment, between momentum and Adam."""
+    name: Literal["sgd", "adamw", "lcam", "second_moment"] = "sgd"
+    """sgd: stochastic gradient descent with momentum; adamw: Adam with decoupled weight decay; lcam: SGD whose momentum
+    is chosen by the loss; second_moment: gradients scaled by a power of their second moment, between momentum and
+    Adam."""
     learning_rate: float = 0.01
     """Learning rate at the reference batch size."""
     reference_batch_size: int = 64
     """The learning rate is scaled by train.batch_size over this; 0 leaves it as it is."""
     momentum: float = 0.9
-    """Momentum of sgd; of second_moment the decay of the first moment; lcam has its own two."""
+    """Momentum of sgd; of second_moment the decay of the first moment; lcam and adamw have their own two."""
     nesterov: bool = False
     """Nesterov's form of momentum, for sgd and lcam."""
+    adamw: AdamWConfig = field(default_factory=AdamWConfig)
+    """Constants of adamw."""
     lcam: LcamConfig = field(default_factory=LcamConfig)
     """What lcam chooses from."""
     second_moment: SecondMomentConfig = field(default_factory=SecondMomentConfig)
@@ -65,6 +84,11 @@ class OptimizerConfig:
     """Weight decay of convolution and linear weights; biases, normalisation, embeddings and the like have none."""
     bias_learning_rate_factor: float = 2.0
     """Factor on the learning rate of biases (not of BatchNorm's)."""
+    head_learning_rate_factor: float = 1.0
+    """Factor on the learning rate of all that follows the last residual block: the classifier, or a transformer."""
+    layer_decay: float = 1.0
+    """Factor on the learning rate from each residual block to the one before it, 0 < factor <= 1: the head has the
+    full rate, the last block this times as much, the stem the least. What model.pretrained had not got has it too."""
     clip_norm: float = 20.0
     """Gradients are scaled down to this total 2-norm; 0 leaves them alone."""
 
@@ -73,8 +97,16 @@ class OptimizerConfig:
         check_minimum(self, 0, *names, prefix="optimizer.")
         if not self.momentum < 1:
             raise ValueError(f"optimizer.momentum={self.momentum}: use 0 <= momentum < 1")
-        if self.nesterov and self.name == "second_moment":
-            raise ValueError("optimizer.nesterov=true: optimizer.name=second_moment has no such form; use false")
+        if self.nesterov and self.name in ("adamw", "second_moment"):
+            raise ValueError(f"optimizer.nesterov=true: optimizer.name={self.name} has no such form; use false")
+        if self.name == "adamw" and self.momentum != OptimizerConfig.momentum:
+            raise ValueError(
+                f"optimizer.momentum={self.momentum}: optimizer.name=adamw takes optimizer.adamw.betas; leave it out"
+            )
+        if not self.head_learning_rate_factor > 0:
+            raise ValueError(f"optimizer.head_learning_rate_factor={self.head_learning_rate_factor}: use more than 0")
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"optimizer.layer_decay={self.layer_decay}: use 0 < layer_decay <= 1")
 
     def scaled_learning_rate(self, batch_size: int) -> float:
         """Return the learning rate for batches of `batch_size` clips."""

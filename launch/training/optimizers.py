@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from launch.training.optimizer_config import OptimizerConfig
+from model.freeze import check_stages, parameter_depths, stage_of
 
 
 class _GroupwiseOptimizer(Optimizer):
@@ -157,6 +158,7 @@ def build_optimizer(config: OptimizerConfig, groups: list[dict], learning_rate: 
     second = config.second_moment
     makers = {
         "sgd": partial(torch.optim.SGD, momentum=config.momentum, nesterov=config.nesterov),
+        "adamw": partial(torch.optim.AdamW, betas=config.adamw.betas, eps=config.adamw.epsilon, fused=True),
         "lcam": partial(Lcam, nesterov=config.nesterov, **asdict(config.lcam)),
         "second_moment": partial(
             SecondMomentExponent,
@@ -174,20 +176,45 @@ _NO_MAPS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNo
 
 def parameter_groups(net: nn.Module, config: OptimizerConfig) -> list[dict]:
     """Return what is trained: weights of convolutions and linear maps; their biases, with their own learning rate and
-    without decay; the rest, which is norms, embeddings, positions and class tokens, without decay."""
-    weights, biases, others = [], [], []
-    for module in net.modules():
+    without decay; the rest, which is norms, embeddings, positions and class tokens, without decay. Each of the three
+    is divided further where `learning_rate_scales` differ."""
+    factors = {"weights": 1.0, "biases": config.bias_learning_rate_factor, "others": 1.0}
+    groups: dict[str, dict[float, list[nn.Parameter]]] = {kind: {} for kind in factors}
+    scales = learning_rate_scales(net, config)
+    for path, module in net.named_modules():
         is_map = not isinstance(module, _NO_MAPS)
         for name, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad:
                 continue
             # By their ending: attention has an in_proj_weight and an in_proj_bias.
             is_weight, is_bias = is_map and name.endswith("weight"), is_map and name.endswith("bias")
-            (weights if is_weight else biases if is_bias else others).append(parameter)
-    factor = config.bias_learning_rate_factor
-    groups = [
-        {"name": "weights", "params": weights, "weight_decay": config.weight_decay, "learning_rate_factor": 1.0},
-        {"name": "biases", "params": biases, "weight_decay": 0.0, "learning_rate_factor": factor},
-        {"name": "others", "params": others, "weight_decay": 0.0, "learning_rate_factor": 1.0},
+            kind = "weights" if is_weight else "biases" if is_bias else "others"
+            scale = scales.get(f"{path}.{name}".removeprefix("."), 1.0)
+            groups[kind].setdefault(scale, []).append(parameter)
+    return [
+        {
+            "name": kind if scale == 1 else f"{kind} x {scale:.3g}",
+            "params": params,
+            "weight_decay": config.weight_decay if kind == "weights" else 0.0,
+            "learning_rate_factor": factor * scale,
+        }
+        for kind, factor in factors.items()
+        for scale, params in sorted(groups[kind].items(), reverse=True)
     ]
-    return [group for group in groups if group["params"]]
+
+
+def learning_rate_scales(net: nn.Module, config: OptimizerConfig) -> dict[str, float]:
+    """Return by name the factor on the learning rate of parameters that have another than 1: those of the head by
+    `config.head_learning_rate_factor`, those n blocks before it by `config.layer_decay` to the power of n.
+
+    Raises:
+        ValueError: the network has no residual blocks, and a factor is asked for.
+    """
+    for option in ("head_learning_rate_factor", "layer_decay"):
+        if getattr(config, option) != 1:
+            check_stages(net, f"optimizer.{option}={getattr(config, option)}")
+    depths = parameter_depths([name for name, _ in net.named_parameters()])
+    top, fresh = max(depths.values(), default=0), getattr(net, "fresh_names", ())
+    scales = {name: 1.0 if name in fresh else config.layer_decay ** (top - depth) for name, depth in depths.items()}
+    scales |= {name: config.head_learning_rate_factor for name in scales if stage_of(name) is None}
+    return {name: scale for name, scale in scales.items() if scale != 1}

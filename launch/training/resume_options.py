@@ -8,7 +8,7 @@ def with_config_of_run(arguments: list[str]) -> list[str]:
 
     ["--run_dir=RUN", "--resume"]  ->  ["--config=RUN/config.yaml", "--run_dir=RUN", "--resume"]
     """
-    resumes = _value(arguments, "resume") in ("auto", "") or "--resume" in arguments
+    resumes = _value(arguments, "resume") in ("auto", "extend", "") or "--resume" in arguments
     run_dir = _value(arguments, "run_dir") or _value(arguments, "run-dir")
     if not resumes or not run_dir or _value(arguments, "config") is not None:
         return arguments

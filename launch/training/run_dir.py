@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -30,8 +30,10 @@ from launch.training.config_parser import load_config
 from launch.training.distributed import Ranks, any_rank, errors_on_all_ranks
 from launch.training.ema import WeightEma
 from launch.training.engine import Engine, load_engine, save_engine
+from launch.training.optimizer_config import ScheduleConfig
 from pipeline.loader import VideoLoader
 from sharding.errors import UserError, redacted
+from sharding.files import write_atomically
 from sharding.manifest import describe_class_difference
 
 log = logging.getLogger("launch.training.run_dir")
@@ -42,9 +44,21 @@ MUTABLE_ON_RESUME = {
     "": ("run_dir", "resume"),
     "train": (
         *("micro_batch_size", "log_every_steps", "save_every_steps", "keep_checkpoints", "wandb"),
-        *("require_gpu", "timeout_seconds", "heartbeat_timeout_seconds"),
+        *("require_gpu", "timeout_seconds", "heartbeat_timeout_seconds", "patience_epochs", "gradient_checkpointing"),
     ),
 }
+
+# What `--resume=extend` may change besides: how long training goes on, and at which learning rate.
+EXTENDABLE = {
+    "train": ("epochs",),
+    "schedule": tuple(ScheduleConfig.__dataclass_fields__),
+    "optimizer": ("learning_rate", "reference_batch_size"),
+}
+
+MAP = "map"
+"""What is monitored where videos have several labels: their mean average precision."""
+MONITORED = {"top1": ("top-1", 1), "top5": ("top-5", 5), "mean_class": ("mean class accuracy", 1)}
+"""By train.monitor, what to call it, and how many classes a guess may name."""
 
 
 @contextmanager
@@ -105,14 +119,19 @@ def open_run(config: Config, classes: tuple[str, ...], ranks: Ranks) -> Path:
         remove_unfinished(folder)
         last = pointed(folder, "last")
         if last is None:
+            if config.resume == "extend":
+                raise UserError(f"run_dir={run_dir} holds no checkpoint that could be extended; leave --resume out")
             path.write_text(config.to_yaml())
             return run_dir
     except OSError as error:
         raise UserError(f"run_dir={run_dir} cannot be written: {error.strerror}; choose another") from error
     if config.resume == "never":
         raise UserError(f"run_dir={run_dir} holds a run already; resume it with --resume, or choose another --run_dir")
-    check_same_run(load_config(path), config, run_dir)
-    trained = read_info(folder / last).classes
+    old, info = load_config(path), read_info(folder / last)
+    if config.resume == "extend":
+        _check_extension(old, config, info)
+    check_same_run(old, config, run_dir)
+    trained = info.classes
     if trained != classes:
         train = redacted(str(config.data.train))
         raise UserError(
@@ -120,7 +139,23 @@ def open_run(config: Config, classes: tuple[str, ...], ranks: Ranks) -> Path:
             f"{describe_class_difference(classes, trained)}; begin another run: --run_dir=NEW"
         )
     _check_partitions(folder / last, ranks.world_size)
+    if config.resume == "extend":
+        write_atomically(path, replace(config, resume="never").to_yaml())
     return run_dir
+
+
+def _check_extension(old: Config, new: Config, info: CheckpointInfo) -> None:
+    """Raise UserError if there is nothing left to train, or the run is one of phases."""
+    if old.phases or new.phases:
+        raise UserError(
+            f"run_dir={new.run_dir} is a run of phases, which cannot be extended; begin another run from its weights: "
+            f"--model.pretrained={new.run_dir} --run_dir=NEW"
+        )
+    if new.train.epochs <= info.epoch:
+        raise UserError(
+            f"train.epochs={new.train.epochs}: {info.epoch} epochs of run_dir={new.run_dir} are trained; give more, as "
+            f"with --train.epochs={2 * info.epoch}"
+        )
 
 
 def _check_partitions(checkpoint: Path, world_size: int) -> None:
@@ -265,38 +300,30 @@ def _means_full(error: BaseException | None) -> bool:
     return False
 
 
-def record_evaluation(run_dir: Path, metrics: dict[str, float], ranks: Ranks) -> None:
-    """Write the figures into the newest checkpoint; it is the best one if no other has a higher top-1 accuracy, or a
-    higher mAP where videos have several labels."""
+def record_evaluation(run_dir: Path, metrics: dict[str, float], ranks: Ranks, monitor: str = "top1") -> None:
+    """Write the figures into the newest checkpoint; it is the best one if no other has a higher `monitor`ed figure."""
     if not ranks.is_main_process:
         return
     folder = run_dir / "checkpoints"
     last, best = pointed(folder, "last"), pointed(folder, "best")
     assert last is not None  # what was evaluated was saved
     # Without figures it will be evaluated again, so they come last.
-    name = monitored_figure(metrics)
-    if best is None or metrics[name] >= read_info(folder / best).metrics.get(name, 0.0):
+    if best is None or metrics[monitor] >= read_info(folder / best).metrics.get(monitor, 0.0):
         point(folder, "best", last)
     write_info(folder / last, replace(read_info(folder / last), metrics=metrics))
 
 
-def monitored_figure(metrics: Mapping[str, float]) -> str:
-    """Return the name of the figure of an evaluation that says which checkpoint is the best."""
-    return "map" if "map" in metrics else "top1"
-
-
-def describe_best(run_dir: Path) -> str:
+def describe_best(run_dir: Path, monitor: str = "top1") -> str:
     """Return the accuracy of the best checkpoint, or its mAP, next to that of guessing."""
     name = pointed(run_dir / "checkpoints", "best")
     assert name is not None  # the end of a training with a validation split
     best = read_info(run_dir / "checkpoints" / name)
-    if monitored_figure(best.metrics) == "map":
-        found, guessed = (_percent(best.metrics[figure]) for figure in ("map", "map_of_guessing"))
+    if monitor == MAP:
+        found, guessed = (_percent(best.metrics[figure]) for figure in (MAP, "map_of_guessing"))
         return f"best mAP {found} after epoch {best.epoch} (guessing {guessed})"
-    return (
-        f"best top-1 {_percent(best.metrics['top1'])} after epoch {best.epoch} "
-        f"(chance {_percent(1 / len(best.classes))})"
-    )
+    name, num_guesses = MONITORED[monitor]
+    chance = min(1.0, num_guesses / len(best.classes))
+    return f"best {name} {_percent(best.metrics[monitor])} after epoch {best.epoch} (chance {_percent(chance)})"
 
 
 def _percent(fraction: float) -> str:
@@ -310,7 +337,8 @@ def check_same_run(old: Config, new: Config, run_dir: Path) -> None:
         | {"data": config.data.sampling_settings(), "phases": dict(enumerate(map(asdict, config.phases), 1))}
         for config in (old, new)
     )
-    for section, names in MUTABLE_ON_RESUME.items():
+    mutable = [MUTABLE_ON_RESUME, EXTENDABLE] if new.resume == "extend" else [MUTABLE_ON_RESUME]
+    for section, names in (item for each in mutable for item in each.items()):
         for values in (before, now):
             for name in names:
                 (values[section] if section else values).pop(name)
@@ -318,8 +346,9 @@ def check_same_run(old: Config, new: Config, run_dir: Path) -> None:
         if values != before[section]:
             changed = [name for name in values if values[name] != before[section].get(name)]
             first = changed[0] if changed else next(name for name in before[section] if name not in values)
+            extend = "extend the run with --resume=extend, " if first in EXTENDABLE.get(section, ()) else ""
             raise UserError(
                 f"run_dir={run_dir} holds a run with {section}.{first}={before[section].get(first)!r}, not "
-                f"{values.get(first)!r}; use the same, or begin another run from its weights: "
+                f"{values.get(first)!r}; use the same, {extend}or begin another run from its weights: "
                 f"--model.pretrained={run_dir} --run_dir=NEW"
             )

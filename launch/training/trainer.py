@@ -16,8 +16,10 @@ from launch.training.builders import (
     describe_run,
 )
 from launch.training.checkpoint import CheckpointInfo
+from launch.training.class_weights import find_class_weights
 from launch.training.config import Config
-from launch.training.distributed import Agreement, Ranks, errors_on_all_ranks, sum_over_ranks
+from launch.training.distributed import Agreement, Ranks, any_rank, errors_on_all_ranks, sum_over_ranks
+from launch.training.early_stopping import TrainingAccuracy, epochs_without_gain, read_monitored
 from launch.training.ema import WeightEma
 from launch.training.engine import (
     average_buffers,
@@ -77,13 +79,16 @@ class Trainer:
             take_weights(net, self.run_dir)
         self.average = WeightEma(net, train.ema_decay, ranks.device)
         self.mix = build_mixing(train, config.model.num_classes)
+        weights = find_class_weights(config, train_set)
+        self.class_weights = None if weights is None else torch.tensor(weights, device=ranks.device)
+        self.accuracy = TrainingAccuracy(ranks.device)
         self.engine = build_engine(config, net, options, ranks)
         utilization = Utilization(config.model, config.data.crop_size, ranks.device, train.precision)
         self.meter = StepMeter(ranks, utilization)
         self.evaluation_due = False
         if before is not None:
             begin_phase(before, self.run_dir, self.engine, self.loader, self.average)
-        elif config.resume == "auto":
+        elif config.resume != "never":
             self.evaluation_due = resume(self.run_dir, self.engine, self.loader, self.average, ranks)
         self.log = RunLog(self.run_dir, ranks.rank, self.step, config.without_secrets() if train.wandb else None)
         self.stop = StopRequest(ranks)
@@ -100,10 +105,13 @@ class Trainer:
         log.info("%s", describe_length(self.config, self.loader.steps_per_epoch))
         if sets := self.train_set.label_sets:
             log.info("%s", describe_labels(sets))
+        if self.config.resume == "extend":
+            rate = self.learning_rate(self.engine.global_steps)
+            log.info("extended after %d epochs: the learning rate goes on at %.3g", self.loader.epoch, rate)
         with frozen_heap():
             if self.evaluation_due:
                 self.evaluate()
-            while not enough() and self.loader.epoch < self.config.train.epochs:
+            while not enough() and self.loader.epoch < self.config.train.epochs and not self.is_stopped_early():
                 with no_automatic_collection():
                     finished = self.train_epoch()
                 if not finished:
@@ -114,7 +122,7 @@ class Trainer:
                 self.evaluate()
         log.info("finished %d epochs in %s", self.loader.epoch, self.run_dir)
         if self.val_loader is not None and self.ranks.is_main_process:
-            log.info("%s", describe_best(self.run_dir))
+            log.info("%s", describe_best(self.run_dir, self.config.monitored_figure))
             val = self.config.data.val
             assert val is not None  # it has a loader
             log.info("next: python launch/evaluate.py --checkpoint %s --data %s", self.run_dir, redacted(val))
@@ -151,8 +159,29 @@ class Trainer:
         times_seen = sum_over_ranks(count_samples(sample_ids, len(self.train_set)))
         figures = {"samples_seen": int((times_seen > 0).sum()), "most_times_seen": int(times_seen.max())}
         figures["excluded"] = len(self.loader.excluded)
+        if (top1 := self.accuracy.take()) is not None:
+            figures["top1"] = top1
+            log.info("epoch %d: top-1 %.2f %% of the clips trained on", self.loader.epoch, 100 * top1)
         self.log.write("epoch", self.step, epoch=self.loader.epoch, **figures)
         return True
+
+    def is_stopped_early(self) -> bool:
+        """Return whether the monitored figure has not risen for train.patience_epochs: the same on all ranks."""
+        train = self.config.train
+        if not train.patience_epochs:
+            return False
+        epochs = (
+            epochs_without_gain(read_monitored(self.run_dir, self.config.monitored_figure))
+            if self.ranks.is_main_process
+            else 0
+        )
+        if stopped := any_rank(epochs >= train.patience_epochs, self.ranks):
+            log.info(
+                "%s has not risen for train.patience_epochs=%d: stopping",
+                self.config.monitored_figure,
+                train.patience_epochs,
+            )
+        return stopped
 
     def train_step(self, batch: VideoBatch) -> dict[str, torch.Tensor]:
         """Run forward, backward and, once the batch is complete, the optimizer's step; return the losses."""
@@ -161,8 +190,10 @@ class Trainer:
         clips, labels = self.mix(batch.clips, batch.labels)
         outputs = engine(clips, *batch.labels_of(net.given_levels).values(), with_losses=True)
         level_labels = batch.labels_of(net.level_names)
+        self.accuracy.add(outputs.logits, labels)
+        names, weights = net.synthesizer_names, self.class_weights
         multi_label = self.config.model.multi_label
-        losses = training_losses(outputs, labels, self.config.loss, net.synthesizer_names, level_labels, multi_label)
+        losses = training_losses(outputs, labels, self.config.loss, names, level_labels, multi_label, weights)
         engine.backward(losses["loss"])
         set_learning_rate(engine, self.learning_rate(engine.global_steps))
         note_loss(engine, losses["loss"], self.loader.steps_per_epoch)
@@ -193,7 +224,7 @@ class Trainer:
             evaluation = evaluate_multilabel(net, loader, model.num_classes, precision)
         else:
             evaluation = evaluate(net, loader, model.num_classes, precision, model.levels)
-        record_evaluation(self.run_dir, evaluation.figures(), self.ranks)
+        record_evaluation(self.run_dir, evaluation.figures(), self.ranks, self.config.monitored_figure)
         self.log.write("evaluation", self.step, epoch=self.loader.epoch, **evaluation.figures())
         log.info("after epoch %d: %s", self.loader.epoch, evaluation)
 

@@ -38,9 +38,12 @@ def draw_curves(run_dir: Path, path: Path | None = None) -> Path:
     for name, label in (("map", "mAP"),) if several else accuracies:
         values = [100 * line[name] for line in evaluations]
         accuracy.plot([line["epoch"] for line in evaluations], values, marker=".", label=label)
-    accuracy.set(
-        title="mean average precision" if several else "validation accuracy", xlabel="epoch", ylabel="%", ylim=(0, 101)
-    )
+    epochs = [line for line in lines if line["kind"] == "epoch" and "top1" in line]
+    if epochs:
+        values = [100 * line["top1"] for line in epochs]
+        accuracy.plot([line["epoch"] for line in epochs], values, "--", color="gray", label="top-1, training clips")
+    title = "mean average precision" if several else "accuracy on the validation split"
+    accuracy.set(title=title, xlabel="epoch", ylabel="%", ylim=(0, 101))
     rate.plot([line["epoch"] for line in steps], [line["learning_rate"] for line in steps], label="learning rate")
     rate.set(title="learning rate", xlabel="epoch", ylim=(0, None))
     for axes in (loss, accuracy):

@@ -21,7 +21,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from model.resnet import LAYERS, Block, BlockSpec, Bottleneck, Outputs, VideoResNet, classifier, join_outputs
+from model.resnet import (
+    LAYERS,
+    Block,
+    BlockSpec,
+    Bottleneck,
+    Outputs,
+    Stage,
+    VideoResNet,
+    classifier,
+    join_outputs,
+)
 from model.temporal import TemporalConv, clip_means
 
 STRIDE = 4
@@ -189,7 +199,7 @@ def _build_dual(
     depth: int, channels: int, num_frames: int, pooled: int, block: Callable[[BlockSpec], Block], num_classes: int
 ) -> DualHead:
     frames = num_frames // pooled
-    layer4, index = nn.Sequential(), sum(LAYERS[depth][:3])
+    layer4, index = Stage(), sum(LAYERS[depth][:3])
     for position in range(LAYERS[depth][3]):
         made = block(BlockSpec(channels, 512, 1, frames, 4, position, index + position))
         layer4.append(made)

@@ -32,6 +32,7 @@ class PathwayNet(nn.Module):
 
     synthesizer_names: tuple[str, ...] = ()
     given_levels: tuple[str, ...] = ()
+    fresh_names: frozenset[str] = frozenset()
 
     def __init__(self, pathways: Sequence[VideoResNet], config: ModelConfig) -> None:
         super().__init__()
@@ -58,14 +59,16 @@ class PathwayNet(nn.Module):
         """Return the logits of every level, (B, classes of the level)."""
         return [pathway(clips[:, frames]) for pathway, frames in zip(self.pathways, self.frames)]
 
-    def load_pretrained(self, source: str, depth: int) -> None:
+    def load_pretrained(self, source: str, depth: int) -> set[str]:
         """Load weights of such a network, or of one ResNet into every pathway; see `pretrained.load_pretrained`."""
         weights = read_weights(source, depth, frozenset(self.state_dict()))
         if any(name.startswith("pathways.") for name in weights.tensors):
-            enter_weights(self, source, weights, depth)
-        else:
-            for pathway in self.pathways:
-                enter_weights(pathway, source, weights, depth)
+            return enter_weights(self, source, weights, depth)
+        return {
+            f"pathways.{number}.{name}"
+            for number, pathway in enumerate(self.pathways)
+            for name in enter_weights(pathway, source, weights, depth)
+        }
 
 
 class IntegrationNet(PathwayNet):

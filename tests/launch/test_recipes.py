@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from launch.training.config_parser import load_config, parse_config
 from launch.training.mfu import training_flops
-from model import build_model
-from tests.conftest import run_command
+from launch.training.run_log import read_metrics
+from model import ModelConfig, build_model
+from tests.conftest import SHARED_VIDEOS, pack, run_command
 from tests.launch.conftest import losses, train_alone
 
 FOLDER = Path(__file__).resolve().parents[2] / "launch" / "configs"
@@ -47,6 +49,35 @@ def test_it_takes_a_step(path, motion, tmp_path):
     done = train_alone(path, tmp_path / "run", f"--data.train={motion / 'train'}", *small)
     assert done.returncode == 0, done.stdout + done.stderr
     assert list(losses(tmp_path / "run")) == [1]
+
+
+@pytest.mark.slow
+def test_the_recipe_of_fine_tuning_begins_with_given_weights(motion, tmp_path):
+    net = build_model(ModelConfig("vpsn", 50, 5, 8))
+    save_file({name: value.contiguous() for name, value in net.state_dict().items()}, tmp_path / "net.safetensors")
+    options = ["--data.short_side=32", "--data.crop_size=32", "--train.batch_size=8", "--train.micro_batch_size=4"]
+    options += ["--train.epochs=2", f"--model.pretrained={tmp_path / 'net.safetensors'}", "--train.log_every_steps=1"]
+    options += ["--model.frozen_stages=2", f"--data.train={motion / 'train'}", f"--data.val={motion / 'val'}"]
+    done = train_alone(FOLDER / "finetune_folder.yaml", tmp_path / "run", *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = " ".join(done.stdout.split())
+    assert "classifier of 5 classes replaced by one of 2" in said and "of them trained)" in said
+    assert list(losses(tmp_path / "run")) == [1, 2, 3, 4]
+
+
+@pytest.mark.slow
+def test_the_recipe_of_ones_own_folders_on_real_clips(tmp_path):
+    """Six interactions, 60 clips to train on and 60 of another place to be tested: minutes, and far above chance."""
+    videos = SHARED_VIDEOS.parent / "real" / "ut_interaction"
+    if not videos.is_dir():
+        pytest.skip(f"no real videos in {videos}")
+    for split in ("set1", "set2"):
+        pack(videos, tmp_path, split)
+    options = [f"--data.train={tmp_path / 'set1'}", f"--data.val={tmp_path / 'set2'}", "--train.keep_checkpoints=1"]
+    done = train_alone(FOLDER / "own_folder.yaml", tmp_path / "run", *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    accuracies = [line["top1"] for line in read_metrics(tmp_path / "run") if line["kind"] == "evaluation"]
+    assert len(accuracies) == 60 and max(accuracies) >= 0.65
 
 
 def test_the_recipe_of_ones_own_folders_trains(tmp_path):

@@ -1,10 +1,19 @@
 """What is minimised for networks with several heads."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
 import torch
 
-from launch.training.config import LossConfig
+from launch.training.class_weights import find_class_weights
+from launch.training.config import Config, LossConfig
 from launch.training.losses import training_losses
 from model import ModelConfig, build_model
+from model.resnet import join_outputs
+from pipeline.config import DataConfig
+from sharding.errors import UserError
 
 
 def test_each_head_has_its_own_cross_entropy():
@@ -29,3 +38,63 @@ def test_one_head_is_trained_by_its_logits():
     labels = torch.tensor([0, 4, 2])
     loss = training_losses(outputs, labels, LossConfig(), ())["loss"]
     torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(outputs.logits, labels))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+@pytest.mark.parametrize("mixed", [False, True])
+def test_class_weights_weigh_each_clip_by_its_label(smoothing, mixed):
+    """Written out clip by clip; and two micro-batches of any labels have the mean of the batch."""
+    torch.manual_seed(0)
+    logits, weights = torch.randn(6, 3, dtype=torch.float64), torch.tensor([0.2, 1.0, 5.0], dtype=torch.float64)
+    labels = torch.tensor([0, 0, 2, 1, 2, 0])
+    targets = torch.eye(3, dtype=torch.float64)[labels]
+    if mixed:
+        labels = targets = 0.7 * targets + 0.3 * targets.flip(0)
+    smooth = (1 - smoothing) * targets + smoothing / 3
+    expected = 0.0
+    for clip in range(6):
+        for number in range(3):
+            share = smooth[clip, number] * weights[number]
+            expected -= float(share * (logits[clip, number] - logits[clip].exp().sum().log())) / 6
+
+    def loss(rows: slice) -> torch.Tensor:
+        config = LossConfig(label_smoothing=smoothing)
+        outputs, target = join_outputs(logits[rows].float(), []), labels[rows].float() if mixed else labels[rows]
+        return training_losses(outputs, target, config, (), None, weights.float())["loss"]
+
+    assert float(loss(slice(6))) == pytest.approx(expected, rel=1e-5)
+    assert float(loss(slice(0, 2)) + 2 * loss(slice(2, 6))) / 3 == pytest.approx(expected, rel=1e-5)
+
+
+class Labelled(SimpleNamespace):
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def dataset(flip_pairs=()) -> Labelled:
+    """Six clips of class 0, two of 1, one of 3 and another that is quarantined; none of class 2."""
+    manifest = SimpleNamespace(classes=tuple("abcd"), flip_pairs=flip_pairs)
+    labels, quarantined = np.array([0] * 6 + [1] * 2 + [3] * 2), np.array([9])
+    return Labelled(manifest=manifest, labels=labels, quarantined=quarantined, location="D")
+
+
+def test_balanced_weights_are_the_inverse_of_how_often_a_class_comes():
+    train_set = dataset()
+    config = Config(loss=LossConfig(class_weights="balanced"))
+    weights = np.array(find_class_weights(config, train_set))
+    assert weights.tolist() == pytest.approx([9 / (3 * 6), 9 / (3 * 2), 0, 9 / 3])
+    assert (weights * [6, 2, 0, 1]).sum() / 9 == pytest.approx(1)
+    even = replace(config, data=DataConfig(class_sampling_exponent=0.0))
+    assert find_class_weights(even, train_set) == pytest.approx([1, 1, 0, 1])
+    mirrored = dataset(flip_pairs=((0, 1),))
+    assert find_class_weights(config, mirrored) == pytest.approx([9 / (3 * 4), 9 / (3 * 4), 0, 9 / 3])
+    still = replace(config, data=DataConfig(flip=False))
+    assert find_class_weights(still, mirrored) == pytest.approx(weights.tolist())
+
+
+def test_as_many_weights_as_classes():
+    train_set = dataset()
+    assert find_class_weights(Config(loss=LossConfig(class_weights=(1.0, 2.0, 3.0, 0.0))), train_set) == [1, 2, 3, 0]
+    with pytest.raises(UserError, match=r"^loss.class_weights: 3 weights for the 4 classes of D; give one for each"):
+        find_class_weights(Config(loss=LossConfig(class_weights=(1.0, 2.0, 3.0))), train_set)
+    assert find_class_weights(Config(), train_set) is None

@@ -13,6 +13,7 @@ from sharding.errors import UserError
 from tests.launch.conftest import alone_command, losses, same_weights, started_ranks, train, train_alone, wait_for_step
 
 OPTIONS = {
+    "adamw": ["--optimizer.name=adamw", "--optimizer.learning_rate=0.001", "--optimizer.layer_decay=0.8"],
     "lcam": ["--optimizer.name=lcam", "--optimizer.lcam.momentum_low=0.3", "--optimizer.lcam.momentum_high=0.95"],
     "second_moment": ["--optimizer.name=second_moment", "--optimizer.second_moment.exponent=0.25"],
 }

@@ -54,6 +54,21 @@ def test_told_to_one_rank_alone(small_config, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("launched", [False, True])
+def test_ctrl_c_in_a_terminal(small_config, tmp_path, launched):
+    """It reaches the launcher, the ranks and their workers together."""
+    run_dir, options = tmp_path / "run", ("--train.epochs=50", "--data.num_workers=1")
+    make = train_command if launched else alone_command
+    with started(make(small_config, run_dir, *options)) as process:
+        wait_for_step(run_dir, 2, process)
+        os.killpg(process.pid, signal.SIGINT)
+        code = process.wait(60)
+    assert code == 75 or launched  # the launcher's own code
+    assert last_step(run_dir) == max(losses(run_dir)) < 100
+    assert "SIGINT: saving and leaving" in (run_dir / "logs" / "rank-0.log").read_text()
+
+
+@pytest.mark.slow
 def test_the_launcher_passes_sigterm_on(small_config, tmp_path):
     run_dir = tmp_path / "run"
     with started(train_command(small_config, run_dir, "--train.epochs=50", num_ranks=2)) as launcher:
