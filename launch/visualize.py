@@ -2,6 +2,7 @@
 
     python launch/visualize.py curves       RUN                  # loss, accuracy and learning rate -> RUN/curves.png
     python launch/visualize.py confusion    RUN                  # of its newest evaluation -> next to its file
+    python launch/visualize.py reliability  RUN                  # confidence against accuracy -> next to its file
     python launch/visualize.py synthesizers CHECKPOINT           # ||T_ij||_1 -> CHECKPOINT/synthesizers.png
     python launch/visualize.py gradcam      CHECKPOINT VIDEO     # what a class rests on -> VIDEO-gradcam.png, here
     python launch/visualize.py frames       DATASET              # where frames are sampled -> frames.png, here
@@ -74,6 +75,10 @@ def _add_frames(parser: CommandLine) -> None:
 _COMMANDS = {
     "curves": ("Loss, accuracy and learning rate of a run, as RUN/curves.png.", _add_curves),
     "confusion": ("The confusion matrix of an evaluation, as confusion.png next to its file.", _add_confusion),
+    "reliability": (
+        "Accuracy against confidence of an evaluation, as reliability.png next to its file.",
+        _add_confusion,
+    ),
     "synthesizers": (
         "How strongly each spatial kernel feeds each temporal one, as CHECKPOINT/synthesizers.png.",
         _add_synthesizers,

@@ -68,6 +68,9 @@ class PackedDataset:
     """(N,) int64: where in frames.npy the numbers of a sample begin; None if the split has no index of frames."""
     shard_source: ShardSource | None = None
     """None if the shards lie in `directory`."""
+    excluded: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    """Sample ids that whoever reads the split leaves out, as those whose class a network does not know; they are not
+    counted among `quarantined`."""
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from launch.visualization.plots import draw_confusion, draw_curves, draw_frames, draw_synthesizers
+from launch.visualization.plots import draw_confusion, draw_curves, draw_frames, draw_reliability, draw_synthesizers
 from sharding.dataset import load_dataset
 from sharding.errors import UserError
 from sharding.files import check_writable
@@ -30,6 +30,22 @@ def confusion(evaluation: Path, out: Path | None) -> Path:
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: not an evaluation.json of launch/evaluate.py: {error}") from error
     return draw_confusion(counts, classes, _target(out or path.with_name("confusion.png")))
+
+
+def reliability(evaluation: Path, out: Path | None) -> Path:
+    """Draw the reliability diagram of an evaluation: its file, its folder, or a run whose newest one is meant."""
+    path = find_evaluation(evaluation)
+    try:
+        values = json.loads(path.read_text())["calibration"]
+        counts, *columns = (np.array(values[name], float) for name in ("counts", "accuracies", "confidences"))
+        if counts.ndim != 1 or not all(column.shape == counts.shape for column in columns):
+            raise ValueError("calibration: lists of different lengths")
+        expected = float(values["expected_calibration_error"])
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path}: no evaluation.json with a calibration ({error}); make one with launch/evaluate.py"
+        ) from error
+    return draw_reliability(counts, *columns, expected, _target(out or path.with_name("reliability.png")))
 
 
 def find_evaluation(path: Path) -> Path:
