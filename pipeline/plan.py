@@ -13,10 +13,11 @@ Evaluation keeps the stored order, cuts it into one run per rank and leaves noth
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from pipeline.augment import draw_erased_box, draw_operations
 from pipeline.config import DataConfig
 from pipeline.crops import crop_box, multi_scale_box, random_resized_box, view_boxes
 from pipeline.sampling import dense_frames, even_start, middle_frames, random_frames, random_start
@@ -24,6 +25,7 @@ from sharding.dataset import PackedDataset
 
 # Separate streams of the generator, so that a new kind of draw never shifts an old one.
 _ORDER, _CLIP, _CROP, _COLOR = 0, 1, 2, 3
+_OPERATIONS, _ERASING = 6, 7
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,10 @@ class ClipPlan:
     """(C,) bool: which crops are mirrored."""
     color: np.ndarray
     """(4,) float32: factors of brightness, contrast and saturation, and the degrees by which the hue is turned."""
+    operations: np.ndarray = field(default_factory=lambda: np.empty((0, 3), np.int32))
+    """(n, 3) int32: RandAugment's operations, as `augment.draw_operations` gives them."""
+    erased: np.ndarray = field(default_factory=lambda: np.zeros(4, np.float32))
+    """(4,) float32: the box of the crop, as the network sees it, that is erased; all zeros where none is."""
 
 
 def plan_order(shards: np.ndarray, config: DataConfig, batch_size: int, seed: int, epoch: int) -> np.ndarray:
@@ -119,7 +125,13 @@ def plan_clip(
     if flip:
         label = mirrored_label(label, dataset.manifest.flip_pairs)
     color = _training_color(config, seed, epoch, sample_id) if config.changes_color else _SAME_COLOR
-    return ClipPlan(sample_id, label, frames, box[None], np.array([flip]), color)
+    plan = ClipPlan(sample_id, label, frames, box[None], np.array([flip]), color)
+    if config.rand_augment:
+        operations = draw_operations(config, _generator(seed, _OPERATIONS, epoch, sample_id))
+        plan = replace(plan, operations=operations)
+    if config.random_erasing:
+        plan = replace(plan, erased=draw_erased_box(config, _generator(seed, _ERASING, epoch, sample_id)))
+    return plan
 
 
 def mirrored_label(label: int, flip_pairs: tuple[tuple[int, int], ...]) -> int:
