@@ -44,7 +44,8 @@ def with_drop_path(config: ModelConfig, block: Callable[[BlockSpec], Block] | No
 def _make(block: Callable[[BlockSpec], Block], config: ModelConfig, place: BlockSpec) -> Block:
     made = block(place)
     forward = type(made).forward
-    if not forward.__module__.startswith(f"{__package__}.") and "join" not in forward.__code__.co_names:
+    names = getattr(getattr(forward, "__code__", None), "co_names", ())
+    if not forward.__module__.startswith(f"{__package__}.") and "join" not in names:
         raise ValueError(
             f"model.drop_path={config.drop_path}: {type(made).__name__} of model.arch={config.arch} adds its branch "
             "itself; let its forward end with self.join(x, shortcut), or use 0"

@@ -53,7 +53,7 @@ def test_held_layers_keep_their_statistics():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--checkpoint={0}/last", "{0}/checkpoints/last"], "takes two different checkpoints or more"),
+        (["--checkpoint", "{0}/last", "{0}/checkpoints/last"], "takes two different checkpoints or more"),
         (["--checkpoint={0}", "--bn-batches=-1"], "--bn-batches -1: use 0 or more"),
     ],
 )

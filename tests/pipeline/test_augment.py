@@ -27,9 +27,22 @@ def dataset(request) -> PackedDataset:
 
 
 def picture(seed: int) -> Image.Image:
-    """Smooth, coloured, and without the darkest and brightest values."""
-    coarse = np.random.default_rng(seed).integers(30, 221, (6, 6, 3), dtype=np.uint8)
-    return Image.fromarray(coarse).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+    """Coloured, with a little noise, and without the darkest and brightest values."""
+    generator = np.random.default_rng(seed)
+    coarse = Image.fromarray(generator.integers(30, 221, (6, 6, 3), dtype=np.uint8))
+    smooth = np.asarray(coarse.resize((SIDE, SIDE), Image.Resampling.BILINEAR), np.int64)
+    return Image.fromarray((smooth + generator.integers(-8, 9, smooth.shape)).astype(np.uint8))
+
+
+def equalized(image: Image.Image) -> Image.Image:
+    """As OpenCV does, whose rule DALI follows: Pillow's rounds to whole steps."""
+    channels = []
+    for channel in np.moveaxis(np.asarray(image), 2, 0):
+        counts = np.bincount(channel.ravel(), minlength=256)
+        darkest = counts[channel.min()]
+        table = (np.cumsum(counts) - darkest) * 255 / (channel.size - darkest)
+        channels.append(np.clip(table.round(), 0, 255).astype(np.uint8)[channel])
+    return Image.fromarray(np.stack(channels, 2))
 
 
 def by_pillow(image: Image.Image, name: str, magnitude: int, negated: bool) -> Image.Image:
@@ -54,7 +67,7 @@ def by_pillow(image: Image.Image, name: str, magnitude: int, negated: bool) -> I
         return ImageOps.posterize(image, round(8 - magnitude / 30 * 4))
     if name == "solarize":
         return ImageOps.solarize(image, 256 - 256 * magnitude / 30)
-    return {"equalize": ImageOps.equalize, "auto_contrast": ImageOps.autocontrast, "identity": lambda x: x}[name](image)
+    return {"equalize": equalized, "auto_contrast": ImageOps.autocontrast, "identity": lambda x: x}[name](image)
 
 
 def run_graph(frames: np.ndarray, operations: np.ndarray, erased: np.ndarray) -> np.ndarray:
@@ -86,9 +99,8 @@ def test_each_operation_is_pillows_on_all_frames():
     for (name, m, side), clip, before in zip(cases, shown, frames):
         for frame, plain in zip(clip, before):
             expected = np.asarray(by_pillow(Image.fromarray(plain), name, m, bool(side)), float)
-            assert np.abs(frame - expected).mean() < {"equalize": 2.5}.get(name, 1.2), (name, m, side)
-            inside = np.abs(frame - expected)[2:-2, 2:-2]
-            assert np.median(inside) <= (3 if name == "equalize" else 1), (name, m, side)
+            assert np.abs(frame - expected).mean() < 1.2, (name, m, side)
+            assert np.median(np.abs(frame - expected)) <= 1, (name, m, side)
         if m > 20 and name != "identity":  # and it is no other than the plain picture's
             assert np.abs(clip - before).mean() > 0.3, name
 
@@ -109,8 +121,8 @@ def test_planned_clips_are_augmented_and_erased(dataset, name):
     """From the plan to the pixels, of decoded frames and of JPEGs, scaled and not."""
     decoder = "jpeg" if dataset.manifest.profile == "jpeg" else "pyav"
     sample_id = int(np.argmax(dataset.num_frames))
-    for crop in ("random", "random_resized"):
-        config = thread_config(num_segments=3, short_side=64, crop_size=48, crop=crop, random_erasing=1.0)
+    for short_side in (64, 72):
+        config = thread_config(num_segments=3, short_side=short_side, crop_size=48, random_erasing=1.0)
         plan = plan_clip(dataset, config, sample_id, training=True, seed=1)
         top, left, bottom, right = plan.erased.astype(int)
         assert 0 <= top < bottom <= 48 and 0 <= left < right <= 48
@@ -206,7 +218,7 @@ def test_boxes_are_spread_as_said():
     height, width = erased[:, 2] - erased[:, 0], erased[:, 3] - erased[:, 1]
     area, shape = height * width / 112**2, height / width
     assert area.min() > 0.015 and area.max() < 0.35 and 0.15 < area.mean() < 0.2
-    assert shape.min() > 0.28 and shape.max() < 3.6 and 0.9 < np.median(shape) < 1.1
+    assert shape.min() > 0.25 and shape.max() < 3.6 and 0.9 < np.median(shape) < 1.1
     assert {erased[:, 0].min(), erased[:, 1].min()} == {0} and erased[:, 2].max() == erased[:, 3].max() == 112
 
 
