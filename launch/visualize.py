@@ -6,6 +6,7 @@
     python launch/visualize.py synthesizers CHECKPOINT           # ||T_ij||_1 -> CHECKPOINT/synthesizers.png
     python launch/visualize.py gradcam      CHECKPOINT VIDEO     # what a class rests on -> VIDEO-gradcam.png, here
     python launch/visualize.py frames       DATASET              # where frames are sampled -> frames.png, here
+    python launch/visualize.py clips        CONFIG.yaml          # what training sees, augmented -> clips.png, here
 
 --out FILE.png writes the picture somewhere else.
 """
@@ -23,7 +24,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     command = options.command
     values = options[command].as_dict()
-    for name in ("num_segments", "epochs"):
+    for name in ("num_segments", "epochs", "num_clips"):
         if values.get(name, 1) < 1:
             raise UserError(f"--{name.replace('_', '-')} {values[name]}: use 1 or more")
     from launch.visualization import pictures  # matplotlib and torch, once the options are known to be right
@@ -72,6 +73,11 @@ def _add_frames(parser: CommandLine) -> None:
     parser.add_argument("--epochs", type=int, default=10, help="Epochs of training to draw.")
 
 
+def _add_clips(parser: CommandLine) -> None:
+    parser.add_argument("config", type=Path, metavar="CONFIG", help="Configuration of a training, or a run folder.")
+    parser.add_argument("--num-clips", type=int, default=6, help="Clips to draw.")
+
+
 _COMMANDS = {
     "curves": ("Loss, accuracy and learning rate of a run, as RUN/curves.png.", _add_curves),
     "confusion": ("The confusion matrix of an evaluation, as confusion.png next to its file.", _add_confusion),
@@ -84,6 +90,7 @@ _COMMANDS = {
         _add_synthesizers,
     ),
     "gradcam": ("What in each sampled frame speaks for a class, as VIDEO-gradcam.png here.", _add_gradcam),
+    "clips": ("Training clips as the network sees them, with what was drawn for each, as clips.png here.", _add_clips),
     "frames": ("Where in the videos of a dataset frames are sampled, as frames.png here.", _add_frames),
 }
 

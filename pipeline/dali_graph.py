@@ -12,15 +12,14 @@ are, so frames are decoded once however many crops there are. Under jpeg and nvj
 it otherwise sees clips of them. The GPU paths need a CUDA driver even to be built.
 """
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from nvidia import dali
-from nvidia.dali.auto_aug import rand_augment
-from nvidia.dali.auto_aug.core import select, signed_bin
+from nvidia.dali.auto_aug import augmentations, rand_augment
+from nvidia.dali.auto_aug.core import augmentation, select, signed_bin
 from nvidia.dali.types import DALIDataType
 
 from pipeline.augment import NO_EFFECTS, NUM_BINS, OPERATIONS, Effects
@@ -98,20 +97,18 @@ class ClipGraph:
             inputs = source()
             return tuple(inputs[name] for name in named)
 
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # DALI's RandAugment uses old names of its operators
-            self._pipeline = _build_graph(
-                batch_size=batch_size,
-                num_threads=num_threads,
-                device_id=(device.index or 0) if on_gpu else None,
-                give=give,
-                named=named,
-                decoder=decoder,
-                on_gpu=on_gpu,
-                crop_size=crop_size,
-                num_crops=num_crops,
-                num_operations=effects.num_operations,
-            )
+        self._pipeline = _build_graph(
+            batch_size=batch_size,
+            num_threads=num_threads,
+            device_id=(device.index or 0) if on_gpu else None,
+            give=give,
+            named=named,
+            decoder=decoder,
+            on_gpu=on_gpu,
+            crop_size=crop_size,
+            num_crops=num_crops,
+            num_operations=effects.num_operations,
+        )
         self._pipeline.build()
 
     def run(self) -> list:
@@ -176,10 +173,28 @@ def _finish(pixels: Any, inputs: dict[str, Any], c: int, crop_size: int, num_ope
     return fn.erase(pixels, anchor=start, shape=end - start, axis_names="HW", fill_value=0)  # the mean colour
 
 
+# DALI's own two call these operators by names that are deprecated, of which each graph would warn.
+@augmentation(
+    mag_range=(0, 0.9),
+    randomly_negate=True,
+    mag_to_param=augmentations.sharpness_kernel,
+    param_device="auto",
+    name="sharpness",
+)
+def _sharpness(pixels: Any, kernel: Any) -> Any:
+    return fn.filter(pixels, kernel)
+
+
+@augmentation(name="equalize")
+def _equalize(pixels: Any, _: Any) -> Any:
+    return fn.equalize(pixels)
+
+
 def _apply_operations(pixels: Any, operations: Any, num_operations: int, crop_size: int) -> Any:
     """Return the node of uint8 crops after RandAugment's operations, (n, 3) for each item as in ClipPlan."""
-    suite = {augmentation.name: augmentation for augmentation in rand_augment.get_rand_augment_suite(use_shape=True)}
-    suite = [suite[name] for name in OPERATIONS]
+    known = {operation.name: operation for operation in rand_augment.get_rand_augment_suite(use_shape=True)}
+    known |= {"sharpness": _sharpness, "equalize": _equalize}
+    suite = [known[name] for name in OPERATIONS]
     shape = (crop_size, crop_size)
     for i in range(num_operations):
         magnitude = signed_bin(operations[i, 1], operations[i, 2])

@@ -1,12 +1,24 @@
 """The pictures of `launch/visualize.py`: each function reads what it draws, draws it, and returns the file."""
 
 import json
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from launch.visualization.plots import draw_confusion, draw_curves, draw_frames, draw_reliability, draw_synthesizers
-from sharding.dataset import load_dataset
+from launch.visualization.plots import (
+    draw_clips,
+    draw_confusion,
+    draw_curves,
+    draw_frames,
+    draw_reliability,
+    draw_synthesizers,
+)
+from pipeline.augment import OPERATIONS
+from pipeline.config import DataConfig
+from pipeline.plan import plan_clip
+from sharding.dataset import PackedDataset, load_dataset
 from sharding.errors import UserError
 from sharding.files import check_writable
 
@@ -110,6 +122,39 @@ def frames(dataset: Path, num_segments: int, epochs: int, out: Path | None) -> P
     chosen = packed.num_frames[:: -(-len(packed) // MOST_VIDEOS)]
     title = f"{dataset}: {len(chosen):,} videos of {chosen.min()} to {chosen.max()} stored frames"
     return draw_frames(chosen, num_segments, epochs, title, target)
+
+
+def clips(config: Path, num_clips: int, out: Path | None) -> Path:
+    """Draw the first clips of a training as the network sees them, with what was drawn for each."""
+    from launch.training.config_parser import load_config
+    from launch.visualization.gradcam import restore_pixels
+    from pipeline.dataset import open_dataset
+    from pipeline.loader import VideoLoader
+
+    values = load_config(config / "config.yaml" if config.is_dir() else config)
+    data, seed, target = values.data, values.train.seed, _target(out or Path("clips.png"))
+    if data.train is None:
+        raise UserError(f"{config}: data.train is not set: give the folder of a packed training split there")
+    dataset = open_dataset(data.train, data.cache_dir, data.cache_bytes)
+    size = min(num_clips, len(dataset))
+    loader = VideoLoader(
+        dataset, replace(data, worker_type="thread"), training=True, micro_batch_size=max(1, size), seed=seed
+    )
+    with closing(loader):
+        batch = next(iter(loader))
+    titles = [_describe_draws(dataset, data, sample_id, seed) for sample_id in batch.sample_ids.tolist()]
+    return draw_clips(np.stack([restore_pixels(clip) for clip in batch.clips]), titles, target)
+
+
+def _describe_draws(dataset: PackedDataset, data: DataConfig, sample_id: int, seed: int) -> str:
+    """Return what was drawn for a sample in the first epoch: "jump/003 (jump): mirrored, rotate -9, erased"."""
+    plan = plan_clip(dataset, data, sample_id, training=True, seed=seed)
+    drawn = ["mirrored"] if plan.flips.any() else []
+    for number, magnitude, negated in plan.operations.tolist():
+        drawn.append(f"{OPERATIONS[number]} {'-' if negated else ''}{magnitude}")
+    drawn += ["erased"] if plan.erased.any() else []
+    name = dataset.manifest.classes[dataset.labels[sample_id]]
+    return f"{dataset.key(sample_id)} ({name}): {', '.join(drawn) or 'cropped'}"
 
 
 def _target(path: Path) -> Path:

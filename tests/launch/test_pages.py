@@ -36,6 +36,6 @@ def test_every_command_of_the_pages_runs(trained, motion, tmp_path):
         ("compared", "comparison.csv"),
         ("more/out", "evaluation.json"),
         ("runs/demo_mean", "model.safetensors"),
-        ("runs/augmented", "curves.png"),
+        ("runs/augmented/checkpoints", "last"),
     ):
         assert (tmp_path / folder / name).is_file(), name
