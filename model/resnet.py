@@ -74,7 +74,7 @@ class Block(nn.Module):
 
     out_channels: int
 
-    def __init__(self) -> None:
+    def __init__(self, *place: BlockSpec) -> None:
         super().__init__()
         self.drop_path: nn.Module | None = None
 

@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from nvidia import dali
-from nvidia.dali.auto_aug import augmentations, rand_augment
-from nvidia.dali.auto_aug.core import augmentation, select, signed_bin
+from nvidia.dali.auto_aug import augmentations, core, rand_augment
 from nvidia.dali.types import DALIDataType
 
 from pipeline.augment import NO_EFFECTS, NUM_BINS, OPERATIONS, Effects
@@ -28,6 +27,7 @@ from pipeline.config import JPEG_DECODERS
 # DALI's stubs know neither what `pipeline_def` makes of a function, nor conditions on nodes, nor nodes given as **.
 fn: Any = dali.fn
 pipeline_def: Any = dali.pipeline_def
+augmentation: Any = core.augmentation
 
 DALI_VERSION = dali.__version__
 # ImageNet statistics in units of 8-bit pixels, as the pretrained ResNets expect.
@@ -192,14 +192,16 @@ def _equalize(pixels: Any, _: Any) -> Any:
 
 def _apply_operations(pixels: Any, operations: Any, num_operations: int, crop_size: int) -> Any:
     """Return the node of uint8 crops after RandAugment's operations, (n, 3) for each item as in ClipPlan."""
-    known = {operation.name: operation for operation in rand_augment.get_rand_augment_suite(use_shape=True)}
+    known: dict[str, Any] = {
+        operation.name: operation for operation in rand_augment.get_rand_augment_suite(use_shape=True)
+    }
     known |= {"sharpness": _sharpness, "equalize": _equalize}
     suite = [known[name] for name in OPERATIONS]
     shape = (crop_size, crop_size)
     for i in range(num_operations):
-        magnitude = signed_bin(operations[i, 1], operations[i, 2])
+        magnitude = core.signed_bin(operations[i, 1], operations[i, 2])
         given = {"magnitude_bin": magnitude, "num_magnitude_bins": NUM_BINS, "shape": shape, "fill_value": 128}
-        pixels = select(suite, operations[i, 0], pixels, **given)
+        pixels = core.select(suite, operations[i, 0], pixels, **given)
     return pixels
 
 

@@ -49,15 +49,15 @@ def reliability(evaluation: Path, out: Path | None) -> Path:
     path = find_evaluation(evaluation)
     try:
         values = json.loads(path.read_text())["calibration"]
-        counts, *columns = (np.array(values[name], float) for name in ("counts", "accuracies", "confidences"))
-        if counts.ndim != 1 or not all(column.shape == counts.shape for column in columns):
+        counts, right, sure = (np.array(values[name], float) for name in ("counts", "accuracies", "confidences"))
+        if counts.ndim != 1 or not counts.shape == right.shape == sure.shape:
             raise ValueError("calibration: lists of different lengths")
         expected = float(values["expected_calibration_error"])
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{path}: no evaluation.json with a calibration ({error}); make one with launch/evaluate.py"
         ) from error
-    return draw_reliability(counts, *columns, expected, _target(out or path.with_name("reliability.png")))
+    return draw_reliability(counts, right, sure, expected, _target(out or path.with_name("reliability.png")))
 
 
 def find_evaluation(path: Path) -> Path:
