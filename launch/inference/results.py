@@ -156,8 +156,9 @@ def _evaluate(subject: _Subject, options: EvaluationOptions, ranks: Ranks, alone
         print(describe_classes(evaluation.confusion.numpy(), classes), end="")
     else:
         print(f"{subject.name}:")
+    interval = _interval(evaluation)
     print(evaluation)
-    print(calibration)
+    print(f"top-1: 95 % interval {interval[0]:.2%} to {interval[1]:.2%}; {calibration}")
     if split.description:
         limit = "only those are predicted" if options.only_shared_classes else "all of the network's may be predicted"
         print(f"{split.description}; {limit}")
@@ -165,7 +166,6 @@ def _evaluate(subject: _Subject, options: EvaluationOptions, ranks: Ranks, alone
         f"{data.test_clips} clip(s) x {data.test_crops} crop(s) of {data.crop_size} pixels; data "
         f"{split.dataset.location}, fingerprint {split.dataset.fingerprint[:16]}; written to {subject.out}"
     )
-    interval = _interval(evaluation)
     info = subject.info
     return Row(subject.name, str(subject.checkpoint), info.epoch, info.step, evaluation, interval, calibration.error)
 
