@@ -73,7 +73,8 @@ def map_classes(
     shared = np.unique(new_ids[new_ids >= 0])
     description = f"classes matched by name: the split has {len(shared)} of the network's {len(classes)}"
     if unknown:
-        description += f"; excluded: {len(excluded)} samples of {len(unknown)} unknown classes ({_some(unknown)})"
+        kind = "an unknown class" if len(unknown) == 1 else f"{len(unknown)} unknown classes"
+        description += f"; excluded: {len(excluded)} samples of {kind} ({_some(unknown)})"
     mapped = replace(dataset, labels=labels.astype(dataset.labels.dtype), excluded=excluded.astype(np.int64))
     return MappedSplit(mapped, shared, description)
 

@@ -30,7 +30,7 @@ def test_labels_become_those_of_the_network(split):
     assert mapped.dataset.excluded.tolist() == [2, 5, 8, 11]
     assert mapped.shared.tolist() == [0, 2]
     assert mapped.description == (
-        "classes matched by name: the split has 2 of the network's 4; excluded: 4 samples of 1 unknown classes (skip)"
+        "classes matched by name: the split has 2 of the network's 4; excluded: 4 samples of an unknown class (skip)"
     )
     assert split.labels[0] == 0  # what was given is as it was
 
