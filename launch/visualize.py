@@ -3,9 +3,11 @@
     python launch/visualize.py curves       RUN                  # loss, accuracy and learning rate -> RUN/curves.png
     python launch/visualize.py confusion    RUN                  # of its newest evaluation -> next to its file
     python launch/visualize.py precision    RUN                  # of each class, where videos have several labels
+    python launch/visualize.py reliability  RUN                  # confidence against accuracy -> next to its file
     python launch/visualize.py synthesizers CHECKPOINT           # ||T_ij||_1 -> CHECKPOINT/synthesizers.png
     python launch/visualize.py gradcam      CHECKPOINT VIDEO     # what a class rests on -> VIDEO-gradcam.png, here
     python launch/visualize.py frames       DATASET              # where frames are sampled -> frames.png, here
+    python launch/visualize.py clips        CONFIG.yaml          # what training sees, augmented -> clips.png, here
 
 --out FILE.png writes the picture somewhere else.
 """
@@ -23,7 +25,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     command = options.command
     values = options[command].as_dict()
-    for name in ("num_segments", "epochs"):
+    for name in ("num_segments", "epochs", "num_clips"):
         if values.get(name, 1) < 1:
             raise UserError(f"--{name.replace('_', '-')} {values[name]}: use 1 or more")
     from launch.visualization import pictures  # matplotlib and torch, once the options are known to be right
@@ -72,6 +74,11 @@ def _add_frames(parser: CommandLine) -> None:
     parser.add_argument("--epochs", type=int, default=10, help="Epochs of training to draw.")
 
 
+def _add_clips(parser: CommandLine) -> None:
+    parser.add_argument("config", type=Path, metavar="CONFIG", help="Configuration of a training, or a run folder.")
+    parser.add_argument("--num-clips", type=int, default=6, help="Clips to draw.")
+
+
 _COMMANDS = {
     "curves": ("Loss, accuracy and learning rate of a run, as RUN/curves.png.", _add_curves),
     "confusion": ("The confusion matrix of an evaluation, as confusion.png next to its file.", _add_confusion),
@@ -79,11 +86,16 @@ _COMMANDS = {
         "The average precision of each class of an evaluation, as average_precision.png next to its file.",
         _add_confusion,
     ),
+    "reliability": (
+        "Accuracy against confidence of an evaluation, as reliability.png next to its file.",
+        _add_confusion,
+    ),
     "synthesizers": (
         "How strongly each spatial kernel feeds each temporal one, as CHECKPOINT/synthesizers.png.",
         _add_synthesizers,
     ),
     "gradcam": ("What in each sampled frame speaks for a class, as VIDEO-gradcam.png here.", _add_gradcam),
+    "clips": ("Training clips as the network sees them, with what was drawn for each, as clips.png here.", _add_clips),
     "frames": ("Where in the videos of a dataset frames are sampled, as frames.png here.", _add_frames),
 }
 

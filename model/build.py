@@ -9,6 +9,7 @@ import torch
 from model import am_mup, custom
 from model.architectures import dg_p3d, gst, p3d, receptive_field, slowonly, stm, tea, tsm
 from model.config import ModelConfig
+from model.drop_path import check_drop_path, with_drop_path
 from model.freeze import freeze
 from model.heads.encoder import CrossEncoderResNet, EncoderResNet
 from model.heads.hierarchy import IntegrationNet, PathwayNet
@@ -78,6 +79,8 @@ def build_model(config: ModelConfig) -> Network:
         net = _build_backbone(config)
         if config.pretrained is not None:
             fresh = load_pretrained(net, config.pretrained, config.depth)
+    if config.drop_path:
+        check_drop_path(net, config)
     net.fresh_names = frozenset(fresh)
     freeze(net, config)
     return to_channels_last(net)
@@ -96,6 +99,8 @@ def _build_backbone(config: ModelConfig) -> VideoResNet | custom.VideoNet:
             block = found
         else:
             network = found
+    if config.drop_path:
+        block = with_drop_path(config, block)
     if config.head in ENCODERS:
         net = ENCODERS[config.head](config, block)
     else:

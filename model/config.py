@@ -144,6 +144,10 @@ class ModelConfig:
     dropout: float = 0.3
     """Probability of dropping a feature before the classifier, 0 <= p < 1."""
 
+    drop_path: float = 0.0
+    """Stochastic depth: probability of dropping the last residual block's branch for a clip in training, 0 <= p < 1; of
+    the blocks before it is the smaller the earlier they are."""
+
     pretrained: str | None = None
     """Weights to start from: imagenet (torchvision's), a file of this or of another project (docs/weights.md), or in
     training the folder of a run or checkpoint; null starts from scratch."""
@@ -206,6 +210,8 @@ class ModelConfig:
         _check_counts(self, "num_classes", "num_segments", prefix="model")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"model.dropout={self.dropout}: allowed is 0 <= dropout < 1")
+        if not 0 <= self.drop_path < 1:
+            raise ValueError(f"model.drop_path={self.drop_path}: allowed is 0 <= drop_path < 1")
         if self.pretrained == "imagenet" and self.arch == "tea":
             raise ValueError(
                 "model.pretrained='imagenet': torchvision has no Res2Net, which model.arch=tea is; give a file of "

@@ -11,6 +11,7 @@ from functools import partial
 from typing import NamedTuple, TypeVar, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -76,9 +77,20 @@ class Block(nn.Module):
 
     out_channels: int
 
+    def __init__(self, *place: BlockSpec) -> None:
+        super().__init__()
+        self.drop_path: nn.Module | None = None
+
     def enter(self, x: Tensor) -> Tensor:
         """Return what the residual branch sees of the block's input."""
         return x
+
+    def join(self, x: Tensor, shortcut: Tensor) -> Tensor:
+        """Return the block's output: the branch `x`, which may be changed, and the shortcut added and rectified; with
+        model.drop_path the branch is dropped now and then."""
+        if self.drop_path is not None:
+            x = self.drop_path(x)
+        return F.relu(x.add_(shortcut), inplace=True)
 
 
 class BasicBlock(Block):
@@ -99,7 +111,7 @@ class BasicBlock(Block):
         shortcut = x if self.downsample is None else self.downsample(x)
         x = self.relu(self.bn1(self.conv1(self.enter(x))))
         x = self.bn2(self.conv2(x))
-        return self.relu(x.add_(shortcut))
+        return self.join(x, shortcut)
 
 
 class Bottleneck(Block):
@@ -122,7 +134,7 @@ class Bottleneck(Block):
         shortcut = x if self.downsample is None else self.downsample(x)
         x = self.relu(self.bn1(self.conv1(self.enter(x))))
         x = self.bn3(self.conv3(self.middle(x)))
-        return self.relu(x.add_(shortcut))
+        return self.join(x, shortcut)
 
     def middle(self, x: Tensor) -> Tensor:
         """Apply what is between the two 1x1 convolutions, ReLUs included."""

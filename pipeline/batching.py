@@ -5,22 +5,23 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
+from pipeline.augment import Effects
 from pipeline.config import JPEG_DECODERS
 from pipeline.dali_graph import Inputs, input_types
 
 
-def graph_inputs(arrays: Mapping[str, np.ndarray], size: int, decoder: str, num_crops: int, color: bool) -> Inputs:
+def graph_inputs(arrays: Mapping[str, np.ndarray], size: int, decoder: str, num_crops: int, effects: Effects) -> Inputs:
     """Return what the graph is fed for the first `size` samples of a batch, as views of its arrays.
 
     An entry has an item for each sample, or of JPEGs for each distinct frame.
     """
-    named: dict[str, np.ndarray] = {"scaled": arrays["scaled"][:size], "color": arrays["color"][:size]}
+    named: dict[str, np.ndarray] = {name: arrays[name][:size] for name in ("scaled", "color", "operations", "erased")}
     for crop in range(num_crops):
         for name in ("start", "end", "place", "flip"):
             named[f"{name}_{crop}"] = arrays[name][crop, :size]
     window = arrays["window"][:size]
     named |= {"window_start": window[:, :2], "window_shape": window[:, 2:] - window[:, :2]}
-    inputs: Inputs = {name: named[name] for name in input_types(decoder, num_crops, color) if name in named}
+    inputs: Inputs = {name: named[name] for name in input_types(decoder, num_crops, effects) if name in named}
     counts = arrays["num_items"][:size]
     if decoder in JPEG_DECODERS:
         inputs = {name: np.repeat(values, counts, axis=0) for name, values in inputs.items()}

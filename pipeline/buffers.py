@@ -21,6 +21,7 @@ class BatchLayout:
         num_crops: C, crops of each frame.
         media_bytes: upper bound of a sample's media: decoded windows, or encoded bytes.
         num_classes: classes of a dataset whose samples have several labels each; 0 if they have one.
+        num_operations: operations of RandAugment on each sample.
     """
 
     batch_size: int
@@ -28,17 +29,18 @@ class BatchLayout:
     num_crops: int
     media_bytes: int
     num_classes: int = 0
+    num_operations: int = 0
 
     def arrays(self) -> dict[str, tuple[str, tuple[int, ...]]]:
         """Return dtype and shape of each array, in the order in which they follow each other.
 
         done: whether a sample is there. label: class id, changed with a mirrored clip, or of several labels a one
-        for each class that the sample is of, else zeros. scaled: whether its crops are scaled. color: as in ClipPlan.
-        start, end: [top, left] and [bottom, right) of each crop in pixels of what is decoded. place: where an unscaled
-        crop is, (top, left) as a fraction of the space there is. flip: whether a crop is mirrored. window: [top, left,
-        bottom, right) of the part of the frame that is decoded. num_items: distinct frames. item_ends: where the bytes
-        of each item end in `media`. frames: the distinct frames. order: which of them each of the F frames is. media:
-        windows (F, H, W, 3), or bytes.
+        for each class that the sample is of, else zeros. scaled: whether its crops are scaled. color, operations,
+        erased: as in ClipPlan. start, end: [top, left] and [bottom, right) of each crop in pixels of what is decoded.
+        place: where an unscaled crop is, (top, left) as a fraction of the space there is. flip: whether a crop is
+        mirrored. window: [top, left, bottom, right) of the part of the frame that is decoded. num_items: distinct
+        frames. item_ends: where the bytes of each item end in `media`. frames: the distinct frames. order: which of
+        them each of the F frames is. media: windows (F, H, W, 3), or bytes.
         """
         b, c, f = self.batch_size, self.num_crops, self.num_frames
         return {
@@ -46,6 +48,8 @@ class BatchLayout:
             "label": ("f4", (b, self.num_classes)) if self.num_classes else ("i8", (b,)),
             "scaled": ("?", (b,)),
             "color": ("f4", (b, 4)),
+            "operations": ("i4", (b, self.num_operations, 3)),
+            "erased": ("f4", (b, 4)),
             "start": ("f4", (c, b, 2)),
             "end": ("f4", (c, b, 2)),
             "place": ("f4", (c, b, 2)),

@@ -76,6 +76,8 @@ class ClipReader:
         arrays["flip"][:, position] = plan.flips
         arrays["scaled"][position] = is_scaled(plan.boxes, self.config.crop_size)
         arrays["color"][position] = plan.color
+        arrays["operations"][position] = plan.operations
+        arrays["erased"][position] = plan.erased
 
     def _decode(
         self, sample_id: int, frames: np.ndarray, order: np.ndarray, window: np.ndarray, media: np.ndarray, shard

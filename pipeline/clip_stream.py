@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from pipeline.augment import effects_of
 from pipeline.batching import graph_inputs, join_crops
 from pipeline.buffers import BatchLayout
 from pipeline.class_sampling import sample_and_epoch, sample_ids_of
@@ -59,7 +60,7 @@ class ClipStream:
         self.dataset, self.config, self.decoder = dataset, config, decoder
         self.training, self.seed, self.device = training, seed, device
         self._num_crops = 1 if training else config.test_crops
-        self._changes_color = training and config.changes_color
+        self._effects = effects_of(config, training)
         self._num_frames = config.frames_per_clip * (1 if training else config.test_clips)
         self._num_threads = config.num_workers or cores_per_rank()
         self._layout = self._layout_of(micro_batch_size)
@@ -169,12 +170,12 @@ class ClipStream:
             self.device,
             self._num_threads,
             self._num_crops,
-            self._changes_color,
+            self._effects,
         )
 
     def inputs_of(self, arrays: Mapping[str, np.ndarray], size: int) -> Inputs:
         """Return what the graph is fed for the first `size` samples of a batch."""
-        return graph_inputs(arrays, size, self.decoder, self._num_crops, self._changes_color)
+        return graph_inputs(arrays, size, self.decoder, self._num_crops, self._effects)
 
     def _stop_thread(self) -> None:
         if self._thread is not None:
@@ -184,7 +185,8 @@ class ClipStream:
     def _layout_of(self, batch_size: int) -> BatchLayout:
         bound = media_bound(self.dataset, self.config, self.decoder, self._num_frames, self.training)
         num_classes = 0 if self.dataset.label_sets is None else self.dataset.label_sets.num_classes
-        return BatchLayout(batch_size, self._num_frames, self._num_crops, bound, num_classes)
+        num_operations = self._effects.num_operations
+        return BatchLayout(batch_size, self._num_frames, self._num_crops, bound, num_classes, num_operations)
 
     def _run_graph(self) -> tuple[_InFlight, list]:
         """Return the next batch of crops, and what is known of it; in the thread."""

@@ -28,6 +28,9 @@ MUTABLE_ON_RESUME = {
 }
 
 
+_AUGMENT_LIMITS = (("rand_augment_magnitude", 30), ("rand_augment_std", 30), ("random_erasing", 1))
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """The data: packed datasets, frame sampling, cropping and decoding."""
@@ -72,6 +75,16 @@ class DataConfig:
     """In training turn the hue of a clip by up to this many degrees."""
     grayscale: float = 0.0
     """In training the fraction of clips that lose their colour."""
+    rand_augment: int = 0
+    """In training the number of RandAugment's operations (shear, rotate, posterize, …) on each clip, drawn once for all
+    of its frames; 0 has none."""
+    rand_augment_magnitude: float = 9.0
+    """How strong these operations are, 0 to 30."""
+    rand_augment_std: float = 0.0
+    """Standard deviation by which the magnitude of each operation varies."""
+    random_erasing: float = 0.0
+    """In training the fraction of clips of which a box, 2 to 33 % of the crop and the same in all frames, is filled
+    with the mean colour."""
     test_clips: int = 1
     """Clips of each video in evaluation, evenly shifted in time."""
     test_crops: Literal[1, 3, 10] = 1
@@ -118,7 +131,7 @@ class DataConfig:
             "prefetch_batches",
         )
         check_minimum(self, 1, *counts, "shuffle_block_shards", "shuffle_streams", prefix="data.")
-        check_minimum(self, 0, "num_workers", "max_bad_samples", prefix="data.")
+        check_minimum(self, 0, "num_workers", "max_bad_samples", "rand_augment", prefix="data.")
         if self.sampling == "dense" and self.frames_per_segment != 1:
             raise ValueError(
                 f"data.frames_per_segment={self.frames_per_segment}: data.sampling=dense has no segments; use 1, and "
@@ -126,8 +139,8 @@ class DataConfig:
             )
         self._check_statistics()
         for name, largest in (
-            *(("color_jitter", 1), ("hue_jitter", 180), ("grayscale", 1)),
-            ("class_sampling_exponent", 1),
+            *(("color_jitter", 1), ("hue_jitter", 180), ("grayscale", 1), ("class_sampling_exponent", 1)),
+            *_AUGMENT_LIMITS,
         ):
             if not 0 <= getattr(self, name) <= largest:
                 raise ValueError(f"data.{name}={getattr(self, name)}: use 0 to {largest}")

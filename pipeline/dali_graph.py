@@ -5,6 +5,8 @@
     jpeg,   external_source: bytes of a frame -> decoders.image_slice -----------/   it is, -> crop, mirror, normalise
     nvjpeg  (libjpeg-turbo on the CPU, nvJPEG on a GPU; only the window is decoded)
 
+RandAugment, where it is asked for, is between mirroring and normalising; random erasing is last.
+
 All after the decode node is the same operators in the same order. A window is the part of a frame in which all crops
 are, so frames are decoded once however many crops there are. Under jpeg and nvjpeg the graph sees single frames where
 it otherwise sees clips of them. The GPU paths need a CUDA driver even to be built.
@@ -16,13 +18,16 @@ from typing import Any
 import numpy as np
 import torch
 from nvidia import dali
+from nvidia.dali.auto_aug import augmentations, core, rand_augment
 from nvidia.dali.types import DALIDataType
 
+from pipeline.augment import NO_EFFECTS, NUM_BINS, OPERATIONS, Effects
 from pipeline.config import JPEG_DECODERS
 
 # DALI's stubs know neither what `pipeline_def` makes of a function, nor conditions on nodes, nor nodes given as **.
 fn: Any = dali.fn
 pipeline_def: Any = dali.pipeline_def
+augmentation: Any = core.augmentation
 
 DALI_VERSION = dali.__version__
 
@@ -30,18 +35,23 @@ Inputs = dict[str, list[np.ndarray] | np.ndarray]
 """What the graph is fed for N items, clips or under jpeg frames: an entry of length N for each of `input_types`."""
 
 
-def input_types(decoder: str, num_crops: int, changes_color: bool) -> dict[str, tuple[DALIDataType, int]]:
+def input_types(decoder: str, num_crops: int, effects: Effects) -> dict[str, tuple[DALIDataType, int]]:
     """Return what a graph is fed: of each input the type and the number of dimensions of one item.
 
     media: the frames (F, H, W, 3), cut to the window; the bytes of a video; or those of one JPEG. scaled: whether the
-    crops are scaled. color: as in ClipPlan. start_c, end_c: [top, left] and [bottom, right) of crop c in pixels of what
-    is decoded. place_c: where an unscaled crop is, (top, left) as a fraction of the free space. flip_c: whether it is
-    mirrored. frames: (U,) the frames to decode; order: (F,) which of them to take. window_start, window_shape: [top,
-    left] and [height, width] of the part that is decoded of a JPEG, and kept of the frames of a video.
+    crops are scaled. color, operations, erased: as in ClipPlan. start_c, end_c: [top, left] and [bottom, right) of crop
+    c in pixels of what is decoded. place_c: where an unscaled crop is, (top, left) as a fraction of the free space.
+    flip_c: whether it is mirrored. frames: (U,) the frames to decode; order: (F,) which of them to take. window_start,
+    window_shape: [top, left] and [height, width] of the part that is decoded of a JPEG, and kept of the frames of a
+    video.
     """
     inputs = {"media": (DALIDataType.UINT8, 4 if decoder == "pyav" else 1), "scaled": (DALIDataType.BOOL, 0)}
-    if changes_color:
+    if effects.color:
         inputs |= {"color": (DALIDataType.FLOAT, 1)}
+    if effects.num_operations:
+        inputs |= {"operations": (DALIDataType.INT32, 2)}
+    if effects.erasing:
+        inputs |= {"erased": (DALIDataType.FLOAT, 1)}
     for crop in range(num_crops):
         inputs |= {f"start_{crop}": (DALIDataType.FLOAT, 1), f"end_{crop}": (DALIDataType.FLOAT, 1)}
         inputs |= {f"place_{crop}": (DALIDataType.FLOAT, 1), f"flip_{crop}": (DALIDataType.INT32, 0)}
@@ -63,7 +73,7 @@ class ClipGraph:
         mean: of R, G and B, subtracted from the pixels, 0 to 255.
         std: what they are divided by.
         num_crops: crops of each item.
-        changes_color: whether the inputs' colours are to be applied.
+        effects: which of the plan's changes of colour, operations and erased boxes are to be applied.
         device: the torch device the crops are wanted on.
         num_threads: threads of DALI's own for the pixels.
     """
@@ -79,10 +89,10 @@ class ClipGraph:
         device: torch.device,
         num_threads: int,
         num_crops: int = 1,
-        changes_color: bool = False,
+        effects: Effects = NO_EFFECTS,
     ):
         on_gpu = device.type == "cuda"
-        named = input_types(decoder, num_crops, changes_color)
+        named = input_types(decoder, num_crops, effects)
 
         def give() -> tuple:  # here, where DALI does not rewrite it
             inputs = source()
@@ -100,6 +110,7 @@ class ClipGraph:
             mean=list(mean),
             std=list(std),
             num_crops=num_crops,
+            num_operations=effects.num_operations,
         )
         self._pipeline.build()
 
@@ -121,7 +132,7 @@ class ClipGraph:
 
 
 @pipeline_def(exec_dynamic=True, prefetch_queue_depth=2, enable_conditionals=True)
-def _build_graph(give, named, decoder, on_gpu, crop_size, mean, std, num_crops):
+def _build_graph(give, named, decoder, on_gpu, crop_size, mean, std, num_crops, num_operations):
     inputs = _inputs(give, named, decoder)
     pixels = _decode(inputs, decoder, on_gpu)
     if "color" in inputs:
@@ -140,20 +151,70 @@ def _build_graph(give, named, decoder, on_gpu, crop_size, mean, std, num_crops):
             )
         else:
             crop = pixels
-        crops.append(
-            fn.crop_mirror_normalize(
-                crop,
-                crop=(crop_size, crop_size),
-                crop_pos_y=inputs[f"place_{c}"][0],
-                crop_pos_x=inputs[f"place_{c}"][1],
-                mirror=inputs[f"flip_{c}"],
-                mean=mean,
-                std=std,
-                dtype=DALIDataType.FLOAT,
-                output_layout="HWC" if decoder in JPEG_DECODERS else "FHWC",
-            )
-        )
+        crops.append(_finish(crop, inputs, c, crop_size, mean, std, num_operations, decoder))
     return tuple(crops)
+
+
+def _finish(
+    pixels: Any,
+    inputs: dict[str, Any],
+    c: int,
+    crop_size: int,
+    mean: list[float],
+    std: list[float],
+    num_operations: int,
+    decoder: str,
+) -> Any:
+    """Return the node of crop c from that of its scaled pixels: cropped, mirrored, augmented, normalised."""
+    layout = "HWC" if decoder in JPEG_DECODERS else "FHWC"
+    place = {
+        "crop": (crop_size, crop_size),
+        "crop_pos_y": inputs[f"place_{c}"][0],
+        "crop_pos_x": inputs[f"place_{c}"][1],
+        "mirror": inputs[f"flip_{c}"],
+    }
+    if num_operations:
+        pixels = fn.crop_mirror_normalize(pixels, **place, dtype=DALIDataType.UINT8, output_layout=layout)
+        pixels = _apply_operations(pixels, inputs["operations"], num_operations, crop_size)
+        place = {}
+    statistics = {"mean": mean, "std": std}
+    pixels = fn.crop_mirror_normalize(pixels, **place, **statistics, dtype=DALIDataType.FLOAT, output_layout=layout)
+    if "erased" not in inputs:
+        return pixels
+    start, end = inputs["erased"][:2], inputs["erased"][2:]
+    return fn.erase(pixels, anchor=start, shape=end - start, axis_names="HW", fill_value=0)  # the mean colour
+
+
+# DALI's own two call these operators by names that are deprecated, of which each graph would warn.
+@augmentation(
+    mag_range=(0, 0.9),
+    randomly_negate=True,
+    mag_to_param=augmentations.sharpness_kernel,
+    param_device="auto",
+    name="sharpness",
+)
+def _sharpness(pixels: Any, kernel: Any) -> Any:
+    return fn.filter(pixels, kernel)
+
+
+@augmentation(name="equalize")
+def _equalize(pixels: Any, _: Any) -> Any:
+    return fn.equalize(pixels)
+
+
+def _apply_operations(pixels: Any, operations: Any, num_operations: int, crop_size: int) -> Any:
+    """Return the node of uint8 crops after RandAugment's operations, (n, 3) for each item as in ClipPlan."""
+    known: dict[str, Any] = {
+        operation.name: operation for operation in rand_augment.get_rand_augment_suite(use_shape=True)
+    }
+    known |= {"sharpness": _sharpness, "equalize": _equalize}
+    suite = [known[name] for name in OPERATIONS]
+    shape = (crop_size, crop_size)
+    for i in range(num_operations):
+        magnitude = core.signed_bin(operations[i, 1], operations[i, 2])
+        given = {"magnitude_bin": magnitude, "num_magnitude_bins": NUM_BINS, "shape": shape, "fill_value": 128}
+        pixels = core.select(suite, operations[i, 0], pixels, **given)
+    return pixels
 
 
 def _inputs(give: Callable[[], tuple], named: dict, decoder: str) -> dict[str, Any]:

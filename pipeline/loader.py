@@ -214,8 +214,8 @@ class VideoLoader:
             )
 
     def _good_samples(self) -> np.ndarray:
-        """Return the sample ids that the dataset does not list as quarantined."""
-        return np.setdiff1d(np.arange(len(self.dataset)), self.dataset.quarantined)
+        """Return the sample ids that the dataset lists neither as quarantined nor as excluded."""
+        return np.setdiff1d(np.arange(len(self.dataset)), np.union1d(self.dataset.quarantined, self.dataset.excluded))
 
     def _evaluation_batches(self) -> list[np.ndarray]:
         return plan_rank_evaluation(self._good_samples(), self.micro_batch_size, self.rank, self.world_size)

@@ -13,10 +13,11 @@ Evaluation keeps the stored order, cuts it into one run per rank and leaves noth
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from pipeline.augment import draw_erased_box, draw_operations
 from pipeline.class_sampling import draw_samples, sample_ids_of
 from pipeline.config import DataConfig
 from pipeline.crops import crop_box, multi_scale_box, random_resized_box, view_boxes
@@ -25,7 +26,7 @@ from sharding.dataset import PackedDataset
 
 # Separate streams of the generator, so that a new kind of draw never shifts an old one.
 _ORDER, _CLIP, _CROP, _COLOR = 0, 1, 2, 3
-_DRAWS = 16
+_OPERATIONS, _ERASING, _DRAWS = 6, 7, 16
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,10 @@ class ClipPlan:
     """(C,) bool: which crops are mirrored."""
     color: np.ndarray
     """(4,) float32: factors of brightness, contrast and saturation, and the degrees by which the hue is turned."""
+    operations: np.ndarray = field(default_factory=lambda: np.empty((0, 3), np.int32))
+    """(n, 3) int32: RandAugment's operations, as `augment.draw_operations` gives them."""
+    erased: np.ndarray = field(default_factory=lambda: np.zeros(4, np.float32))
+    """(4,) float32: the box of the crop, as the network sees it, that is erased; all zeros where none is."""
     labels: tuple[int, ...] | None = None
     """Ascending class ids where samples have several, likewise with the sides changed; else None."""
 
@@ -127,7 +132,7 @@ def plan_clip(
     size = int(dataset.heights[sample_id]), int(dataset.widths[sample_id])
     if not training:
         frames, (boxes, flips) = _test_frames(num_frames, config), view_boxes(*size, config)
-        return ClipPlan(sample_id, label, frames, boxes, flips, _SAME_COLOR, labels)
+        return ClipPlan(sample_id, label, frames, boxes, flips, _SAME_COLOR, labels=labels)
     draws = _generator(seed, _CLIP, epoch, sample_id).random(3 + config.num_segments)
     frames = _training_frames(num_frames, config, draws[3:])
     box = _training_box(size, config, draws[:2], seed, epoch, sample_id)
@@ -137,7 +142,13 @@ def plan_clip(
         label = mirrored_label(label, flip_pairs)
         labels = labels and tuple(sorted(mirrored_label(each, flip_pairs) for each in labels))
     color = _training_color(config, seed, epoch, sample_id) if config.changes_color else _SAME_COLOR
-    return ClipPlan(sample_id, label, frames, box[None], np.array([flip]), color, labels)
+    plan = ClipPlan(sample_id, label, frames, box[None], np.array([flip]), color, labels=labels)
+    if config.rand_augment:
+        operations = draw_operations(config, _generator(seed, _OPERATIONS, epoch, sample_id))
+        plan = replace(plan, operations=operations)
+    if config.random_erasing:
+        plan = replace(plan, erased=draw_erased_box(config, _generator(seed, _ERASING, epoch, sample_id)))
+    return plan
 
 
 def mirrored_label(label: int, flip_pairs: tuple[tuple[int, int], ...]) -> int:

@@ -75,6 +75,9 @@ class PackedDataset:
     """None if the shards lie in `directory`."""
     label_sets: LabelSets | None = None
     """The labels of a split whose samples have any number of them; None if each has one."""
+    excluded: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    """Sample ids that whoever reads the split leaves out, as those whose class a network does not know; they are not
+    counted among `quarantined`."""
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -75,7 +75,11 @@ def new_folder(folder: Path) -> Iterator[Path]:
     partial = folder.absolute().parent / f".{folder.absolute().name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    yield partial
+    try:
+        yield partial
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     partial.replace(folder)
 
 

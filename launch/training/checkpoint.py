@@ -175,8 +175,8 @@ def remove_old_checkpoints(folder: Path, keep: int) -> None:
 
 
 def find_checkpoint(path: Path | str) -> Path:
-    """Return the checkpoint folder that `path` means: itself, what RUN/checkpoints/last or best names, or a run's best
-    one, or where there is no best one its last.
+    """Return the checkpoint folder that `path` means: itself, what RUN/last or RUN/best names (or the file itself, in
+    RUN/checkpoints), or a run's best one, or where there is no best one its last.
 
     Raises:
         UserError: there is none.
@@ -184,8 +184,15 @@ def find_checkpoint(path: Path | str) -> Path:
     path = Path(path)
     if (path / "checkpoint.json").exists():
         return path
-    if path.name in ("last", "best") and path.is_file():
-        folder, name = path.parent, pointed(path.parent, path.name)
+    if path.name in ("last", "best") and not path.is_dir():
+        folder = path.parent if path.is_file() else path.parent / "checkpoints"
+        name = pointed(folder, path.name)
+        others = [other for other in ("last", "best") if (folder / other).is_file()]
+        if name is None and others:
+            raise UserError(
+                f"{path}: the run has no {path.name} checkpoint, as it was never evaluated; use "
+                f"{path.with_name(others[0])}"
+            )
     else:
         folder = path if path.name == "checkpoints" else path / "checkpoints"
         name = pointed(folder, "best") or pointed(folder, "last")

@@ -104,14 +104,22 @@ class _Counts:
 
 
 def compute_scores(
-    net: Network, batch: VideoBatch, precision: str, given_levels: tuple[str, ...] = ()
+    net: Network,
+    batch: VideoBatch,
+    precision: str,
+    given_levels: tuple[str, ...] = (),
+    allowed: torch.Tensor | None = None,
 ) -> dict[str, torch.Tensor]:
     """Return probabilities (B, classes of the level) float32 of the samples of a batch, the mean of those of their
-    views: on each coarser level that the network predicts, and under "" of the classes."""
+    views: on each coarser level that the network predicts, and under "" of the classes, where those that are not
+    `allowed` (num_classes,) bool have none."""
     given = [labels.repeat_interleave(batch.num_views) for labels in batch.labels_of(given_levels).values()]
+    all_logits = compute_level_logits(net, batch.clips, precision, given)
+    if allowed is not None:
+        all_logits[""] = all_logits[""].masked_fill(~allowed.to(batch.clips.device), -torch.inf)
     return {
         level: logits.softmax(1).view(len(batch.labels), batch.num_views, -1).mean(1)
-        for level, logits in compute_level_logits(net, batch.clips, precision, given).items()
+        for level, logits in all_logits.items()
     }
 
 
@@ -122,12 +130,14 @@ def evaluate(
     precision: str,
     levels: Iterable[tuple[str, Sequence[str]]] = (),
     tell_levels: bool = False,
+    allowed: torch.Tensor | None = None,
 ) -> Evaluation:
     """Run `net` over this rank's batches and add up the counts of all ranks. Leaves the network in eval mode.
 
     Args:
         levels: names and classes of the coarser levels of labels; those that the network predicts are counted too.
         tell_levels: give the network the true labels of the levels that it may read; otherwise it predicts them.
+        allowed: (num_classes,) bool, the classes that may be predicted; by default all.
     """
     sizes = {level: len(classes) for level, classes in levels}
     given_levels = net.given_levels if tell_levels else ()
@@ -138,7 +148,7 @@ def evaluate(
     begin, num_clips = time.perf_counter(), 0
     sample_ids, all_scores = [torch.empty(0, dtype=torch.int64)], [torch.empty(0, num_classes)]
     for batch in batches:
-        scores = compute_scores(net, batch, precision, given_levels)
+        scores = compute_scores(net, batch, precision, given_levels, allowed)
         counts.add(scores[""], batch.labels)
         for level, labels in batch.labels_of(net.level_names).items():
             level_counts[level].add(scores[level], labels)

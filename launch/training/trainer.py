@@ -167,20 +167,12 @@ class Trainer:
 
     def is_stopped_early(self) -> bool:
         """Return whether the monitored figure has not risen for train.patience_epochs: the same on all ranks."""
-        train = self.config.train
-        if not train.patience_epochs:
+        patience, monitor = self.config.train.patience_epochs, self.config.monitored_figure
+        if not patience:
             return False
-        epochs = (
-            epochs_without_gain(read_monitored(self.run_dir, self.config.monitored_figure))
-            if self.ranks.is_main_process
-            else 0
-        )
-        if stopped := any_rank(epochs >= train.patience_epochs, self.ranks):
-            log.info(
-                "%s has not risen for train.patience_epochs=%d: stopping",
-                self.config.monitored_figure,
-                train.patience_epochs,
-            )
+        values = read_monitored(self.run_dir, monitor) if self.ranks.is_main_process else {}
+        if stopped := any_rank(epochs_without_gain(values) >= patience, self.ranks):
+            log.info("%s has not risen for train.patience_epochs=%d: stopping", monitor, patience)
         return stopped
 
     def train_step(self, batch: VideoBatch) -> dict[str, torch.Tensor]:

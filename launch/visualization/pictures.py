@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +11,17 @@ import numpy as np
 
 from launch.visualization.plots import (
     draw_average_precision,
+    draw_clips,
     draw_confusion,
     draw_curves,
     draw_frames,
+    draw_reliability,
     draw_synthesizers,
 )
-from sharding.dataset import load_dataset
+from pipeline.augment import OPERATIONS
+from pipeline.config import DataConfig
+from pipeline.plan import plan_clip
+from sharding.dataset import PackedDataset, load_dataset
 from sharding.errors import UserError
 from sharding.files import check_writable
 
@@ -70,6 +77,22 @@ def _figures(path: Path, values: Mapping[str, Any], name: str, shape: tuple[int,
         return figures
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: not an evaluation.json of launch/evaluate.py: {error}") from error
+
+
+def reliability(evaluation: Path, out: Path | None) -> Path:
+    """Draw the reliability diagram of an evaluation: its file, its folder, or a run whose newest one is meant."""
+    path = find_evaluation(evaluation)
+    try:
+        values = json.loads(path.read_text())["calibration"]
+        counts, right, sure = (np.array(values[name], float) for name in ("counts", "accuracies", "confidences"))
+        if counts.ndim != 1 or not counts.shape == right.shape == sure.shape:
+            raise ValueError("calibration: lists of different lengths")
+        expected = float(values["expected_calibration_error"])
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path}: no evaluation.json with a calibration ({error}); make one with launch/evaluate.py"
+        ) from error
+    return draw_reliability(counts, right, sure, expected, _target(out or path.with_name("reliability.png")))
 
 
 def find_evaluation(path: Path) -> Path:
@@ -134,6 +157,39 @@ def frames(dataset: Path, num_segments: int, epochs: int, out: Path | None) -> P
     chosen = packed.num_frames[:: -(-len(packed) // MOST_VIDEOS)]
     title = f"{dataset}: {len(chosen):,} videos of {chosen.min()} to {chosen.max()} stored frames"
     return draw_frames(chosen, num_segments, epochs, title, target)
+
+
+def clips(config: Path, num_clips: int, out: Path | None) -> Path:
+    """Draw the first clips of a training as the network sees them, with what was drawn for each."""
+    from launch.training.config_parser import load_config
+    from launch.visualization.gradcam import restore_pixels
+    from pipeline.dataset import open_dataset
+    from pipeline.loader import VideoLoader
+
+    values = load_config(config / "config.yaml" if config.is_dir() else config)
+    data, seed, target = values.data, values.train.seed, _target(out or Path("clips.png"))
+    if data.train is None:
+        raise UserError(f"{config}: data.train is not set: give the folder of a packed training split there")
+    dataset = open_dataset(data.train, data.cache_dir, data.cache_bytes)
+    size = min(num_clips, len(dataset))
+    loader = VideoLoader(
+        dataset, replace(data, worker_type="thread"), training=True, micro_batch_size=max(1, size), seed=seed
+    )
+    with closing(loader):
+        batch = next(iter(loader))
+    titles = [_describe_draws(dataset, data, sample_id, seed) for sample_id in batch.sample_ids.tolist()]
+    return draw_clips(np.stack([restore_pixels(clip) for clip in batch.clips]), titles, target)
+
+
+def _describe_draws(dataset: PackedDataset, data: DataConfig, sample_id: int, seed: int) -> str:
+    """Return what was drawn for a sample in the first epoch: "jump/003 (jump): mirrored, rotate -9, erased"."""
+    plan = plan_clip(dataset, data, sample_id, training=True, seed=seed)
+    drawn = ["mirrored"] if plan.flips.any() else []
+    for number, magnitude, negated in plan.operations.tolist():
+        drawn.append(f"{OPERATIONS[number]} {'-' if negated else ''}{magnitude}")
+    drawn += ["erased"] if plan.erased.any() else []
+    name = dataset.manifest.classes[dataset.labels[sample_id]]
+    return f"{dataset.key(sample_id)} ({name}): {', '.join(drawn) or 'cropped'}"
 
 
 def _target(path: Path) -> Path:

@@ -99,6 +99,30 @@ def draw_average_precision(
     return save(figure, path)
 
 
+def draw_reliability(
+    counts: np.ndarray, accuracies: np.ndarray, confidences: np.ndarray, error: float, path: Path
+) -> Path:
+    """Draw accuracy against confidence in M equal bins, and how many samples each bin has; all arguments are (M,).
+
+    Below the diagonal a network is over-confident: the gap between a bar and the mark of its mean confidence is what
+    the expected calibration error adds up.
+    """
+    num_bins, edges = len(counts), np.arange(len(counts)) / len(counts)
+    size = {"height_ratios": (3, 1), "figsize": (5, 6.4)}
+    figure, (axes, below) = plt.subplots(2, 1, sharex=True, constrained_layout=True, **size)
+    some = counts > 0
+    axes.bar(edges[some], 100 * accuracies[some], 1 / num_bins, align="edge", color="tab:blue", edgecolor="white")
+    axes.vlines(confidences[some], 100 * accuracies[some], 100 * confidences[some], color="crimson", linewidth=1)
+    axes.plot(confidences[some], 100 * confidences[some], "_", color="crimson", markersize=12, label="mean confidence")
+    axes.plot([0, 1], [0, 100], "--", color="black", linewidth=1, label="perfectly calibrated")
+    axes.set(ylabel="accuracy in %", xlim=(0, 1), ylim=(0, 101))
+    axes.set_title(f"expected calibration error {error:.2%}, {num_bins} bins, {int(counts.sum())} samples", fontsize=10)
+    axes.legend(loc="upper left", fontsize=9)
+    below.bar(edges, 100 * counts / max(1, counts.sum()), 1 / num_bins, align="edge", color="grey", edgecolor="white")
+    below.set(xlabel="confidence: the highest probability", ylabel="% of samples")
+    return save(figure, path)
+
+
 def kernel_names(config: SynthesizerConfig) -> tuple[list[str], list[str]]:
     """Return the four spatial and the four temporal kernels, named as in Figure 5 of the paper: domain, kind, size.
 
@@ -185,6 +209,19 @@ def draw_frames(num_frames: np.ndarray, num_segments: int, epochs: int, title: s
     places.legend(loc="upper center", ncols=3, fontsize=9, frameon=False)
     steps = {"training": np.diff(training).ravel(), "test": np.diff(test).ravel()}
     _draw_gaps(gaps, steps)
+    return save(figure, path)
+
+
+def draw_clips(clips: np.ndarray, titles: Sequence[str], path: Path) -> Path:
+    """Draw clips (N, T, H, W, 3) uint8 in strips, each below its title."""
+    count, length, height, width = clips.shape[:4]
+    figure_width = min(16.0, 1.6 * length)
+    size = (figure_width, count * (figure_width * height / (length * width) + 0.3))
+    figure, rows = plt.subplots(count, 1, figsize=size, squeeze=False, constrained_layout=True)
+    for axes, clip, title in zip(rows[:, 0], clips, titles):
+        axes.imshow(clip.transpose(1, 0, 2, 3).reshape(height, length * width, 3))
+        axes.set_title(title, fontsize=9, loc="left")
+        axes.axis("off")
     return save(figure, path)
 
 

@@ -129,7 +129,7 @@ class DGP3DBottleneck(Bottleneck):
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
         x = self.context(self.bn3(self.conv3(self.middle(self.relu(self.bn1(self.conv1(x)))))))
-        return self.relu(x.add_(shortcut))
+        return self.join(x, shortcut)
 
 
 def block(place: BlockSpec, depth: int) -> Bottleneck:

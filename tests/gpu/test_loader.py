@@ -56,6 +56,18 @@ def test_same_clips_as_on_the_cpu(request, gpu, fixture, on_gpu, on_cpu, trainin
         assert difference.max() < MAX_BOUND
 
 
+def test_augmented_clips_are_those_of_the_cpu(numbered, gpu):
+    """Of the same frames, decoded on the CPU: a threshold such as solarize's would enlarge other differences."""
+    settings = {"rand_augment": 3, "rand_augment_magnitude": 12, "rand_augment_std": 4, "random_erasing": 0.5}
+    config = DataConfig(num_segments=8, short_side=64, crop_size=56, decoder="pyav", **settings)
+    found, expected = (
+        list(VideoLoader(load_dataset(numbered), config, training=True, micro_batch_size=4, seed=3, device=device))
+        for device in (gpu, "cpu")
+    )
+    for one, other in zip(found, expected, strict=True):
+        assert (one.clips.cpu() - other.clips).abs().mean() < MEAN_BOUND
+
+
 def skip_without_nvdec(request, decoder: str) -> None:
     if decoder == "nvdec":
         request.getfixturevalue("nvdec")

@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 import torch
 
+from pipeline.augment import Effects
 from pipeline.batching import graph_inputs, join_crops
 from pipeline.buffers import BatchLayout
 from pipeline.clip_reader import ClipReader, media_bound
@@ -21,7 +22,7 @@ thread_config = partial(DataConfig, worker_type="thread")
 def read_alone(dataset: PackedDataset, config: DataConfig, plan: ClipPlan, decoder: str) -> dict[str, np.ndarray]:
     """The arrays of a batch of one."""
     bound = media_bound(dataset, config, decoder, len(plan.frames), training=False)
-    layout = BatchLayout(1, len(plan.frames), len(plan.boxes), bound)
+    layout = BatchLayout(1, len(plan.frames), len(plan.boxes), bound, len(plan.operations))
     arrays = layout.views(np.empty(layout.num_bytes, np.uint8).data)
     ClipReader(dataset, config, decoder, training=False, seed=0).read_plan(plan, arrays, 0)
     return arrays
@@ -30,11 +31,12 @@ def read_alone(dataset: PackedDataset, config: DataConfig, plan: ClipPlan, decod
 def run_alone(dataset: PackedDataset, config: DataConfig, plan: ClipPlan, decoder: str) -> torch.Tensor:
     """The clips (K * C, T, 3, H, W) of a plan."""
     arrays = read_alone(dataset, config, plan, decoder)
-    inputs = graph_inputs(arrays, 1, decoder, len(plan.boxes), color=False)
-    size, statistics = len(inputs["media"]), (config.pixel_mean, config.pixel_std)
-    graph = ClipGraph(
-        lambda: inputs, decoder, size, config.crop_size, *statistics, torch.device("cpu"), 1, len(plan.boxes)
-    )
+    effects = Effects(num_operations=len(plan.operations), erasing=bool(plan.erased.any()))
+    inputs = graph_inputs(arrays, 1, decoder, len(plan.boxes), effects)
+    size, num_items, num_crops = config.crop_size, len(inputs["media"]), len(plan.boxes)
+    statistics = config.pixel_mean, config.pixel_std
+    device = torch.device("cpu")
+    graph = ClipGraph(lambda: inputs, decoder, num_items, size, *statistics, device, 1, num_crops, effects)
     crops = [torch.from_dlpack(crop) for crop in graph.run()]
     return join_crops(crops, arrays["order"], arrays["num_items"], decoder, config.frames_per_clip)
 

@@ -10,8 +10,14 @@ from tests.conftest import ROOT
 
 HEAVY = {"torch", "deepspeed", "nvidia", "torchmetrics", "tensorboard", "matplotlib", "pyarrow", "onnx", "captum"}
 LIGHT_COMMANDS = [
-    *("launch.train", "launch.predict", "launch.evaluate", "launch.export", "launch.visualize", "launch.benchmark"),
-    *("launch.benchmark loader", "launch.benchmark scale", "launch.visualize synthesizers", "launch.search_schedule"),
+    *("launch.train", "launch.predict", "launch.evaluate", "launch.average", "launch.export", "launch.visualize"),
+    *(
+        "launch.benchmark",
+        "launch.benchmark loader",
+        "launch.benchmark scale",
+        "launch.visualize synthesizers",
+        "launch.search_schedule",
+    ),
 ]
 PROGRAM = """
 import importlib, sys

@@ -23,7 +23,7 @@ from model.resnet import join_outputs
 from pipeline.loader import VideoLoader
 from sharding.dataset import load_dataset
 from sharding.errors import UserError
-from tests.conftest import run_command
+from tests.conftest import pack, run_command
 from tests.launch.conftest import DEEPSPEED, run_ranks
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -204,3 +204,64 @@ def test_a_mistake_of_two_ranks_is_reported_once(trained, tmp_path):
     errors = [line for line in done.stderr.splitlines() if "error:" in line]
     assert len(errors) == 1 and "nowhere" in errors[0], done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_split_of_fewer_and_of_other_classes(trained, motion, evaluated, tmp_path):
+    """Of one class of the network's two, and of a class that it does not know."""
+    dataset = load_dataset(motion / "val")
+    known = dataset.manifest.classes[1]
+    for name in (known, "another"):
+        shutil.copytree(motion / "videos" / "val" / known, tmp_path / "videos" / name)
+    split = pack(tmp_path / "videos", tmp_path, "val")
+    command = [sys.executable, "launch/evaluate.py", f"--checkpoint={trained}", f"--data={split}"]
+    done = run_command([*command, f"--out={tmp_path / 'refused'}"])
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert "does not know 1 of its 2 classes" in done.stderr and not (tmp_path / "refused").exists()
+    done = run_command([*command, f"--out={tmp_path / 'out'}", "--exclude-unknown-classes"])
+    assert done.returncode == 0, done.stderr
+    assert "classes matched by name: the split has 1 of the network's 2; excluded: " in done.stdout
+    values = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    number = int((dataset.labels == 1).sum())
+    assert (values["samples"], values["excluded"], values["samples_in_data"]) == (number, number, 2 * number)
+    # The same videos have the scores that they have in the split of both classes.
+    both, found = (read_scores(folder / "scores.parquet") for folder in (evaluated, tmp_path / "out"))
+    np.testing.assert_allclose(
+        sorted(found.scores.tolist()), sorted(both.scores[both.labels == 1].tolist()), atol=0.02
+    )  # bf16, in batches of other sizes
+    assert found.classes == both.classes and set(found.labels.tolist()) == {1}
+    assert np.array(values["confusion"])[0].sum() == 0
+    done = run_command([*command, f"--out={tmp_path / 'only'}", "--exclude-unknown-classes", "--only-shared-classes"])
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "only" / "evaluation.json").read_text())["top1"] == 1  # there is only one class left
+
+
+def test_checkpoints_are_compared(trained, motion, evaluated, tmp_path):
+    names = [trained / "last", trained / "best", *sorted((trained / "checkpoints").glob("step-*"))]
+    command = [sys.executable, "launch/evaluate.py", "--checkpoint", *names, f"--data={motion / 'val'}"]
+    done = run_command(command)
+    assert done.returncode == 2 and "name a folder for their comparison with --out FOLDER" in done.stderr
+    done = run_command([*command, f"--out={tmp_path}", "--batch-size=2"])
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "comparison.json").read_text())
+    assert len(rows) == len({row["checkpoint"] for row in rows}) == len(names) - 2  # each once
+    for row in rows:
+        folder = tmp_path / row["name"].replace("/", "-")
+        values = json.loads((folder / "evaluation.json").read_text())
+        assert [row["top1_low_95"], row["top1_high_95"]] == values["top1_interval_95"]
+        assert row["top1"] == values["top1"] and row["step"] == int(row["name"][-8:])
+        assert row["expected_calibration_error"] == values["calibration"]["expected_calibration_error"]
+        assert (folder / "reliability.png").read_bytes().startswith(PNG)
+        assert row["name"] in done.stdout
+    with (tmp_path / "comparison.csv").open() as file:
+        assert [row["top1"] for row in csv.DictReader(file)] == [str(row["top1"]) for row in rows]
+    best = next(row for row in rows if find_checkpoint(trained / "best").samefile(row["checkpoint"]))
+    assert best["top1"] == json.loads((evaluated / "evaluation.json").read_text())["top1"]
+
+
+def test_checkpoints_by_name(trained, tmp_path):
+    for name in ("last", "best"):
+        assert find_checkpoint(trained / name) == find_checkpoint(trained / "checkpoints" / name)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last").write_text("step-00000005\n")
+    with pytest.raises(UserError, match=r"best: the run has no best checkpoint.*use \S+last"):
+        find_checkpoint(tmp_path / "best")

@@ -121,6 +121,7 @@ def test_commands_draw(trained, motion, tmp_path):
         ["synthesizers", trained, "--relative-to-init"],
         ["gradcam", trained, video, "--class_name=right", "--stage=layer3"],
         ["frames", motion / "train", "--num_segments=4", "--epochs=2"],
+        ["clips", trained, "--num-clips=2"],
     ):
         out = tmp_path / f"{arguments[0]}.png"
         command = [sys.executable, "launch/visualize.py", *arguments, f"--out={out}"]
@@ -157,6 +158,8 @@ def test_bad_input_is_refused_before_the_work(trained, motion, tmp_path):
         (["synthesizers", tmp_path], "no checkpoint there"),
         (["frames", motion / "train", "--epochs=0"], "--epochs 0: use 1 or more"),
         (["frames", motion], "holds the splits"),
+        (["clips", text], "text.mp4: not a resolved configuration"),
+        (["clips", trained, "--num-clips=0"], "--num-clips 0: use 1 or more"),
         (["confusion", text], "not an evaluation.json"),
         (["curves", tmp_path], "no figures in metrics.jsonl"),
     ):

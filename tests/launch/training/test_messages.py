@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from launch.inference.class_table import describe_classes
 from launch.inference.predictions import describe_row
-from launch.inference.results import describe_classes
 from launch.training.builders import describe_length, warn_of_short_videos
 from launch.training.checkpoint import CheckpointInfo, point, write_info
 from launch.training.config import Config, TrainConfig
@@ -84,11 +84,13 @@ def test_every_package_speaks_on_the_console_in_80_columns(tmp_path, capsys):
 
 
 def test_accuracy_of_each_class_where_there_are_few():
-    assert (
-        describe_classes(np.array([[1, 1], [0, 0]]), ("walk", "run"))
-        == "walk    50.00%  1 of 2\nrun          -  0 of 0\n"
-    )
-    assert describe_classes(np.zeros((21, 21)), tuple(map(str, range(21)))) == ""
+    lines = describe_classes(np.array([[1, 1, 0], [0, 0, 0], [0, 3, 0]]), ("walk", "run", "hop")).splitlines()
+    assert lines == [
+        "hop      0.00%  (0 to 56 %)     0 of 3, 3 taken for run",
+        "walk    50.00%  (9 to 91 %)     1 of 2, 1 taken for run",
+    ]
+    many = describe_classes(np.eye(21, dtype=int), tuple(map(str, range(21)))).splitlines()
+    assert len(many) == 11 and many[-1] == "these are the worst of 21 classes; classes.csv has all"
 
 
 def test_a_long_file_is_answered_from_few_frames():

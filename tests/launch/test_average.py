@@ -1,0 +1,64 @@
+"""The mean of checkpoints."""
+
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from launch.inference.averaging import estimate_batch_norm
+from launch.training.checkpoint import load_checkpoint
+from pipeline.loader import VideoLoader
+from tests.conftest import run_command
+
+
+def test_the_mean_of_checkpoints_is_a_checkpoint(trained, motion, tmp_path):
+    checkpoints = sorted((trained / "checkpoints").glob("step-*"))
+    assert len(checkpoints) == 2
+    command = [sys.executable, "launch/average.py", "--checkpoint", *checkpoints]
+    done = run_command([*command, f"--out={tmp_path / 'plain'}", "--bn-batches=0"])
+    assert done.returncode == 0, done.stderr
+    states = [load_file(folder / "model.safetensors") for folder in checkpoints]
+    plain = load_file(tmp_path / "plain" / "model.safetensors")
+    for name, value in plain.items():
+        if value.is_floating_point():
+            expected = sum(state[name].numpy().astype("f8") for state in states) / 2
+            assert torch.equal(value, torch.from_numpy(expected).to(value.dtype)), name
+    done = run_command([*command, f"--out={tmp_path / 'mean'}", "--bn-batches=3", "--batch-size=4"])
+    assert done.returncode == 0, done.stderr
+    assert f"BatchNorm: estimated from 12 clips of {motion / 'train'}" in done.stdout
+    mean = load_file(tmp_path / "mean" / "model.safetensors")
+    changed = {name for name in mean if not torch.equal(mean[name], plain[name])}
+    assert changed and all("running_" in name or "num_batches" in name for name in changed)
+    # The first BatchNorm sees the very clips: its statistics by another way.
+    net, _, config = load_checkpoint(tmp_path / "mean")
+    loader = VideoLoader(motion / "train", config.data, training=True, micro_batch_size=4, seed=config.train.seed)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        maps = [net.conv1(batch.clips.flatten(0, 1)).float() for _, batch in zip(range(3), loader)]
+    expected = torch.stack([x.mean((0, 2, 3)) for x in maps]).mean(0)
+    torch.testing.assert_close(mean["bn1.running_mean"], expected, rtol=0.02, atol=1e-3)
+    done = run_command([*command, f"--out={tmp_path / 'mean'}"])
+    assert done.returncode == 2 and "already there and not an empty folder" in done.stderr
+
+
+def test_held_layers_keep_their_statistics():
+    norms = torch.nn.Sequential(torch.nn.BatchNorm2d(3), torch.nn.BatchNorm2d(3))
+    clips = [torch.rand(4, 3, 5, 5) for _ in range(2)]
+    estimate_batch_norm(norms, iter(clips), "fp32", held=[norms[1]])
+    torch.testing.assert_close(norms[0].running_mean, torch.cat(clips).mean((0, 2, 3)))
+    assert torch.equal(norms[1].running_mean, torch.zeros(3))
+    assert norms[0].momentum == 0.1 and not norms[0].training
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--checkpoint", "{0}/last", "{0}/checkpoints/last"], "takes two different checkpoints or more"),
+        (["--checkpoint={0}", "--bn-batches=-1"], "--bn-batches -1: use 0 or more"),
+    ],
+)
+def test_averages_that_are_none(trained, tmp_path, options, message):
+    options = [option.format(trained) for option in options]
+    done = run_command([sys.executable, "launch/average.py", *options, f"--out={tmp_path / 'out'}"])
+    assert done.returncode == 2 and message in done.stderr
+    assert not (tmp_path / "out").exists()
