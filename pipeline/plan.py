@@ -111,7 +111,9 @@ def plan_clip(
     num_frames, label = int(dataset.num_frames[sample_id]), int(dataset.labels[sample_id])
     size = int(dataset.heights[sample_id]), int(dataset.widths[sample_id])
     if not training:
-        return ClipPlan(sample_id, label, _test_frames(num_frames, config), *view_boxes(*size, config), _SAME_COLOR)
+        return ClipPlan(
+            sample_id, label, evaluation_frames(num_frames, config), *view_boxes(*size, config), _SAME_COLOR
+        )
     draws = _generator(seed, _CLIP, epoch, sample_id).random(3 + config.num_segments)
     frames = _training_frames(num_frames, config, draws[3:])
     box = _training_box(size, config, draws[:2], seed, epoch, sample_id)
@@ -137,7 +139,8 @@ def _training_frames(num_frames: int, config: DataConfig, draws: np.ndarray) -> 
     return dense_frames(num_frames, config.num_segments, config.frame_stride, start)
 
 
-def _test_frames(num_frames: int, config: DataConfig) -> np.ndarray:
+def evaluation_frames(num_frames: int, config: DataConfig) -> np.ndarray:
+    """Return the frames (K * T,) int32 of the K clips that evaluation sees of a video, one clip after the other."""
     clips = []
     for clip in range(config.test_clips):
         if config.sampling == "segments":
