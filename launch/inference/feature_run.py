@@ -1,4 +1,4 @@
-"""Features of packed samples or of video files, over ranks, resumed where they stopped: what `launch/features.py` does."""
+"""Features of packed samples or video files, over ranks, resumed where they stopped: what `launch/features.py` does."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from launch.inference.feature_files import FeatureFolder, VideoFeatures
 from launch.inference.feature_names import name_videos
