@@ -1,8 +1,8 @@
 """Features of packed samples or video files, over ranks, resumed where they stopped: what `launch/features.py` does."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,10 +15,10 @@ from launch.inference.features import FeatureExtractor
 from launch.inference.long_video import OpenedVideo, WindowReader
 from launch.inference.predictor import choose_device, with_views
 from launch.inference.windows import Window, WindowOptions
-from launch.training.checkpoint import find_checkpoint, load_checkpoint
+from launch.training.checkpoint import CheckpointInfo, find_checkpoint, load_checkpoint
 from launch.training.config import Config
 from launch.training.distributed import Ranks, errors_on_all_ranks, gather_objects
-from model import fuse_batch_norm
+from model import Network, fuse_batch_norm
 from pipeline.dataset import open_dataset
 from pipeline.loader import VideoLoader
 from sharding.dataset import PackedDataset
@@ -56,7 +56,20 @@ def extract(options: FeatureOptions) -> int:
     dataset = open_dataset(options.data, config.data.cache_dir, config.data.cache_bytes) if options.data else None
     videos = {} if dataset else name_videos(options.videos)
     folder = FeatureFolder(options.out, _settings(options, checkpoint, config, dataset))
-    ranks = _start_ranks()
+    with _joined_ranks() as ranks:
+        return _extract(options, dataset, videos, net, info, config, folder, ranks)
+
+
+def _extract(
+    options: FeatureOptions,
+    dataset: PackedDataset | None,
+    videos: Mapping[str, Path],
+    net: Network,
+    info: CheckpointInfo,
+    config: Config,
+    folder: FeatureFolder,
+    ranks: Ranks,
+) -> int:
     with errors_on_all_ranks(ranks):
         if ranks.is_main_process:
             check_writable(options.out / "features.json")
@@ -98,13 +111,16 @@ def _settings(options: FeatureOptions, checkpoint: Path, config: Config, dataset
     }
 
 
-def _start_ranks() -> Ranks:
+@contextmanager
+def _joined_ranks() -> Iterator[Ranks]:
     """Join the other ranks; alone nothing of DeepSpeed is needed."""
     if "RANK" not in os.environ:
-        return Ranks(0, 1, choose_device(None))
-    from launch.training.engine import start_ranks
+        yield Ranks(0, 1, choose_device(None))
+        return
+    from launch.training.engine import start_ranks, stop_ranks
 
-    return start_ranks()
+    yield start_ranks()
+    stop_ranks()
 
 
 def _good_samples(dataset: PackedDataset) -> np.ndarray:

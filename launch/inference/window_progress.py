@@ -29,15 +29,15 @@ class _State:
     def __init__(self, num_videos: int):
         self.num_videos, self.number = num_videos, 0
         self.video: OpenedVideo | None = None
-        self.began = self.last_line = time.monotonic()
+        self.began = self.last_line = self.last = time.monotonic()
 
     def update(self, video: OpenedVideo, seconds: float) -> None:
         now = time.monotonic()
         if video is not self.video:
-            self.video, self.number, self.began, self.last_line = video, self.number + 1, now, now
+            self.video, self.number, self.began = video, self.number + 1, self.last
             self.bar.reset(total=video.duration)
             self.bar.set_description_str(f"{self.number}/{self.num_videos} {video.path.name} ", refresh=False)
-            return
+        self.last = now
         rate = seconds / max(now - self.began, 1e-9)
         left = (video.duration - seconds) / max(rate, 1e-9)
         text = f"{seconds:.0f} of {video.duration:.0f} s, {rate:.1f} x real time, {_duration(left)} left"

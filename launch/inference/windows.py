@@ -67,7 +67,7 @@ def window_starts(duration: float, options: WindowOptions) -> np.ndarray:
             f"it lasts {duration:.2f} s, less than --window {options.window:g}; use a shorter window, or leave out "
             "--window to see the video as one"
         )
-    starts = np.arange(int((space + _EPSILON) / options.stride) + 1) * options.stride
+    starts = np.arange(int((space + _EPSILON) / options.stride) + 1) * float(options.stride)
     following = starts[-1] + options.stride
     if options.cover_end and space - starts[-1] > _EPSILON and following < duration - _EPSILON:
         starts = np.append(starts, space)

@@ -28,6 +28,9 @@ class Loss:
     end: float
     reason: str
 
+    def __str__(self) -> str:
+        return f"{self.start:.1f} to {self.end:.1f} s: {self.reason}"
+
 
 @dataclass(frozen=True)
 class Timeline:
@@ -111,7 +114,7 @@ class _Scan:
 
     def __init__(self, stream, info: VideoInfo, has_times: bool, context: Any):
         self.info, self.context, self.base = info, context, stream.time_base
-        self.has_times = has_times
+        self.is_timed = self.has_times = has_times
         self.first = float((stream.start_time or 0) * self.base) if self.base else 0.0
         self.seconds, self.shown, self.keys, self.damaged = array("d"), array("b"), array("b"), array("b")
         self.first_key: int | None = None
@@ -139,7 +142,8 @@ class _Scan:
             self._join(packet, is_key)
             seconds = float(packet.pts * self.base) - self.first + self.shift
             # Before the first keyframe in time but after it in the file: it refers to what is not there.
-            shown = (shown and packet.pts >= (self.first_key or 0)) or (shown and self.shift > 0)
+            is_early = self.is_timed and self.shift == 0 and packet.pts < (self.first_key or 0)
+            shown = shown and not is_early
         damaged = bool(self.error or packet.is_corrupt) and self.first_key is not None
         if damaged and seconds - self.end > 2 / self.info.fps:
             self.holes.append((self.end, seconds, self.error or "damaged packets"))
