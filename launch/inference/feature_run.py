@@ -8,17 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
-from launch.inference.feature_files import FeatureFolder, VideoFeatures
+from launch.inference.feature_files import SETTINGS, FeatureFolder, VideoFeatures
 from launch.inference.feature_names import name_videos
 from launch.inference.feature_progress import show_count
 from launch.inference.features import FeatureExtractor
 from launch.inference.long_video import OpenedVideo, WindowReader
 from launch.inference.predictor import choose_device, with_views
 from launch.inference.windows import Window, WindowOptions
-from launch.training.checkpoint import CheckpointInfo, find_checkpoint, load_checkpoint
+from launch.training.checkpoint import find_checkpoint, load_checkpoint
 from launch.training.config import Config
 from launch.training.distributed import Ranks, errors_on_all_ranks, gather_objects
-from model import Network, fuse_batch_norm
+from model import fuse_batch_norm
 from pipeline.dataset import open_dataset
 from pipeline.loader import VideoLoader
 from sharding.dataset import PackedDataset
@@ -50,47 +50,106 @@ def extract(options: FeatureOptions) -> int:
     Raises:
         UserError: impossible options, or nothing could be done.
     """
-    checkpoint = find_checkpoint(options.checkpoint)
-    net, info, config = load_checkpoint(checkpoint)
-    config = replace(config, data=with_views(config.data, options.clips, options.crops))
-    dataset = open_dataset(options.data, config.data.cache_dir, config.data.cache_bytes) if options.data else None
-    videos = {} if dataset else name_videos(options.videos)
-    folder = FeatureFolder(options.out, _settings(options, checkpoint, config, dataset))
+    run = _FeatureRun(options)
     with _joined_ranks() as ranks:
-        return _extract(options, dataset, videos, net, info, config, folder, ranks)
+        return run.run(ranks)
 
 
-def _extract(
-    options: FeatureOptions,
-    dataset: PackedDataset | None,
-    videos: Mapping[str, Path],
-    net: Network,
-    info: CheckpointInfo,
-    config: Config,
-    folder: FeatureFolder,
-    ranks: Ranks,
-) -> int:
-    with errors_on_all_ranks(ranks):
-        if ranks.is_main_process:
-            check_writable(options.out / "features.json")
-            folder.begin()
-    net = fuse_batch_norm(net).to(ranks.device)
-    num_views = config.data.num_views
-    num_clips = max(1, options.batch_size // num_views) * num_views
-    extractor = FeatureExtractor(net, options.stage, config.train.precision, num_clips)
-    names = [dataset.key(int(n)) for n in _good_samples(dataset)] if dataset else list(videos)
-    # As the first rank finds it, before any of them begins.
-    left = gather_objects([name for name in names if not folder.is_done(name)] if ranks.is_main_process else [], ranks)[
-        0
-    ]
-    if dataset:
-        failures = _extract_packed(dataset, left, extractor, config, options, folder, ranks)
-    else:
-        reader = WindowReader(info.packing, config.data, ranks.device, options.windows, num_clips // num_views)
-        ours = {name: videos[name] for name in left[ranks.rank :: ranks.world_size]}
-        failures = _extract_files(ours, reader, extractor, folder, ranks)
-    all_failures = {name: why for found in gather_objects(failures, ranks) for name, why in found.items()}
-    return _finish(names, left, all_failures, folder) if ranks.is_main_process else int(bool(all_failures))
+@contextmanager
+def _joined_ranks() -> Iterator[Ranks]:
+    """Join the other ranks; alone nothing of DeepSpeed is needed."""
+    if "RANK" not in os.environ:
+        yield Ranks(0, 1, choose_device(None))
+        return
+    from launch.training.engine import start_ranks, stop_ranks
+
+    yield start_ranks()
+    stop_ranks()
+
+
+class _FeatureRun:
+    """All that is known before the ranks meet, and the work."""
+
+    def __init__(self, options: FeatureOptions):
+        self.options = options
+        checkpoint = find_checkpoint(options.checkpoint)
+        self.net, self.info, config = load_checkpoint(checkpoint)
+        self.config = replace(config, data=with_views(config.data, options.clips, options.crops))
+        self.data = self.config.data
+        self.dataset, self.videos = None, {}
+        if options.data:
+            self.dataset = open_dataset(options.data, self.data.cache_dir, self.data.cache_bytes)
+        else:
+            self.videos = name_videos(options.videos)
+        self.folder = FeatureFolder(options.out, _settings(options, checkpoint, self.config, self.dataset))
+
+    def run(self, ranks: Ranks) -> int:
+        with errors_on_all_ranks(ranks):
+            if ranks.is_main_process:
+                check_writable(self.options.out / SETTINGS)
+                self.folder.begin()
+        names = [self.dataset.key(n) for n in _good_samples(self.dataset)] if self.dataset else list(self.videos)
+        # As the first rank finds it, before any of them begins.
+        left = [name for name in names if not self.folder.is_done(name)] if ranks.is_main_process else []
+        left = gather_objects(left, ranks)[0]
+        num_views = self.data.num_views
+        num_clips = max(1, self.options.batch_size // num_views) * num_views
+        net = fuse_batch_norm(self.net).to(ranks.device)
+        extractor = FeatureExtractor(net, self.options.stage, self.config.train.precision, num_clips)
+        failures: dict[str, str] = {}
+        if self.dataset:
+            self._extract_packed(self.dataset, left, extractor, ranks)
+        else:
+            failures = self._extract_files(left[ranks.rank :: ranks.world_size], extractor, ranks)
+        failures = {name: why for found in gather_objects(failures, ranks) for name, why in found.items()}
+        return _finish(names, left, failures, self.folder) if ranks.is_main_process else int(bool(failures))
+
+    def _extract_packed(
+        self, dataset: PackedDataset, left: Sequence[str], extractor: FeatureExtractor, ranks: Ranks
+    ) -> None:
+        """Write this rank's samples of those that are left: a row for each clip, the mean over its crops."""
+        wanted, fps = set(left), dataset.column("fps")
+        sample_ids = np.array([n for n in _good_samples(dataset) if dataset.key(n) in wanted], np.int64)
+        if not len(sample_ids):
+            return
+        loader = VideoLoader(
+            dataset,
+            self.data,
+            training=False,
+            micro_batch_size=self.options.batch_size,
+            rank=ranks.rank,
+            world_size=ranks.world_size,
+            device=ranks.device,
+            sample_ids=sample_ids,
+        )
+        with closing(loader), show_count(len(sample_ids), ranks) as count:
+            for batch in loader:
+                values = extractor(batch.clips)
+                values = values.view(len(batch.sample_ids), self.data.test_crops, self.data.test_clips, -1).mean(1)
+                for sample_id, rows in zip(batch.sample_ids.tolist(), values.cpu().numpy()):
+                    seconds = float(dataset.num_frames[sample_id] / fps[sample_id])
+                    described = {"fps": float(fps[sample_id]), "seconds": seconds, "stride_seconds": None, "lost": []}
+                    begins, ends = [0.0] * len(rows), [seconds] * len(rows)
+                    self.folder.write(VideoFeatures(dataset.key(sample_id), rows, begins, ends, described))
+                count(len(batch.sample_ids))
+
+    def _extract_files(self, names: Sequence[str], extractor: FeatureExtractor, ranks: Ranks) -> dict[str, str]:
+        """Write the features of files, a row for each window; return why those failed that did, and what others
+        lack."""
+        num_windows = extractor.batch_size // self.data.num_views
+        reader = WindowReader(self.info.packing, self.data, ranks.device, self.options.windows, num_windows)
+        failures: dict[str, str] = {}
+        with show_count(len(names), ranks, "videos") as count:
+            for name in names:
+                try:
+                    video = reader.open(self.videos[name])
+                    self.folder.write(_features_of(name, video, reader, extractor))
+                    if video.losses:
+                        failures[name] = "; ".join(map(str, video.losses))
+                except (MediaError, UserError) as error:
+                    failures[name] = str(error)
+                count(1)
+        return failures
 
 
 def _settings(options: FeatureOptions, checkpoint: Path, config: Config, dataset: PackedDataset | None) -> dict:
@@ -123,66 +182,8 @@ def _joined_ranks() -> Iterator[Ranks]:
     stop_ranks()
 
 
-def _good_samples(dataset: PackedDataset) -> np.ndarray:
-    return np.setdiff1d(np.arange(len(dataset)), dataset.quarantined)
-
-
-def _extract_packed(
-    dataset: PackedDataset,
-    left: Sequence[str],
-    extractor: FeatureExtractor,
-    config: Config,
-    options: FeatureOptions,
-    folder: FeatureFolder,
-    ranks: Ranks,
-) -> dict[str, str]:
-    """Write this rank's samples of those that are left: a row for each clip, the mean over its crops."""
-    wanted, samples = set(left), _good_samples(dataset)
-    sample_ids = np.array([n for n in samples.tolist() if dataset.key(n) in wanted], np.int64)
-    fps = dataset.column("fps")
-    data = config.data
-    loader = VideoLoader(
-        dataset,
-        data,
-        training=False,
-        micro_batch_size=options.batch_size,
-        rank=ranks.rank,
-        world_size=ranks.world_size,
-        device=ranks.device,
-        sample_ids=sample_ids,
-    )
-    with closing(loader), show_count(len(sample_ids), ranks) as count:
-        for batch in loader if len(sample_ids) else ():
-            values = extractor(batch.clips).view(len(batch.sample_ids), data.test_crops, data.test_clips, -1)
-            for sample_id, rows in zip(batch.sample_ids.tolist(), values.mean(1).cpu().numpy()):
-                seconds = float(dataset.num_frames[sample_id] / fps[sample_id])
-                described = {"fps": float(fps[sample_id]), "seconds": seconds, "stride_seconds": None, "lost": []}
-                begins, ends = [0.0] * len(rows), [seconds] * len(rows)
-                folder.write(VideoFeatures(dataset.key(sample_id), rows, begins, ends, described))
-            count(len(batch.sample_ids))
-    return {}
-
-
-def _extract_files(
-    videos: Mapping[str, Path],
-    reader: WindowReader,
-    extractor: FeatureExtractor,
-    folder: FeatureFolder,
-    ranks: Ranks,
-) -> dict[str, str]:
-    """Write the features of files, a row for each window; return why those failed that did, and what others lack."""
-    failures: dict[str, str] = {}
-    with show_count(len(videos), ranks, "videos") as count:
-        for name, path in videos.items():
-            try:
-                video = reader.open(path)
-                folder.write(_features_of(name, video, reader, extractor))
-                if video.losses:
-                    failures[name] = "; ".join(map(str, video.losses))
-            except (MediaError, UserError) as error:
-                failures[name] = str(error)
-            count(1)
-    return failures
+def _good_samples(dataset: PackedDataset) -> list[int]:
+    return np.setdiff1d(np.arange(len(dataset)), dataset.quarantined).tolist()
 
 
 def _features_of(name: str, video: OpenedVideo, reader: WindowReader, extractor: FeatureExtractor) -> VideoFeatures:
