@@ -197,13 +197,13 @@ def _features_of(name: str, video: OpenedVideo, reader: WindowReader, extractor:
         raise MediaError("decode", "; ".join(map(str, video.losses)) or "not one window could be seen")
     missing = np.full_like(next(iter(found.values())), np.nan)
     stride = reader.options.stride if reader.options else None
-    fps = 1 / video.timeline.frame_seconds
+    fps = round(1 / video.timeline.frame_seconds, 6)
     described = {
         "source": str(video.path),
         "fps": fps,
-        "seconds": video.duration,
+        "seconds": round(video.duration, 6),
         "stride_seconds": stride,
-        "stride_frames": stride * fps if stride else None,
+        "stride_frames": round(stride * fps, 6) if stride else None,
         "window_seconds": reader.options.window if reader.options else None,
         "lost": [{"start": loss.start, "end": loss.end, "reason": loss.reason} for loss in video.losses],
         "lost_rows": [row for row, window in enumerate(video.windows) if window.start not in found],

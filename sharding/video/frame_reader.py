@@ -147,10 +147,10 @@ class FrameReader:
     def _describe(self, packet: int, why: str) -> Loss:
         """Return what is lost by damage at a packet: everything up to the next keyframe."""
         timeline = self.timeline
-        following = int(np.searchsorted(timeline.keyframes, packet, side="right"))
-        end = int(timeline.keyframes[following]) if following < len(timeline.keyframes) else len(timeline.numbers)
+        end = timeline.next_keyframe(packet)
         numbers = timeline.numbers[packet:end]
         shown = timeline.times[numbers[numbers >= 0]]
         if not len(shown):
             return Loss(timeline.duration, timeline.duration, why)
-        return Loss(float(shown.min()), float(shown.max()) + timeline.frame_seconds, why)
+        key = int(timeline.numbers[end]) if end < len(timeline.numbers) else -1
+        return Loss(float(shown.min()), float(timeline.times[key]) if key >= 0 else timeline.duration, why)

@@ -73,7 +73,8 @@ class StretchDecoder:
         """The places of packets whose frames are to come, where packets carry no times."""
         self._held: list[tuple[int, int, Any]] = []
         """(place, number, picture) of frames before which damage may still turn up."""
-        self._damaged_from: int | None = None
+        self._lost: tuple[int, int] | None = None
+        """The places [damaged packet, next keyframe) of the last damage."""
         self._losses: list[tuple[int, str]] = []
         self._num_decoded = 0
 
@@ -82,6 +83,7 @@ class StretchDecoder:
         for place, packet, begins, is_wanted in chunk.packets:
             if begins:
                 self._restart()
+                self._lost = None
             self._send(place, packet, is_wanted)
         if chunk.ends:
             self._drain()
@@ -97,13 +99,12 @@ class StretchDecoder:
         self._drain()
         self._sent.clear()
         self._queue.clear()
-        self._damaged_from = None
 
     def _send(self, place: int, packet, is_wanted: bool) -> None:
         timeline = self._timeline
-        if self._damaged_from is not None:
-            if not timeline.is_keyframe[place]:
-                return
+        if self._lost and place < self._lost[1]:
+            return
+        if self._lost and place == self._lost[1]:
             self._restart()
         if timeline.is_damaged[place] and not timeline.is_keyframe[place]:
             self._note_damage(place, "damaged packets")
@@ -126,7 +127,7 @@ class StretchDecoder:
             place = self._sent.pop(frame.pts, None)
         else:
             place = self._queue.popleft() if self._queue else None
-        if place is None or (self._damaged_from is not None and place >= self._damaged_from):
+        if place is None or self._is_lost(place):
             return
         number = int(self._timeline.numbers[place])
         if frame.is_corrupt:
@@ -140,12 +141,23 @@ class StretchDecoder:
 
     def _note_damage(self, place: int, why: str) -> None:
         """Drop what was decoded from this packet on, and all up to the next keyframe."""
-        if self._damaged_from is None:
-            self._losses.append((place, why))
-        elif place < self._damaged_from:
-            self._losses[-1:] = [(place, why)]
-        self._damaged_from = place if self._damaged_from is None else min(place, self._damaged_from)
-        self._held = [entry for entry in self._held if entry[0] < self._damaged_from]
+        if self._is_lost(place):
+            return
+        until = self._timeline.next_keyframe(place)
+        if self._lost and self._lost[1] == until and self._losses:  # an earlier packet of the same damage
+            self._losses.pop()
+        self._losses.append((place, why))
+        self._lost = (place, until)
+        self._held = [entry for entry in self._held if not self._is_lost(entry[0])]
+
+    def _is_lost(self, place: int) -> bool:
+        """Return whether a frame refers to what is damaged; some are shown before a keyframe but come after it."""
+        if self._lost is None:
+            return False
+        (begin, end), numbers = self._lost, self._timeline.numbers
+        if place < end:
+            return place >= begin
+        return self._timeline.times_in_file and place > end and numbers[place] < numbers[end]
 
     def _drain(self) -> None:
         """Take the frames that the decoder holds back, and make it ready to begin at a keyframe."""
@@ -153,6 +165,6 @@ class StretchDecoder:
             for frame in self._context.decode(None):
                 self._receive(frame)
         except LIBAV_ERRORS as error:
-            if self._damaged_from is None and (left := [*self._sent.values(), *self._queue]):
+            if left := [*self._sent.values(), *self._queue]:
                 self._note_damage(min(left), reason(error))
         self._context.flush_buffers()

@@ -6,6 +6,7 @@ Unlike packing, which refuses a damaged file, this goes on behind the damage and
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +51,16 @@ class Timeline:
     losses: tuple[Loss, ...] = ()
     """Parts that the container itself lacks."""
 
-    @property
+    @cached_property
     def keyframes(self) -> np.ndarray:
         """The packets at which decoding can begin."""
         return np.flatnonzero(self.is_keyframe)
+
+    def next_keyframe(self, packet: int) -> int:
+        """Return the first keyframe behind a packet; the number of packets if there is none."""
+        keys = self.keyframes
+        following = int(np.searchsorted(keys, packet, side="right"))
+        return int(keys[following]) if following < len(keys) else len(self.numbers)
 
     def packets_of_frames(self) -> np.ndarray:
         """Return for each frame the packet that holds it, (N,) int64."""

@@ -114,7 +114,7 @@ def test_windows_of_files(trained, tmp_path, capsys):
     assert "2 were there already" in capsys.readouterr().out and read(tmp_path / "out") == before
     with pytest.raises(UserError, match=r"holds features with stride_seconds 1\.0, not 0\.5; give another --out"):
         main([*command, "--stride=0.5", str(tmp_path / "in")])
-    damaged = zeroed(sound, 0.5, 60)
+    damaged = zeroed(sound, 0.5, 1500)
     assert main([*command[:-1], f"--out={tmp_path / 'damaged'}", str(damaged)]) == 1
     values = np.load(tmp_path / "damaged" / f"{damaged.stem}.npy")
     lost = json.loads((tmp_path / "damaged" / f"{damaged.stem}.json").read_text())["lost_rows"]

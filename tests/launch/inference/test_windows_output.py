@@ -76,7 +76,7 @@ def test_several_views_are_what_evaluation_averages(trained, motion):
 
 
 def test_damage_is_said_with_its_times(trained, video, capsys):
-    damaged = zeroed(video, 0.5, 60)
+    damaged = zeroed(video, 0.5, 1500)
     assert main([f"--checkpoint={trained}", "--window=1", "--device=cpu", str(damaged)]) == 1
     out = capsys.readouterr().out
     assert "      lost: 0:0" in out and "window(s) have no class, as frames of theirs are lost" in out
