@@ -85,8 +85,12 @@ def test_a_window_is_what_evaluation_sees_of_that_part(tmp_path, monkeypatch, pr
     monkeypatch.delitem(sys.modules, "my_windows", raising=False)
     pts = np.cumsum(np.random.default_rng(2).integers(20, 60, 150)).tolist()
     videos = {
-        "steady": write_numbered_video(tmp_path / "videos" / "steady.mp4", 150, size=(128, 72), gop=30, b_frames=2, noise=30),
-        "variable": write_numbered_video(tmp_path / "videos" / "variable.mp4", 150, size=(128, 72), gop=30, pts=pts, noise=30),
+        "steady": write_numbered_video(
+            tmp_path / "videos" / "steady.mp4", 150, size=(128, 72), gop=30, b_frames=2, noise=30
+        ),
+        "variable": write_numbered_video(
+            tmp_path / "videos" / "variable.mp4", 150, size=(128, 72), gop=30, pts=pts, noise=30
+        ),
     }
     set_display_matrix(videos["variable"], (0, 1, -1, 0))
     options = WindowOptions(window=1.7, stride=0.75)
