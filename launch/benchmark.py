@@ -8,6 +8,7 @@
     python launch/benchmark.py step                     # training steps of the architectures, against plain TSN
     python launch/benchmark.py ranks --data DIR         # training with one and with two ranks
     python launch/benchmark.py cost                     # what training on Kinetics costs, from measured figures
+    python launch/benchmark.py long                     # a long video, window by window, against the usual way
     python launch/benchmark.py gpu --videos DIR         # all that a GPU can show, in seven minutes
 
 Figures hold for this machine at this moment; compare those of one run.
@@ -28,6 +29,7 @@ COMMANDS = {
     "step": ("train_step", options.StepOptions),
     "ranks": ("scaling", options.RanksOptions),
     "cost": ("cost", options.CostOptions),
+    "long": ("long_videos", options.LongOptions),
     "gpu": ("gpu", options.GpuOptions),
 }
 

@@ -54,6 +54,7 @@ class VideoLoader:
         seed: of everything random.
         rank: this process among `world_size`.
         device: where the clips are wanted.
+        sample_ids: with `training=False`: the samples that are to come, sorted; by default all.
         gather: with more than one rank: what each of them gives, by rank, on all of them; called by all together, for
             the choice of the decode node.
         agree: with more than one rank and data.on_bad_sample=quarantine: how they inform each other of bad samples. It
@@ -77,6 +78,7 @@ class VideoLoader:
         rank: int = 0,
         world_size: int = 1,
         device: torch.device | str = "cpu",
+        sample_ids: np.ndarray | None = None,
         agree: Agree = lambda bad: bad,
         gather: Gather = lambda value: [value],
     ):
@@ -85,6 +87,8 @@ class VideoLoader:
             dataset = open_dataset(dataset, config.cache_dir, config.cache_bytes)
         self.dataset, self.config, self.training = dataset, config, training
         self.seed, self.rank, self.world_size, self._agree = seed, rank, world_size, agree
+        assert sample_ids is None or not training, "the order of training is one of all samples"
+        self._sample_ids = np.arange(len(dataset)) if sample_ids is None else sample_ids
         self.num_views = 1 if training else config.num_views
         self.micro_batch_size = max(1, micro_batch_size // self.num_views)
         self.batch_size = batch_size or micro_batch_size * world_size
@@ -214,8 +218,8 @@ class VideoLoader:
             )
 
     def _good_samples(self) -> np.ndarray:
-        """Return the sample ids that the dataset lists neither as quarantined nor as excluded."""
-        return np.setdiff1d(np.arange(len(self.dataset)), np.union1d(self.dataset.quarantined, self.dataset.excluded))
+        """Return the sample ids that are to come and that the dataset lists neither as quarantined nor as excluded."""
+        return np.setdiff1d(self._sample_ids, np.union1d(self.dataset.quarantined, self.dataset.excluded))
 
     def _evaluation_batches(self) -> list[np.ndarray]:
         return plan_rank_evaluation(self._good_samples(), self.micro_batch_size, self.rank, self.world_size)

@@ -131,7 +131,7 @@ def plan_clip(
     labels = None if dataset.label_sets is None else tuple(dataset.label_sets.of(sample_id).tolist())
     size = int(dataset.heights[sample_id]), int(dataset.widths[sample_id])
     if not training:
-        frames, (boxes, flips) = _test_frames(num_frames, config), view_boxes(*size, config)
+        frames, (boxes, flips) = evaluation_frames(num_frames, config), view_boxes(*size, config)
         return ClipPlan(sample_id, label, frames, boxes, flips, _SAME_COLOR, labels=labels)
     draws = _generator(seed, _CLIP, epoch, sample_id).random(3 + config.num_segments)
     frames = _training_frames(num_frames, config, draws[3:])
@@ -166,7 +166,8 @@ def _training_frames(num_frames: int, config: DataConfig, draws: np.ndarray) -> 
     return dense_frames(num_frames, config.num_segments, config.frame_stride, start)
 
 
-def _test_frames(num_frames: int, config: DataConfig) -> np.ndarray:
+def evaluation_frames(num_frames: int, config: DataConfig) -> np.ndarray:
+    """Return the frames (K * T,) int32 of the K clips that evaluation sees of a video, one clip after the other."""
     clips = []
     for clip in range(config.test_clips):
         if config.sampling == "segments":

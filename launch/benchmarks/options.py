@@ -221,3 +221,37 @@ class GpuOptions(Options):
     """Steps of each training."""
     patience: float = 1.0
     """What the parts' own limits of time are multiplied by."""
+
+
+@dataclass(frozen=True)
+class LongOptions(Options):
+    """Classify a long video window by window, and compare with decoding each window by itself, as is usual."""
+
+    video: Path | None = None
+    """Clip that is repeated to make the long video; default: a generated one."""
+    minutes: float = 2.0
+    """Length of the long video."""
+    width: int = 640
+    """Width in pixels of the long video."""
+    height: int = 360
+    """Height in pixels."""
+    window: float = 2.0
+    """Seconds in a window."""
+    stride: float = 1.0
+    """Seconds from one window to the next."""
+    num_segments: int = 8
+    """Frames of each window."""
+    crop_size: int = 112
+    """Side of the crop in pixels."""
+    short_side: int = 128
+    """Short side before cropping."""
+    depth: Depth = 18
+    """Of the ResNet that classifies."""
+    threads: int = CORES
+    """Threads that decode, ours and the others'."""
+    compare_with: tuple[str, ...] = ("pyav",)
+    """What decodes each window by itself: pyav, decord, torchcodec."""
+    compare_minutes: float = 1.0
+    """How much of the video the others get, as they are slow."""
+    scratch: Path | None = None
+    """Folder for the long video; default: a temporary one."""

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 import torch.distributed as dist
@@ -109,16 +110,18 @@ def compute_scores(
     precision: str,
     given_levels: tuple[str, ...] = (),
     allowed: torch.Tensor | None = None,
+    multi_label: bool = False,
 ) -> dict[str, torch.Tensor]:
     """Return probabilities (B, classes of the level) float32 of the samples of a batch, the mean of those of their
     views: on each coarser level that the network predicts, and under "" of the classes, where those that are not
-    `allowed` (num_classes,) bool have none."""
+    `allowed` (num_classes,) bool have none. With `multi_label` the probability of each class is one by itself."""
     given = [labels.repeat_interleave(batch.num_views) for labels in batch.labels_of(given_levels).values()]
     all_logits = compute_level_logits(net, batch.clips, precision, given)
     if allowed is not None:
         all_logits[""] = all_logits[""].masked_fill(~allowed.to(batch.clips.device), -torch.inf)
+    activate = torch.sigmoid if multi_label else partial(torch.softmax, dim=1)
     return {
-        level: logits.softmax(1).view(len(batch.labels), batch.num_views, -1).mean(1)
+        level: activate(logits).view(len(batch.labels), batch.num_views, -1).mean(1)
         for level, logits in all_logits.items()
     }
 

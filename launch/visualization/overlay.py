@@ -1,7 +1,7 @@
 """Draws predictions on videos: every frame of the original, streamed, with a panel of the top classes; no sound."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -57,22 +57,52 @@ def plan_overlays(videos: Sequence[Path], overlay: Path) -> list[Path]:
 
 
 def draw_overlays(rows: Sequence[dict], videos: Sequence[Path], targets: Sequence[Path]) -> None:
-    """Draw the predictions of each row on its video, and add to the row where, or why not."""
+    """Draw the predictions of each row on its video, over time if it has windows, and add to the row where, or why
+    not."""
     for row, video, target in zip(rows, videos, targets):
         if "error" in row or not row["predictions"]:
             continue
         try:
-            overlay_predictions(video, target, [(p["class"], p["probability"]) for p in row["predictions"]])
+            overlay_predictions(video, target, predictions_over_time(row))
             row["overlay"] = str(target)
         except MediaError as error:
             row["error"] = f"{target} was not written: {error}"
 
 
-def overlay_predictions(video: Path, target: Path, predictions: Sequence[tuple[str, float]]) -> None:
+Predictions = Sequence[tuple[str, float]]
+"""(class, probability), the most probable first."""
+
+
+def predictions_over_time(row: dict) -> Callable[[float], Predictions]:
+    """Return what is predicted at a second of a row's video: at any the same, or that of the window whose middle is
+    nearest; nothing where no window is seen."""
+
+    def listed(of: dict) -> Predictions:
+        return [(each["class"], each["probability"]) for each in of["predictions"]]
+
+    if "windows" not in row:
+        always = listed(row)
+        return lambda seconds: always
+    windows = row["windows"]
+    middles = np.array([(window["start"] + window["end"]) / 2 for window in windows])
+    lists = [listed(window) for window in windows]
+
+    def at(seconds: float) -> Predictions:
+        if not lists:
+            return []
+        after = int(np.searchsorted(middles, seconds))
+        nearest = min((n for n in (after - 1, after) if 0 <= n < len(lists)), key=lambda n: abs(middles[n] - seconds))
+        seen = windows[nearest]["start"] <= seconds < windows[nearest]["end"] or nearest == len(lists) - 1
+        return lists[nearest] if seen else []
+
+    return at
+
+
+def overlay_predictions(video: Path, target: Path, predictions: Predictions | Callable[[float], Predictions]) -> None:
     """Write `video` again, as H.264 at a steady rate, upright, with square pixels, the predictions drawn on each frame.
 
     Args:
-        predictions: (class, probability), the most probable first; drawn are those for which there is space.
+        predictions: drawn are those for which there is space; or what gives those of a second of the video.
 
     Raises:
         MediaError: the video cannot be decoded, or the result not be encoded.
@@ -82,7 +112,7 @@ def overlay_predictions(video: Path, target: Path, predictions: Sequence[tuple[s
     def open_writer(size: tuple[int, int], fps: Fraction) -> Iterator[Write]:
         factor = math.ceil(SMALLEST_SIDE / min(size))
         size = (size[0] * factor, size[1] * factor)
-        stamp = _Stamp(*draw_panel(size, predictions))
+        stamps = _Stamps(size, times, predictions if callable(predictions) else lambda seconds: predictions)
         with av.open(str(temporary), "w") as output:
             stream = output.add_stream("libx264", rate=fps, options={"preset": "veryfast", "crf": "20"})
             stream.width, stream.height = size
@@ -92,7 +122,7 @@ def overlay_predictions(video: Path, target: Path, predictions: Sequence[tuple[s
 
             def write(frame, place: int) -> None:
                 picture = rgb_picture(frame).repeat(factor, axis=0).repeat(factor, axis=1)
-                stamp(picture)
+                stamps(picture, place)
                 stamped = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(
                     format="yuv420p", dst_colorspace=Colorspace.ITU601, dst_color_range=ColorRange.MPEG
                 )
@@ -103,6 +133,7 @@ def overlay_predictions(video: Path, target: Path, predictions: Sequence[tuple[s
             output.mux(stream.encode(None))
 
     with replacing(target) as temporary, open_source(video) as source:
+        times = source.times()
         encode_frames(source, FrameChoice(None, None), "rgb24", open_writer)
 
 
@@ -135,6 +166,24 @@ def draw_panel(size: tuple[int, int], predictions: Sequence[tuple[str, float]]) 
         draw.text((2 * margin, middle), _shorten(name, font, width), _TEXT, font, anchor="lm")
         draw.text((right - margin, middle), share, _TEXT, font, anchor="rm")
     return panel, (margin, height - panel.height - margin)
+
+
+class _Stamps:
+    """Lays over each picture the panel of its time."""
+
+    def __init__(self, size: tuple[int, int], times: np.ndarray, predictions: Callable[[float], Predictions]):
+        self.size, self.times, self.predictions = size, times, predictions
+        self.drawn: Predictions = []
+        self.stamp: _Stamp | None = None
+
+    def __call__(self, picture: np.ndarray, place: int) -> None:
+        """Change `picture` (H, W, 3) uint8, the frame of that number."""
+        predictions = self.predictions(float(self.times[min(place, len(self.times) - 1)]))
+        if predictions is not self.drawn:
+            self.drawn = predictions
+            self.stamp = _Stamp(*draw_panel(self.size, predictions)) if predictions else None
+        if self.stamp is not None:
+            self.stamp(picture)
 
 
 class _Stamp:

@@ -13,15 +13,15 @@ from typing import Any
 
 import av
 import numpy as np
-from av.filter import Graph
-from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation, VideoReformatter
+from av.video.reformatter import ColorPrimaries, ColorRange, ColorTrc
 from PIL import Image
 
 from sharding.errors import MediaError
 from sharding.video.container import LIBAV_ERRORS, VideoInfo, open_video, reason
-from sharding.video.decode import decode_all, rgb_picture, rgb_settings
+from sharding.video.conversion import FrameConverter, output_size
+from sharding.video.decode import decode_all, rgb_picture
 from sharding.video.frame_folder import FrameFolder
-from sharding.video.orientation import Orientation, orientation_of
+from sharding.video.orientation import orientation_of
 from sharding.video.source import VideoFile, open_source
 
 _HDR_TRANSFERS = {16: "PQ", 18: "HLG"}  # SMPTE ST 2084, ARIB STD-B67
@@ -210,21 +210,6 @@ def believed_times(times: np.ndarray) -> np.ndarray:
     return times[0] + np.concatenate([[0.0], np.cumsum(gaps)])
 
 
-def output_size(width: int, height: int, pixel_aspect: Fraction, short_side: int | None) -> tuple[int, int]:
-    """Return the size with square pixels, the short side at most `short_side`, both sides even and at least 2.
-
-    >>> output_size(340, 256, Fraction(64, 51), 256)
-    (426, 256)
-    """
-    shown_width, shown_height = width * float(pixel_aspect), float(height)
-    scale = min(1.0, short_side / min(shown_width, shown_height)) if short_side else 1.0
-
-    def stored(side: float) -> int:
-        return max(2, round(side * scale / 2 - 1e-6) * 2)
-
-    return stored(shown_width), stored(shown_height)
-
-
 class _Attempt:
     """One pass over a source, keeping the frames chosen by the times they are believed to have."""
 
@@ -236,9 +221,8 @@ class _Attempt:
         fps = _fps(believed_times(times), source.fps) * len(self.chosen) / len(times)
         self.rate = Fraction(min(max(fps, 1e-3), 1e5)).limit_denominator(10_000)
         self.fps = float(self.rate)
-        self.size = self.stored_size = (0, 0)
-        self.reformatter = VideoReformatter()
-        self.turner: _Turner | None = None
+        self.size = (0, 0)
+        self.converter: FrameConverter | None = None
         self.observed = Observed()
 
     def run(self, open_writer: OpenWriter) -> np.ndarray:
@@ -274,25 +258,11 @@ class _Attempt:
 
     def _convert(self, frame):
         """Return a frame scaled, with square pixels, upright, in the colours of the target."""
-        if not self.size[0]:
+        if self.converter is None:
             size = output_size(frame.width, frame.height, self.source.info.pixel_aspect, self.choice.short_side)
-            self.stored_size = size
-            orientation = orientation_of(frame)
-            if orientation:
-                self.turner = _Turner(size, self.pixel_format, orientation)
-            self.size = (size[1], size[0]) if orientation.swaps_sides else size
-        full_range = self.pixel_format == "rgb24"
-        converted = self.reformatter.reformat(
-            frame,
-            *self.stored_size,
-            self.pixel_format,
-            **rgb_settings(frame),
-            dst_colorspace=int(Colorspace.ITU601),
-            dst_color_range=int(ColorRange.JPEG if full_range else ColorRange.MPEG),
-            interpolation=Interpolation.BICUBIC,
-            threads=1,
-        )
-        return self.turner(converted) if self.turner else converted
+            self.converter = FrameConverter(size, self.pixel_format, orientation_of(frame))
+            self.size = self.converter.size
+        return self.converter(frame)
 
 
 def notes_of_part(source: VideoFile | FrameFolder) -> dict[str, Any]:
@@ -316,23 +286,6 @@ class Observed:
         """Return notes for KEY.json: interlaced frames are stored as they are, and HDR is not mapped to SDR."""
         interlaced = {"source_interlaced": True} if self.interlaced else {}
         return interlaced | ({"source_hdr": self.transfer} if self.transfer else {})
-
-
-class _Turner:
-    """Turns and mirrors frames."""
-
-    def __init__(self, size: tuple[int, int], pixel_format: str, orientation: Orientation):
-        self.graph = Graph()
-        self.graph.threads = 1
-        buffer = self.graph.add_buffer(
-            width=size[0], height=size[1], format=av.VideoFormat(pixel_format), time_base=Fraction(1, 1000)
-        )
-        filters = [self.graph.add(name, option) for name, option in orientation.filters()]
-        self.graph.link_nodes(buffer, *filters, self.graph.add("buffersink")).configure()
-
-    def __call__(self, frame):
-        self.graph.vpush(frame)
-        return self.graph.vpull()
 
 
 def _fps(times: np.ndarray, fps_from_header: float) -> float:

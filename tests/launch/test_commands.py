@@ -11,13 +11,8 @@ from tests.conftest import ROOT
 HEAVY = {"torch", "deepspeed", "nvidia", "torchmetrics", "tensorboard", "matplotlib", "pyarrow", "onnx", "captum"}
 LIGHT_COMMANDS = [
     *("launch.train", "launch.predict", "launch.evaluate", "launch.average", "launch.export", "launch.visualize"),
-    *(
-        "launch.benchmark",
-        "launch.benchmark loader",
-        "launch.benchmark scale",
-        "launch.visualize synthesizers",
-        "launch.search_schedule",
-    ),
+    *("launch.benchmark", "launch.features"),
+    *("launch.benchmark loader", "launch.benchmark scale", "launch.visualize synthesizers", "launch.search_schedule"),
 ]
 PROGRAM = """
 import importlib, sys
@@ -61,6 +56,8 @@ def test_help_is_readable_and_imports_nothing_heavy(command):
         ("launch.train", ["--model.dept=18"], "did you mean --model.depth?"),
         ("launch.predict", ["--chekpoint=x", "y.mp4"], "did you mean --checkpoint?"),
         ("launch.evaluate", ["--checkpoint=x", "--data=y", "--crops=2"], "--crops 2: use 1, 3 or 10"),
+        ("launch.predict", ["--checkpoint=x", "y.mp4", "--stride=1"], "--stride: it is of windows; give their length"),
+        ("launch.features", ["--checkpoint=x", "--out=y"], "give either video files and folders, or --data SHARDS"),
         ("launch.evaluate", ["--batch-size=4"], "--checkpoint and --data are required"),
         ("launch.benchmark", ["step", "--rounds=many"], "--rounds many: use an integer"),
         (
