@@ -1,12 +1,13 @@
 """Pictures of runs, networks and data.
 
+    python launch/visualize.py report       RUN                  # all of it on one page -> RUN/report.html
     python launch/visualize.py curves       RUN                  # loss, accuracy and learning rate -> RUN/curves.png
     python launch/visualize.py confusion    RUN                  # of its newest evaluation -> next to its file
     python launch/visualize.py synthesizers CHECKPOINT           # ||T_ij||_1 -> CHECKPOINT/synthesizers.png
     python launch/visualize.py gradcam      CHECKPOINT VIDEO     # what a class rests on -> VIDEO-gradcam.png, here
     python launch/visualize.py frames       DATASET              # where frames are sampled -> frames.png, here
 
---out FILE.png writes the picture somewhere else.
+--out FILE.png (of a report FILE.html) writes it somewhere else.
 """
 
 from pathlib import Path
@@ -22,9 +23,9 @@ def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     command = options.command
     values = options[command].as_dict()
-    for name in ("num_segments", "epochs"):
-        if values.get(name, 1) < 1:
-            raise UserError(f"--{name.replace('_', '-')} {values[name]}: use 1 or more")
+    for name, least in (("num_segments", 1), ("epochs", 1), ("mistakes", 0)):
+        if values.get(name, least) < least:
+            raise UserError(f"--{name.replace('_', '-')} {values[name]}: use {least} or more")
     from launch.visualization import pictures  # matplotlib and torch, once the options are known to be right
 
     print(getattr(pictures, command)(**values))
@@ -36,9 +37,19 @@ def _parser() -> CommandLine:
     for name, (summary, add_options) in _COMMANDS.items():
         command = CommandLine(description=summary, renamed={"since_start": "relative-to-init"})
         add_options(command)
-        command.add_argument("--out", type=Path | None, default=None, help="Picture to write, NAME.png.")
+        what = "Page to write, NAME.html." if name == "report" else "Picture to write, NAME.png."
+        command.add_argument("--out", type=Path | None, default=None, help=what)
         parser.add_command(commands, name, command, summary)
     return parser
+
+
+def _add_report(parser: CommandLine) -> None:
+    parser.add_argument("run", type=Path, metavar="RUN", help="Run folder, of a training that may still go on.")
+    evaluation_help = "Evaluation to show, evaluation.json or its folder; default: the run's newest."
+    parser.add_argument("--evaluation", type=Path | None, default=None, help=evaluation_help)
+    data_help = "Folder of the split that was evaluated, for the frames of its videos; default: where it was then."
+    parser.add_argument("--data", type=Path | None, default=None, help=data_help)
+    parser.add_argument("--mistakes", type=int, default=24, help="Videos to show that were certain and wrong.")
 
 
 def _add_curves(parser: CommandLine) -> None:
@@ -72,6 +83,7 @@ def _add_frames(parser: CommandLine) -> None:
 
 
 _COMMANDS = {
+    "report": ("A run on one page: curves, classes, confusions, mistakes, data, configuration.", _add_report),
     "curves": ("Loss, accuracy and learning rate of a run, as RUN/curves.png.", _add_curves),
     "confusion": ("The confusion matrix of an evaluation, as confusion.png next to its file.", _add_confusion),
     "synthesizers": (

@@ -1,11 +1,11 @@
 """The pictures of `launch/visualize.py`: each function reads what it draws, draws it, and returns the file."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 
 from launch.visualization.plots import draw_confusion, draw_curves, draw_frames, draw_synthesizers
+from launch.visualization.report.confusion import find_evaluations, read_evaluation
 from sharding.dataset import load_dataset
 from sharding.errors import UserError
 from sharding.files import check_writable
@@ -21,15 +21,9 @@ def curves(run: Path, out: Path | None) -> Path:
 
 def confusion(evaluation: Path, out: Path | None) -> Path:
     """Draw the confusion matrix of an evaluation: its file, its folder, or a run whose newest one is meant."""
-    path = find_evaluation(evaluation)
-    try:
-        values = json.loads(path.read_text())
-        counts, classes = np.array(values["confusion"], float), list(values["classes"])
-        if counts.shape != (len(classes), len(classes)):
-            raise ValueError(f"a confusion matrix of shape {counts.shape} for {len(classes)} classes")
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: not an evaluation.json of launch/evaluate.py: {error}") from error
-    return draw_confusion(counts, classes, _target(out or path.with_name("confusion.png")))
+    found = read_evaluation(find_evaluation(evaluation))
+    target = _target(out or found.path.with_name("confusion.png"))
+    return draw_confusion(found.confusion, found.classes, target)
 
 
 def find_evaluation(path: Path) -> Path:
@@ -38,14 +32,10 @@ def find_evaluation(path: Path) -> Path:
     Raises:
         UserError: it is a folder without one.
     """
-    if not path.is_dir():
-        return path
-    found = [path / "evaluation.json", *path.glob("evaluation-*/evaluation.json")]
-    found += path.glob("checkpoints/*/evaluation-*/evaluation.json")
-    found = [file for file in found if file.is_file()]
+    found = find_evaluations(path)
     if not found:
         raise UserError(f"{path}: no evaluation in it; make one with launch/evaluate.py --checkpoint {path} --data VAL")
-    return max(found, key=lambda file: file.stat().st_mtime_ns)
+    return found[0]
 
 
 def synthesizers(checkpoint: Path, relative_to_init: bool, out: Path | None) -> Path:
@@ -94,6 +84,13 @@ def frames(dataset: Path, num_segments: int, epochs: int, out: Path | None) -> P
     chosen = packed.num_frames[:: -(-len(packed) // MOST_VIDEOS)]
     title = f"{dataset}: {len(chosen):,} videos of {chosen.min()} to {chosen.max()} stored frames"
     return draw_frames(chosen, num_segments, epochs, title, target)
+
+
+def report(run: Path, evaluation: Path | None, data: Path | None, mistakes: int, out: Path | None) -> Path:
+    """Write the page of a run."""
+    from launch.visualization.report.report import write_report
+
+    return write_report(run, evaluation, data, mistakes, out)
 
 
 def _target(path: Path) -> Path:
