@@ -55,8 +55,8 @@ def training_lines(epochs: int, done: int) -> list[dict]:
 
 
 def write_results(run: Path, classes: tuple[str, ...], data: Path, per_class: int = 50, seed: int = 0) -> Path:
-    """Write the evaluation of a network that confuses classes within groups of five, scattered over the list; return its
-    evaluation.json.
+    """Write the evaluation of a network that confuses classes within groups of five, scattered over the list; return
+    its evaluation.json.
 
     The samples of `data` come first, and their keys are those of the packed split.
     """

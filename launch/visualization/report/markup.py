@@ -18,8 +18,8 @@ def escape(value: object) -> str:
 def element(name: str, *children: str, **attributes: object) -> str:
     """Return an element; children are HTML, attributes are text and are escaped.
 
-    An attribute's name may end with _, which is left out, and its other _ become hyphens; True gives one without a value,
-    None and False none.
+    An attribute's name may end with _, which is left out, and its other _ become hyphens; True gives one without a
+    value, None and False none.
 
     >>> element("a", "x", href="?a&b", class_="big", hidden=True)
     '<a href="?a&amp;b" class="big" hidden>x</a>'

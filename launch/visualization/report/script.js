@@ -104,7 +104,9 @@ function drawMatrix(cells) {
 
   function resize() {
     const width = canvas.clientWidth, ratio = devicePixelRatio || 1;
-    margin = Math.round(width < 480 ? width * 0.22 : Math.min(150, width * 0.21));
+    context.font = "12px system-ui, sans-serif";
+    const longest = Math.max(...cells.classes.map(name => context.measureText(name.slice(0, 40)).width));
+    margin = Math.round(Math.min(longest + 14, width * 0.22, 160));
     const side = width - margin;
     canvas.width = width * ratio;
     canvas.height = width * ratio;
@@ -116,7 +118,8 @@ function drawMatrix(cells) {
 
   const toX = place => box.left + (place - view.x) / view.size * box.side;
   const toY = place => box.top + (place - view.y) / view.size * box.side;
-  const shade = (fraction, step) => { const least = step < 6 ? 0.4 : 0.14; return least + (1 - least) * Math.sqrt(fraction); };
+  // Cells of a few pixels are drawn stronger, or a mistake in one of 50 would not be seen.
+  const shade = (fraction, step) => step < 6 ? 0.22 + 0.78 * Math.min(1, 1.6 * Math.sqrt(fraction)) : 0.14 + 0.86 * Math.sqrt(fraction);
 
   function draw() {
     const step = box.side / view.size, side = Math.max(step - (step > 6 ? 1 : 0), 2);
