@@ -101,7 +101,7 @@ def _mark(facts: RunFacts) -> str:
 
 def _document(title: str, body: str, data: dict[str, Any]) -> str:
     """Return the file. Its policy lets the browser run this very script and load nothing, whatever names hold."""
-    style, script = (_resource(name) for name in ("style.css", "script.js"))
+    style, script = _resource("style.css"), _resource("matrix.js") + _resource("script.js")
     policy = (
         f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
         "base-uri 'none'; form-action 'none'"

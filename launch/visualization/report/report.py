@@ -3,6 +3,8 @@
 import time
 from pathlib import Path
 
+import numpy as np
+
 from launch.inference.scores import read_scores
 from launch.visualization.report.confusion import EvaluationFile, find_evaluations, read_evaluation
 from launch.visualization.report.facts import RunFacts, read_run
@@ -72,7 +74,8 @@ def _add_mistakes(view: EvaluationView, data: Path | None, count: int) -> None:
         view.problems.append(f"{path}: not there, so no mistakes are shown; launch/evaluate.py writes it")
         return
     scores = read_scores(path)
-    if scores.classes != evaluation.classes or scores.fingerprint != evaluation.values.get("fingerprint"):
+    same = scores.classes == evaluation.classes and scores.fingerprint == evaluation.values.get("fingerprint")
+    if not same or not np.isin(scores.labels, np.arange(len(scores.classes))).all():
         view.problems.append(f"{path}: of another evaluation than {evaluation.path.name}; evaluate again")
         return
     mistakes = worst_mistakes(scores, count)
