@@ -106,7 +106,7 @@ function drawMatrix(cells) {
   }
 
   function drawNames(step) {
-    const size = margin < 100 ? 10 : 11.5, every = Math.max(1, Math.ceil((size + 1) / step));
+    const size = step > 30 ? 12 : box.side < 350 ? 10 : 11.5, every = Math.max(1, Math.ceil((size + 1) / step));
     context.font = `${size}px system-ui, sans-serif`;
     context.textBaseline = "middle";
     const named = [];
