@@ -21,7 +21,7 @@ def training_losses(
     Of a network with several heads "classification" is the sum of their cross-entropies.
 
     Args:
-        labels: (B,) class ids, or (B, num_classes) shares of the classes.
+        labels: (B,) class ids, or (B, num_classes) fractions of the classes.
         stages: names of the synthesizers, in the order of `outputs`.
         level_labels: (B,) class ids of each coarser level that `outputs` has logits of, in that order.
     """
