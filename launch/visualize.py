@@ -44,7 +44,7 @@ def _parser() -> CommandLine:
 
 
 def _add_report(parser: CommandLine) -> None:
-    parser.add_argument("run", type=Path, metavar="RUN", help="Run folder, of a training that may still go on.")
+    parser.add_argument("run", type=Path, metavar="RUN", help="Run folder; its training may still be running.")
     evaluation_help = "Evaluation to show, evaluation.json or its folder; default: the run's newest."
     parser.add_argument("--evaluation", type=Path | None, default=None, help=evaluation_help)
     data_help = "Folder of the split that was evaluated, for the frames of its videos; default: where it was then."

@@ -194,7 +194,10 @@ def commands(facts: RunFacts) -> str:
             ("Evaluate, as in papers with more clips and crops", f"{evaluate_command(facts)} --clips 10 --crops 3"),
             ("Classify a video", f"python launch/predict.py --checkpoint {run} VIDEO.mp4"),
             ("Export to ONNX", f"python launch/export.py --checkpoint {run} --out model.onnx"),
-            ("Train on from these weights", f"python launch/train.py --config RECIPE.yaml --model.pretrained={run}"),
+            (
+                "Begin another training from these weights",
+                f"python launch/train.py --config RECIPE.yaml --model.pretrained={run} --run_dir NEW",
+            ),
         ]
     if val and not is_remote(val):
         shown.append(("Check the validation split", f"python -m sharding verify {split} --decode"))

@@ -43,7 +43,7 @@ all("figure.chart").forEach((figure, index) => {
     chart.lines.forEach((line, number) => {
       let best = 0;
       line.x.forEach((value, place) => { if (Math.abs(value - epoch) < Math.abs(line.x[best] - epoch)) best = place; });
-      values[number].textContent = `${Number(line.y[best].toPrecision(4))}${chart.unit}${number ? "" : ` at ${Number(line.x[best].toPrecision(4))}`}`;
+      values[number].textContent = `${Number(line.y[best].toPrecision(4))}${chart.unit}${number ? "" : ` at epoch ${Number(line.x[best].toPrecision(4))}`}`;
       if (!number) at = line.x[best];
     });
     const place = chart.left + at / chart.end * (chart.right - chart.left);
