@@ -168,7 +168,7 @@ def mistakes(found: list[tuple[Mistake, list[str], str]], names: tuple[str, ...]
     """Return cards of mistakes, each with its pictures or the reason why there are none."""
     cards = []
     for mistake, pictures, reason in found:
-        images = "".join(element("img", src=url, alt="", loading="lazy") for url in pictures)
+        images = "".join(element("img", src=url, alt="") for url in pictures)
         shown = element("div", images, class_="frames") if pictures else element("p", element("small", escape(reason)))
         label = mistake.label_probability
         text = (

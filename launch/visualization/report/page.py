@@ -21,8 +21,6 @@ class EvaluationView:
     evaluation: EvaluationFile
     mistakes: list[tuple[Mistake, list[str], str]] = field(default_factory=list)
     """Each with its pictures, and where it has none with the reason."""
-    problems: list[str] = field(default_factory=list)
-    """What cannot be shown, why, and what to do."""
     also: list[EvaluationFile] = field(default_factory=list)
     """The other evaluations of the run."""
 
@@ -57,7 +55,7 @@ def build_page(facts: RunFacts, view: EvaluationView | None, made: str) -> str:
         ),
         element("p", element("code", isolated(facts.run_dir))),
         run_sections.tiles(facts),
-        _problems(facts, view),
+        _problems(facts),
         run_sections.log_lines(facts),
         element("nav", links),
     )
@@ -87,8 +85,8 @@ def _missing_evaluation(facts: RunFacts) -> str:
     return element("p", text) + command(run_sections.evaluate_command(facts))
 
 
-def _problems(facts: RunFacts, view: EvaluationView | None) -> str:
-    lines = [*facts.problems, *(view.problems if view else [])]
+def _problems(facts: RunFacts) -> str:
+    lines = list(facts.problems)
     if not facts.steps:
         lines.append("No figures of training yet; they come every train.log_every_steps steps.")
     shown = "".join(element("li", escape(line)) for line in lines)

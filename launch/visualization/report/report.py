@@ -34,17 +34,21 @@ def write_report(run: Path, evaluation: Path | None, data: Path | None, num_mist
         raise UserError(f"--out {target}: use a name that ends in .html")
     facts = read_run(run)
     check_writable(target)
-    view = _view(run, evaluation, data, num_mistakes)
+    view = _view(run, evaluation, data, num_mistakes, facts.problems)
     if view is not None:
-        view.problems.extend(_staleness(facts, view.evaluation))
+        facts.problems.extend(_staleness(facts, view.evaluation))
     write_atomically(target, build_page(facts, view, time.strftime("%Y-%m-%d %H:%M")))
     return target
 
 
-def _view(run: Path, evaluation: Path | None, data: Path | None, num_mistakes: int) -> EvaluationView | None:
-    """Return the evaluation and what can be shown of it; None if there is none. A damaged one that was not named
-    gives way to the next."""
-    problems, found = [], []
+def _view(
+    run: Path, evaluation: Path | None, data: Path | None, num_mistakes: int, problems: list[str]
+) -> EvaluationView | None:
+    """Return the evaluation and what can be shown of it; None if there is none.
+
+    A damaged one that was not named gives way to the next; that, and what else cannot be shown, is added to `problems`.
+    """
+    found = []
     for path in find_evaluations(evaluation or run):
         try:
             found.append(read_evaluation(path))
@@ -57,31 +61,31 @@ def _view(run: Path, evaluation: Path | None, data: Path | None, num_mistakes: i
     if not found:
         return None
     shown, *also = found
-    view = EvaluationView(shown, problems=problems, also=also)
+    view = EvaluationView(shown, also=also)
     try:
-        _add_mistakes(view, data, num_mistakes)
+        _add_mistakes(view, data, num_mistakes, problems)
     except UserError as error:
         if data is not None:
             raise
-        view.problems.append(str(error))
+        problems.append(str(error))
     return view
 
 
-def _add_mistakes(view: EvaluationView, data: Path | None, count: int) -> None:
+def _add_mistakes(view: EvaluationView, data: Path | None, count: int, problems: list[str]) -> None:
     evaluation = view.evaluation
     path = scores_next_to(evaluation.path)
     if not path.exists():
-        view.problems.append(f"{path}: not there, so no mistakes are shown; launch/evaluate.py writes it")
+        problems.append(f"{path}: not there, so no mistakes are shown; launch/evaluate.py writes it")
         return
     scores = read_scores(path)
     same = scores.classes == evaluation.classes and scores.fingerprint == evaluation.values.get("fingerprint")
     if not same or not np.isin(scores.labels, np.arange(len(scores.classes))).all():
-        view.problems.append(f"{path}: of another evaluation than {evaluation.path.name}; evaluate again")
+        problems.append(f"{path}: of another evaluation than {evaluation.path.name}; evaluate again")
         return
     mistakes = worst_mistakes(scores, count)
     dataset, reason = _open(evaluation, data)
     if dataset is None and mistakes:
-        view.problems.append(f"The videos of the mistakes are not shown: {reason}")
+        problems.append(f"The videos of the mistakes are not shown: {reason}")
     sample_ids = find_samples(dataset, mistakes) if dataset else {}
     for mistake in mistakes:
         pictures, why = show_mistake(dataset, sample_ids.get(mistake.key)) if dataset else ([], "")
