@@ -37,7 +37,13 @@ class Chart:
     """The end of the axis of epochs, if it is beyond the last point."""
 
 
-def thin(x: Sequence[float], y: Sequence[float], count: int = MOST_POINTS) -> tuple[np.ndarray, ...]:
+Points = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+"""x, and the mean, minimum and maximum of y there."""
+
+
+def thin(
+    x: Sequence[float], y: Sequence[float], count: int = MOST_POINTS
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return x, and the mean, minimum and maximum of y, over `count` parts of as many points; fewer stay as they are.
 
     >>> [values.tolist() for values in thin([0, 1, 2, 3], [5, 7, 1, 1], 2)]
@@ -88,12 +94,12 @@ class _Scale:
 
 def draw_chart(chart: Chart) -> tuple[str, dict[str, Any]]:
     """Return a chart as a figure of HTML, and its points for the script that shows values under the pointer."""
-    drawn = [(line.name, *thin(line.x, line.y)) for line in chart.lines if len(line.x)]
+    drawn = [(line.name, thin(line.x, line.y)) for line in chart.lines if len(line.x)]
     if not drawn:
         return element("figure", element("figcaption", escape(chart.title)), element("p", "no figures yet")), {}
-    scale = _Scale(chart, [part for line in drawn for part in line[3:]], [line[1] for line in drawn])
+    scale = _Scale(chart, [part for _, (_, _, *ends) in drawn for part in ends], [x for _, (x, *_) in drawn])
     shapes = _axes(scale, chart.unit)
-    for number, (_, x, y, low, high) in enumerate(drawn):
+    for number, (_, (x, y, low, high)) in enumerate(drawn):
         if (low < high).any():
             around = np.concatenate([_points(scale, x, high), _points(scale, x, low)[::-1]])
             shapes += element("polygon", points=_join(around), class_=f"band c{number % 6}")
@@ -108,7 +114,7 @@ def draw_chart(chart: Chart) -> tuple[str, dict[str, Any]]:
         for number, line in enumerate(drawn)
     )
     caption = element("figcaption", element("strong", escape(chart.title)), element("span", *keys, class_="legend"))
-    points = [{"x": _rounded(x), "y": _rounded(y)} for _, x, y, _, _ in drawn]
+    points = [{"x": _rounded(x), "y": _rounded(y)} for _, (x, y, _, _) in drawn]
     data = {
         "left": _LEFT,
         "right": WIDTH - _RIGHT,

@@ -46,10 +46,10 @@ def tiles(facts: RunFacts) -> str:
             )
         last = facts.steps[-1]
         shown.append(("speed", f"{last['clips_per_second']:,.1f}", "clips/s, all ranks, at the end"))
-        if is_number(used := last.get("flop_utilization")):
-            shown.append(("GPU's FLOPs used", percent(used, 1), "of the peak"))
-        if is_number(memory := last.get("peak_memory_bytes")):
-            shown.append(("GPU memory", f"{memory / 2**30:.1f} GiB", "at most, a rank"))
+        if is_number(last.get("flop_utilization")):
+            shown.append(("GPU's FLOPs used", percent(last["flop_utilization"], 1), "of the peak"))
+        if is_number(last.get("peak_memory_bytes")):
+            shown.append(("GPU memory", f"{last['peak_memory_bytes'] / 2**30:.1f} GiB", "at most, a rank"))
     cells = (
         element("div", element("small", escape(what)), element("b", escape(value)), element("span", escape(more)))
         for what, value, more in shown
