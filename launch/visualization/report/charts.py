@@ -41,9 +41,7 @@ Points = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 """x, and the mean, minimum and maximum of y there."""
 
 
-def thin(
-    x: Sequence[float], y: Sequence[float], count: int = MOST_POINTS
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def thin(x: Sequence[float], y: Sequence[float], count: int = MOST_POINTS) -> Points:
     """Return x, and the mean, minimum and maximum of y, over `count` parts of as many points; fewer stay as they are.
 
     >>> [values.tolist() for values in thin([0, 1, 2, 3], [5, 7, 1, 1], 2)]
