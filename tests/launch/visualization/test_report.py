@@ -171,12 +171,12 @@ def test_what_does_not_fit_together_is_said(numbered, numbered_jpeg, tmp_path):
 def test_no_secret_comes_into_the_page(tmp_path):
     run = write_run(tmp_path / "run", ("a", "b"))
     text = (run / "config.yaml").read_text()
-    text = text.replace("train: null", "train: https://me:hidden1@host/train?sig=hidden2", 1)
-    (run / "config.yaml").write_text(text.replace("deepspeed: {}", "deepspeed: {wandb: {api_key: hidden3}}"))
-    (run / "logs" / "rank-0.log").write_text("2026-01-01 10:00:01 ERROR https://me:hidden4@host/x?sig=hidden5 failed\n")
+    text = text.replace("train: null", "train: https://me:s3cret1@host/train?sig=s3cret2", 1)
+    (run / "config.yaml").write_text(text.replace("deepspeed: {}", "deepspeed: {wandb: {api_key: s3cret3}}"))
+    (run / "logs" / "rank-0.log").write_text("2026-01-01 10:00:01 ERROR https://me:s3cret4@host/x?sig=s3cret5 failed\n")
     assert load_config(run / "config.yaml").deepspeed
     report(run)
-    assert "hidden" not in (run / "report.html").read_text()
+    assert "s3cret" not in (run / "report.html").read_text()
 
 
 def test_time_waiting_is_weighted_by_time(tmp_path):
