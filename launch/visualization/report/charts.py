@@ -60,7 +60,7 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
     """Return some `count` round numbers within [low, high].
 
     >>> ticks(0, 100), ticks(0, 0.0123)
-    ([0.0, 20.0, 40.0, 60.0, 80.0, 100.0], [0.0, 0.002, 0.004, 0.006, 0.008, 0.01, 0.012])
+    ([0.0, 20.0, 40.0, 60.0, 80.0, 100.0], [0.0, 0.005, 0.01])
     """
     if not high > low:
         return [low]
