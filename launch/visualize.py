@@ -1,5 +1,6 @@
 """Pictures of runs, networks and data.
 
+    python launch/visualize.py report       RUN                  # all of it on one page -> RUN/report.html
     python launch/visualize.py curves       RUN                  # loss, accuracy and learning rate -> RUN/curves.png
     python launch/visualize.py confusion    RUN                  # of its newest evaluation -> next to its file
     python launch/visualize.py precision    RUN                  # of each class, where videos have several labels
@@ -9,7 +10,7 @@
     python launch/visualize.py frames       DATASET              # where frames are sampled -> frames.png, here
     python launch/visualize.py clips        CONFIG.yaml          # what training sees, augmented -> clips.png, here
 
---out FILE.png writes the picture somewhere else.
+--out FILE.png (of a report FILE.html) writes it somewhere else.
 """
 
 from pathlib import Path
@@ -25,9 +26,9 @@ def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     command = options.command
     values = options[command].as_dict()
-    for name in ("num_segments", "epochs", "num_clips"):
-        if values.get(name, 1) < 1:
-            raise UserError(f"--{name.replace('_', '-')} {values[name]}: use 1 or more")
+    for name, least in (("num_segments", 1), ("epochs", 1), ("num_clips", 1), ("mistakes", 0)):
+        if values.get(name, least) < least:
+            raise UserError(f"--{name.replace('_', '-')} {values[name]}: use {least} or more")
     from launch.visualization import pictures  # matplotlib and torch, once the options are known to be right
 
     print(getattr(pictures, command)(**values))
@@ -39,9 +40,19 @@ def _parser() -> CommandLine:
     for name, (summary, add_options) in _COMMANDS.items():
         command = CommandLine(description=summary, renamed={"since_start": "relative-to-init"})
         add_options(command)
-        command.add_argument("--out", type=Path | None, default=None, help="Picture to write, NAME.png.")
+        what = "Page to write, NAME.html." if name == "report" else "Picture to write, NAME.png."
+        command.add_argument("--out", type=Path | None, default=None, help=what)
         parser.add_command(commands, name, command, summary)
     return parser
+
+
+def _add_report(parser: CommandLine) -> None:
+    parser.add_argument("run", type=Path, metavar="RUN", help="Run folder; its training may still be running.")
+    evaluation_help = "Evaluation to show, evaluation.json or its folder; default: the run's newest."
+    parser.add_argument("--evaluation", type=Path | None, default=None, help=evaluation_help)
+    data_help = "Folder of the split that was evaluated, for the frames of its videos; default: where it was then."
+    parser.add_argument("--data", type=Path | None, default=None, help=data_help)
+    parser.add_argument("--mistakes", type=int, default=24, help="Videos to show that were certain and wrong.")
 
 
 def _add_curves(parser: CommandLine) -> None:
@@ -80,6 +91,7 @@ def _add_clips(parser: CommandLine) -> None:
 
 
 _COMMANDS = {
+    "report": ("A run on one page: curves, classes, confusions, mistakes, data, configuration.", _add_report),
     "curves": ("Loss, accuracy and learning rate of a run, as RUN/curves.png.", _add_curves),
     "confusion": ("The confusion matrix of an evaluation, as confusion.png next to its file.", _add_confusion),
     "precision": (

@@ -42,7 +42,7 @@ class DataConfig:
     cache_dir: str | None = None
     """Folder for the shards of remote splits, best on a fast local disk; default $VPSN_CACHE, else ~/.cache/vpsn."""
     cache_gigabytes: float = 100.0
-    """Most that the shards in that folder may take."""
+    """Maximum that the shards in that folder may take."""
     num_segments: int = 8
     """Segments of a clip, each of frames_per_segment frames; of a dense clip its frames."""
     frames_per_segment: int = 1
@@ -181,7 +181,7 @@ class DataConfig:
 
     @property
     def cache_bytes(self) -> int:
-        """Most bytes that the shards of remote splits may take."""
+        """Return the maximum of bytes that the shards of remote splits may take."""
         return round(self.cache_gigabytes * 1e9)
 
     @property

@@ -1,4 +1,4 @@
-"""Opens a packed dataset wherever it lies: in a folder, in object storage or on a web server.
+"""Open a packed dataset wherever it is: in a folder, in object storage or on a web server.
 
     dataset = open_dataset("s3://bucket/k400/train", cache_dir="/nvme/vpsn", cache_bytes=500 * 10**9)
 
@@ -45,7 +45,7 @@ def open_dataset(
     cache_bytes: int = DEFAULT_CACHE_BYTES,
     retry: RetryPolicy | None = None,
 ) -> PackedDataset:
-    """Opens a packed split and makes the cheap checks of `load_dataset`.
+    """Open a packed split and make the cheap checks of `load_dataset`.
 
     Args:
         location: the folder that holds manifest.json, or its URL: s3://, gs://, https:// or another that fsspec knows.
@@ -86,19 +86,19 @@ def _cache_of(manifest: Manifest, cache_dir: str | Path | None) -> Iterator[Path
 
 
 def read_manifest(location: str | Path, retry: RetryPolicy | None = None) -> Manifest:
-    """The manifest of a packed split, wherever it lies. Raises UserError."""
+    """Return the manifest of a packed split, wherever it is. Raises UserError."""
     return _fetch_manifest(RemoteFolder(str(location), retry)) if is_remote(location) else load_manifest(Path(location))
 
 
 def default_cache_dir() -> Path:
-    """$VPSN_CACHE, or vpsn in the user's folder of caches ($XDG_CACHE_HOME or ~/.cache)."""
+    """Return $VPSN_CACHE, or vpsn in the user's folder of caches ($XDG_CACHE_HOME or ~/.cache)."""
     if own := os.environ.get("VPSN_CACHE"):
         return Path(own).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "vpsn"
 
 
 def _fetch_manifest(remote: RemoteFolder) -> Manifest:
-    """The manifest, if it is as it was when its fingerprint was made; else it is fetched again, a few times."""
+    """Return the manifest, if it is as it was when its fingerprint was made; else it is fetched again, a few times."""
     problem: UserError | None = None
     for _ in range(_DAMAGED_MANIFESTS):
         content = remote.read(MANIFEST, MAX_MANIFEST_BYTES)
@@ -111,7 +111,7 @@ def _fetch_manifest(remote: RemoteFolder) -> Manifest:
 
 
 def _fetch_table(remote: RemoteFolder, manifest: Manifest, directory: Path, cache_bytes: int) -> PackedDataset:
-    """Makes the folder, which the caller has locked, that of the dataset without its shards, and opens it."""
+    """Make the folder, which the caller has locked, that of the dataset without its shards, and open it."""
     table = directory / TABLE
     if not _is_whole(table, manifest):
         max_bytes = min(_TABLE_BYTES + manifest.samples * _TABLE_BYTES_OF_A_ROW, cache_bytes)
@@ -134,7 +134,7 @@ def _fetch_table(remote: RemoteFolder, manifest: Manifest, directory: Path, cach
 
 
 def _is_whole(table: Path, manifest: Manifest) -> bool:
-    """Whether the cached table is that of the manifest; where no hash tells, what was once complete is."""
+    """Return whether the cached table is that of the manifest; without a hash, what was once complete is."""
     if not table.is_file():
         return False
     if not manifest.table_sha256:

@@ -31,28 +31,28 @@ _MAX_HEADER_BYTES = 1 << 16  # of a file of NumPy; ours have 128
 
 
 class ShardSource(Protocol):
-    """Where the shards come from that need not lie in the folder of their table."""
+    """Where shards come from that need not be in the folder of their table."""
 
     location: str
     """What messages call the dataset, such as a URL."""
 
     def open(self, shard: int) -> int:
-        """A new file descriptor of a whole shard, to be closed by the caller."""
+        """Return a new file descriptor of a complete shard, to be closed by the caller."""
         ...
 
     def prefetch(self, order: np.ndarray, then: np.ndarray | None = None) -> None:
-        """Gets shards before they are needed; see PackedDataset.prefetch."""
+        """Fetch shards before they are needed; see PackedDataset.prefetch."""
 
     def close(self) -> None:
-        """Ends what is being fetched."""
+        """End what is being fetched."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PackedDataset:
     """A packed split, its table as NumPy columns of one row a sample.
 
-    Byte ranges [offset, offset + bytes) lie in the tar file `shard_path(shards[sample_id])`; `index_offsets` and
-    `index_bytes` tell where KEY.offsets of the jpeg profile lies, and are 0 under the other profiles.
+    Byte ranges [offset, offset + bytes) are in the tar file `shard_path(shards[sample_id])`; `index_offsets` and
+    `index_bytes` say where KEY.offsets of the jpeg profile is, and are 0 under the other profiles.
     """
 
     directory: Path
@@ -72,7 +72,7 @@ class PackedDataset:
     frame_starts: np.ndarray | None = None
     """(N,) int64: where in frames.npy the numbers of a sample begin; None if the split has no index of frames."""
     shard_source: ShardSource | None = None
-    """None if the shards lie in `directory`."""
+    """None if the shards are in `directory`."""
     label_sets: LabelSets | None = None
     """The labels of a split whose samples have any number of them; None if each has one."""
     excluded: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
@@ -104,7 +104,7 @@ class PackedDataset:
         return self.shard_source.location if self.shard_source else str(self.directory)
 
     def open_shard(self, shard: int) -> int:
-        """A new file descriptor of a shard, to be closed by the caller; a remote shard is fetched if need be.
+        """Return a new file descriptor of a shard, to be closed by the caller; a remote shard is fetched if need be.
 
         Raises:
             OSError: it cannot be opened.
@@ -148,7 +148,7 @@ class PackedDataset:
         return [bytes.fromhex(parameters) for parameters in self.manifest.codec_parameters]
 
     def prefetch(self, sample_ids: np.ndarray, then: np.ndarray | None = None) -> None:
-        """Says in which order samples (N,) are going to be read, and which (M,) after them; replaces what was said.
+        """Announce in which order samples (N,) will be read, and which (M,) after them; replaces what was announced.
 
         Remote shards are fetched ahead accordingly; of local ones nothing is done.
         """
@@ -156,7 +156,7 @@ class PackedDataset:
             self.shard_source.prefetch(self.shards[sample_ids], None if then is None else self.shards[then])
 
     def close(self) -> None:
-        """Ends the fetching of remote shards, for which threads may wait; for when nothing is read any more."""
+        """End the fetching of remote shards, for which threads may wait; for when nothing is read any more."""
         if self.shard_source:
             self.shard_source.close()
 
@@ -182,7 +182,7 @@ class PackedDataset:
         return read_column_names(self.directory)
 
     def column(self, name: str) -> np.ndarray:
-        """Any column of samples.parquet, read anew."""
+        """Return any column of samples.parquet, read again."""
         return read_column(self.directory, name)
 
     @cached_property
@@ -195,7 +195,7 @@ class PackedDataset:
 
 
 def load_dataset(directory: Path | str) -> PackedDataset:
-    """Opens a packed split and makes the cheap checks: complete, readable by this version, all files there and in size.
+    """Open a packed split and make the cheap checks: complete, readable by this version, all files there and in size.
 
     Raises UserError.
     """
@@ -253,7 +253,7 @@ def load_table(directory: Path | str, check_hashes: bool = True) -> PackedDatase
 
 
 def max_frames_bytes(directory: Path, manifest: Manifest) -> int:
-    """Return how large frames.npy can be beside the table that is in `directory`. Raises UserError."""
+    """Return how large frames.npy can be next to the table that is in `directory`. Raises UserError."""
     return _MAX_HEADER_BYTES + 4 * _num_numbers(read_columns(directory, manifest)["num_frames"])
 
 

@@ -1,7 +1,7 @@
-"""A packed dataset as its readers see it: manifest.json (the whole) and samples.parquet (one row a sample).
+"""A packed dataset as its readers see it: manifest.json (all of it) and samples.parquet (one row a sample).
 
     dataset = load_dataset(Path("data/k400/train"))
-    dataset.shard_path(dataset.shards[7]), dataset.media_offsets[7], dataset.media_bytes[7]    # where sample 7 lies
+    dataset.shard_path(dataset.shards[7]), dataset.media_offsets[7], dataset.media_bytes[7]    # where sample 7 is
 
 The number of a row is the sample's id. Anything here needs no PyAV.
 """
@@ -75,7 +75,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The whole of a packed split. It is written last, so that its presence means that the split is complete."""
+    """A packed split as a whole. It is written last, so that its presence means that the split is complete."""
 
     dataset: str
     split: str
@@ -115,12 +115,12 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: str | builtins.bytes) -> "Manifest":
-        """Raises ValueError, KeyError or TypeError for what is no manifest."""
+        """Parse a manifest. Raises ValueError, KeyError or TypeError for what is none."""
         return cls.from_values(parse_json(text))
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> "Manifest":
-        """Raises as `from_json`, of which `values` are the parsed text."""
+        """Build a manifest. Raises as `from_json`, of which `values` are the parsed text."""
         values = dict(values)
         values["classes"] = tuple(values["classes"])
         values["flip_pairs"] = tuple((a, b) for a, b in values["flip_pairs"])
@@ -158,7 +158,7 @@ def describe_class_difference(found: Iterable[str], expected: Iterable[str]) -> 
 
 
 def load_manifest(directory: Path) -> Manifest:
-    """Raises UserError if there is none, or none that this version reads."""
+    """Read the manifest of a split. Raises UserError if there is none, or none that this version reads."""
     path = directory / MANIFEST
     if not directory.is_dir():
         raise UserError(f"{directory}: no such folder; give the folder of a packed split, such as data/k400/train")
@@ -205,7 +205,7 @@ def parse_manifest(content: bytes, path: object) -> Manifest:
 
 
 def table_schema(levels: Iterable[str], multi_label: bool = False) -> "pa.Schema":
-    """The columns of samples.parquet, with one more for each further level of labels.
+    """Return the columns of samples.parquet, with one more for each further level of labels.
 
     With `multi_label` there is `labels`, the ascending label ids of a sample, in the place of `label`.
     """
@@ -219,7 +219,7 @@ def table_schema(levels: Iterable[str], multi_label: bool = False) -> "pa.Schema
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects, each with a key, of a JSON-lines file; none without a file. Raises UserError for any other line."""
+    """Return the objects with a key of a JSON-lines file; none without one. Raises UserError for any other line."""
     if not path.is_file():
         return []
     lines = []

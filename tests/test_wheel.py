@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import ROOT
 
 PACKAGES = ("sharding", "pipeline", "model", "launch")
-DATA = {".yaml", ".sh", ".typed"}
+DATA = {".yaml", ".sh", ".typed", ".css", ".js"}
 
 
 @pytest.fixture(scope="module")

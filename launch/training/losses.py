@@ -24,8 +24,8 @@ def training_losses(
     Of a network with several heads "classification" is the sum of their cross-entropies.
 
     Args:
-        labels: (B,) class ids, or (B, num_classes) shares of the classes; with `multi_label` ones for all classes of a
-            sample, or what mixing made of them.
+        labels: (B,) class ids, or (B, num_classes) fractions of the classes; with `multi_label` ones for all classes of
+            a sample, or what mixing made of them.
         stages: names of the synthesizers, in the order of `outputs`.
         level_labels: (B,) class ids of each coarser level that `outputs` has logits of, in that order.
         multi_label: take binary cross-entropies of the classes instead of the cross-entropy over them.

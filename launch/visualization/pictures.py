@@ -18,6 +18,7 @@ from launch.visualization.plots import (
     draw_reliability,
     draw_synthesizers,
 )
+from launch.visualization.report.confusion import find_evaluations, read_evaluation
 from pipeline.augment import OPERATIONS
 from pipeline.config import DataConfig
 from pipeline.plan import plan_clip
@@ -36,14 +37,9 @@ def curves(run: Path, out: Path | None) -> Path:
 
 def confusion(evaluation: Path, out: Path | None) -> Path:
     """Draw the confusion matrix of an evaluation: its file, its folder, or a run whose newest one is meant."""
-    path, values = _read_evaluation(evaluation)
-    if "average_precision" in values:
-        raise UserError(
-            f"{path}: videos with several labels have no confusion matrix; use launch/visualize.py precision {path}"
-        )
-    classes = values["classes"]
-    counts = _figures(path, values, "confusion", (len(classes), len(classes)))
-    return draw_confusion(counts, classes, _target(out or path.with_name("confusion.png")))
+    found = read_evaluation(find_evaluation(evaluation))
+    target = _target(out or found.path.with_name("confusion.png"))
+    return draw_confusion(found.confusion, found.classes, target)
 
 
 def precision(evaluation: Path, out: Path | None) -> Path:
@@ -101,14 +97,10 @@ def find_evaluation(path: Path) -> Path:
     Raises:
         UserError: it is a folder without one.
     """
-    if not path.is_dir():
-        return path
-    found = [path / "evaluation.json", *path.glob("evaluation-*/evaluation.json")]
-    found += path.glob("checkpoints/*/evaluation-*/evaluation.json")
-    found = [file for file in found if file.is_file()]
+    found = find_evaluations(path)
     if not found:
         raise UserError(f"{path}: no evaluation in it; make one with launch/evaluate.py --checkpoint {path} --data VAL")
-    return max(found, key=lambda file: file.stat().st_mtime_ns)
+    return found[0]
 
 
 def synthesizers(checkpoint: Path, relative_to_init: bool, out: Path | None) -> Path:
@@ -190,6 +182,13 @@ def _describe_draws(dataset: PackedDataset, data: DataConfig, sample_id: int, se
     drawn += ["erased"] if plan.erased.any() else []
     name = dataset.manifest.classes[dataset.labels[sample_id]]
     return f"{dataset.key(sample_id)} ({name}): {', '.join(drawn) or 'cropped'}"
+
+
+def report(run: Path, evaluation: Path | None, data: Path | None, mistakes: int, out: Path | None) -> Path:
+    """Write the page of a run."""
+    from launch.visualization.report.report import write_report
+
+    return write_report(run, evaluation, data, mistakes, out)
 
 
 def _target(path: Path) -> Path:

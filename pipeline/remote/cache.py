@@ -34,19 +34,19 @@ _WAIT_FOR_ROOM_SECONDS = 0.25
 class ShardCache:
     """The shards of one remote dataset, each fetched when it is first needed, or before.
 
-    A shard in the folder is taken for whole if its size and time are those recorded when it was hashed; one without
+    A shard in the folder is taken for complete if its size and time are those recorded when it was hashed; one without
     that record, such as one that was copied there, is hashed once. Nothing else is ever hashed again.
 
     Args:
-        remote: where the shards lie.
+        remote: where the shards are.
         directory: a folder named by the dataset's fingerprint. The folder above it is the cache, which may be shared by
             any number of datasets and processes.
         shards: of the manifest.
-        cache_bytes: of shards, whole and beginning, at most in the cache; what was not used for longest goes first.
+        cache_bytes: maximum of shards in the cache, complete and begun; what was not used for longest goes first.
         threads: that fetch ahead.
 
     Raises:
-        UserError: the bound is smaller than a shard, or the disk has less room.
+        UserError: the bound is smaller than a shard, or the disk has less space.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class ShardCache:
         self._check()
         self._sizes = np.array([shard.bytes for shard in shards], np.int64)
         self._paths = [directory / shard.name for shard in shards]
-        self._seen: set[int] = set()  # once whole, for this process
+        self._seen: set[int] = set()  # once complete, for this process
         self._failed: dict[int, tuple[float, RemoteError]] = {}
         self._mutex = threading.Lock()  # guards what follows
         self._window = PrefetchWindow(np.empty(0, np.int32), self._sizes, cache_bytes)
@@ -72,7 +72,7 @@ class ShardCache:
         return str(self.remote)
 
     def open(self, shard: int) -> int:
-        """A new file descriptor of a shard, which is fetched if it is not here; to be closed by the caller.
+        """Return a new file descriptor of a shard, which is fetched if it is not here; the caller closes it.
 
         Raises:
             RemoteError: it could not be fetched.
@@ -87,12 +87,12 @@ class ShardCache:
         return file
 
     def path(self, shard: int) -> Path:
-        """Where a shard lies, whole, until other shards need its room. Raises as `open`."""
+        """Return where a shard is, complete, until other shards need its space. Raises as `open`."""
         os.close(self.open(shard))
         return self._paths[shard]
 
     def prefetch(self, order: np.ndarray, then: np.ndarray | None = None) -> None:
-        """Begins to fetch shards ahead of the reading, as far ahead as the cache has room; replaces what was begun.
+        """Begin to fetch shards ahead of the reading, as far as the cache has space; replaces what was begun.
 
         Each `open` from now on counts as the next sample of the order. No shard that is fetched ahead drives out one
         that is needed sooner; a shard that is needed now is fetched at once, by whoever needs it.
@@ -115,7 +115,7 @@ class ShardCache:
             self._start_workers()
 
     def close(self) -> None:
-        """Ends what is being fetched, at its next block; what was fetched stays."""
+        """End what is being fetched, at its next block; what was fetched stays."""
         self.remote.stop()
 
     def _check(self) -> None:
@@ -138,7 +138,7 @@ class ShardCache:
             )
 
     def _open_seen(self, shard: int) -> int | None:
-        """Opens a shard that was whole before, unless it has been removed since."""
+        """Open a shard that was complete before, unless it has been removed since."""
         if shard not in self._seen:
             return None
         path = self._paths[shard]
@@ -150,7 +150,7 @@ class ShardCache:
         return file
 
     def _open_new(self, shard: int) -> int:
-        """Opens a shard after making it whole."""
+        """Open a shard after completing it."""
         asked, path = time.monotonic(), self._paths[shard]
         with self._cache_errors(shard), locked(lock_of(path)):
             failed, error = self._failed.get(shard, (0.0, None))
@@ -160,13 +160,13 @@ class ShardCache:
             return os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # while it is locked it is not removed
 
     def _fetch_ahead(self, shard: int) -> bool:
-        """Makes a shard whole, unless others do just now; False if there is no room for it yet."""
+        """Complete a shard, unless others do just now; False if there is no space for it yet."""
         with self._cache_errors(shard), locked(lock_of(self._paths[shard]), wait=False) as free:
             return not free or self._make_whole(shard, ahead=True)
 
     @contextlib.contextmanager
     def _cache_errors(self, shard: int) -> Iterator[None]:
-        """No error of the cache's disk looks like one of a sample."""
+        """Let no error of the cache's disk look like one of a sample."""
         try:
             yield
         except OSError as error:
@@ -176,7 +176,7 @@ class ShardCache:
             ) from error
 
     def _make_whole(self, shard: int, *, ahead: bool) -> bool:
-        """Fetches a shard, which the caller has locked, if it is not here; False if there is no room yet."""
+        """Fetch a shard, which the caller has locked, if it is not here; False if there is no space yet."""
         if not self._is_whole(shard):
             partial = self._reserve(shard, ahead)
             if partial is None:
@@ -191,7 +191,7 @@ class ShardCache:
         return True
 
     def _is_whole(self, shard: int) -> bool:
-        """Whether a shard is here and as the manifest says; if it is here and is not, it is removed."""
+        """Return whether a shard is here and as the manifest says; if it is here and is not, it is removed."""
         path, expected = self._paths[shard], self.shards[shard]
         try:
             num_bytes = path.stat().st_size
@@ -207,7 +207,7 @@ class ShardCache:
         return False
 
     def _reserve(self, shard: int, ahead: bool) -> Path | None:
-        """The file to fetch a shard into, empty or begun, when there is room for the whole."""
+        """Return the file to fetch a shard into, empty or begun, when there is space for all of it."""
         path, num_bytes = self._paths[shard], self.shards[shard].bytes
         partial = partial_of(path, num_bytes)
         root = self.directory.parent
@@ -237,11 +237,11 @@ class ShardCache:
     def _start_workers(self) -> None:
         while self._num_workers < min(self.threads, len(self._queue)):
             self._num_workers += 1
-            # A daemon, so that no process has to wait for shards that it will not read; the next one goes on.
+            # A daemon, so that no process has to wait for shards that it will not read; the next one continues.
             threading.Thread(target=self._work, name="prefetching", daemon=True).start()
 
     def _work(self) -> None:
-        """Fetches what is queued, and ends when nothing is."""
+        """Fetch what is queued, and end when nothing is."""
         while True:
             with self._mutex:
                 if not self._queue or self.remote.is_stopped():

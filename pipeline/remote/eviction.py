@@ -1,13 +1,13 @@
-"""The folder of shards on the local disk that processes share: what lies there, what goes first, and who may touch it.
+"""The folder of shards on the local disk that processes share: what is there, what goes first, and who may touch it.
 
-    CACHE/.lock                                  held while room is made
-    CACHE/FINGERPRINT/shard-000000.tar           whole: its SHA-256 was the manifest's
+    CACHE/.lock                                  held while shards are evicted
+    CACHE/FINGERPRINT/shard-000000.tar           complete: its SHA-256 was the manifest's
     CACHE/FINGERPRINT/shard-000000.tar.checked   size, time and hash at that moment; its own time is the last use
     CACHE/FINGERPRINT/shard-000000.tar.lock      held by whoever checks, fetches or removes the shard
     CACHE/FINGERPRINT/shard-000000.tar.N.partial the beginning of a shard of N bytes
 
 All locks are flock(2), which the kernel gives back when a process dies. Whoever reads a shard holds it open, and Linux
-keeps an open file whole although its name is removed, so any shard may be removed at any time.
+keeps an open file readable although its name is removed, so any shard may be removed at any time.
 """
 
 import contextlib
@@ -28,18 +28,18 @@ _PARTIAL = re.compile(r"(.+\.tar)\.(\d+)\.partial")
 
 @dataclass(frozen=True)
 class Entry:
-    """A shard in the cache, whole or begun."""
+    """A shard in the cache, complete or begun."""
 
     path: Path
     shard: Path
-    """Its path when it is whole."""
+    """Its path when it is complete."""
     num_bytes: int
-    """When it is whole."""
+    """When it is complete."""
     last_use: int
     """In nanoseconds since 1970."""
 
     def remove(self) -> bool:
-        """Removes it unless it is being fetched or checked."""
+        """Remove it unless it is being fetched or checked."""
         with locked(lock_of(self.shard), wait=False) as free:
             if free:
                 record_of(self.shard).unlink(missing_ok=True)
@@ -48,7 +48,7 @@ class Entry:
 
 
 def find_entries(root: Path) -> list[Entry]:
-    """All shards in a cache; other files that lie there are none of its business."""
+    """Return all shards in a cache; other files there are none of its business."""
     entries = []
     for folder in root.iterdir():
         if not _FOLDER.fullmatch(folder.name) or not folder.is_dir():
@@ -69,7 +69,7 @@ def find_entries(root: Path) -> list[Entry]:
 
 
 def evict(root: Path, num_bytes: int, max_bytes: int, keep: Collection[Path], *, sparing: bool) -> bool:
-    """Removes shards, the least recently used first, until `num_bytes` more make `max_bytes` or less.
+    """Remove shards, the least recently used first, until `num_bytes` more make `max_bytes` or less.
 
     Args:
         root: the cache, locked by the caller.
@@ -79,7 +79,7 @@ def evict(root: Path, num_bytes: int, max_bytes: int, keep: Collection[Path], *,
         sparing: those do not go at all.
 
     Returns:
-        Whether there is room now.
+        Whether there is space now.
     """
     entries = sorted(find_entries(root), key=lambda entry: (entry.shard in keep, entry.last_use))
     excess = sum(entry.num_bytes for entry in entries) + num_bytes - max_bytes
@@ -92,19 +92,19 @@ def evict(root: Path, num_bytes: int, max_bytes: int, keep: Collection[Path], *,
 
 
 def record_use(path: Path) -> None:
-    """Makes now the last use of a shard."""
+    """Make now the last use of a shard."""
     now = time.time_ns()
     with contextlib.suppress(FileNotFoundError):  # the shard was removed just now
         os.utime(record_of(path), ns=(now, now))
 
 
 def record_whole(path: Path, shard: Shard) -> None:
-    """Records that a file was found to be the shard, until it changes."""
+    """Record that a file was found to be the shard, until it changes."""
     write_atomically(record_of(path), json.dumps(_state(path, shard)))
 
 
 def is_recorded(path: Path, shard: Shard) -> bool:
-    """Whether a file is, unchanged, one that was recorded as the shard."""
+    """Return whether a file is, unchanged, one that was recorded as the shard."""
     try:
         return json.loads(record_of(path).read_bytes()) == _state(path, shard)
     except (OSError, ValueError):
@@ -117,7 +117,7 @@ def _state(path: Path, shard: Shard) -> dict[str, object]:
 
 
 def partial_of(path: Path, num_bytes: int) -> Path:
-    """Where a shard is fetched to; the name tells how much room it will take."""
+    """Return where a shard is fetched to; the name says how much space it will take."""
     return path.with_name(f"{path.name}.{num_bytes}.partial")
 
 

@@ -26,7 +26,7 @@ class PrefetchWindow:
         return self._samples.keys()
 
     def extend(self) -> list[int]:
-        """Moves the end on as far as it goes; the shards that came in, in the order in which they are needed."""
+        """Move the end on as far as it goes; return the shards that came in, in the order in which they are needed."""
         added = []
         while self._stop < min(len(self._order), self._start + _MAX_SAMPLES_AHEAD):
             shard = int(self._order[self._stop])
@@ -40,7 +40,7 @@ class PrefetchWindow:
         return added
 
     def advance(self) -> list[int]:
-        """Leaves the first sample behind; the shards that came in at the end."""
+        """Leave the first sample behind; return the shards that came in at the end."""
         if self._start == self._stop:
             return []
         shard = int(self._order[self._start])
@@ -53,7 +53,7 @@ class PrefetchWindow:
 
 
 def peak_bytes(order: np.ndarray, sizes: np.ndarray) -> int:
-    """The most bytes of shards in use at a time, if a shard (of `sizes`) is in use from its first to its last sample.
+    """Return the maximum of bytes in use at once, if a shard (of `sizes`) is in use from its first to its last sample.
 
     Orders (0, 0, 1, 1) of shards of one byte each need 1, orders (0, 1, 0, 1) need 2.
     """

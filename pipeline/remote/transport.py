@@ -1,7 +1,7 @@
 """Files of a folder in object storage or on a web server, fetched through fsspec whatever the server does.
 
 The repetitions of the libraries below are turned off, so that the rules of `RetryPolicy` hold; only gcsfs cannot be
-told, and tries six times within each attempt.
+configured so, and tries six times within each attempt.
 """
 
 import io
@@ -71,7 +71,7 @@ class _Failure(Exception):
 
     @property
     def passing(self) -> bool:
-        """Whether another attempt may succeed."""
+        """Return whether another attempt may succeed."""
         return not self.remedy
 
 
@@ -107,16 +107,16 @@ class RemoteFolder:
         return redacted(self.url)
 
     def name_of(self, name: str) -> str:
-        """The URL of a file as messages and logs show it."""
+        """Return the URL of a file as messages and logs show it."""
         address, mark, query = str(self).partition("?")
         return f"{address}/{name}{mark}{query}"
 
     def stop(self) -> None:
-        """Lets running downloads end with a RemoteError, at their next block or attempt."""
+        """Let running downloads end with a RemoteError, at their next block or attempt."""
         self._stopped.set()
 
     def is_stopped(self, after_seconds: float = 0) -> bool:
-        """Waits, but not longer than until it is stopped; returns whether it is."""
+        """Wait, but not longer than until it is stopped; return whether it is."""
         return self._stopped.wait(after_seconds)
 
     def read(self, name: str, max_bytes: int) -> bytes:
@@ -134,17 +134,17 @@ class RemoteFolder:
         max_bytes: int | None = None,
         digest: str = "",
     ) -> None:
-        """Goes on from what `file`, open for reading and writing, holds already, to the end of the remote file.
+        """Continue from what `file`, open for reading and writing, holds already, to the end of the remote file.
 
         With a digest, an interrupted transfer is continued where it broke off if the server can; otherwise it is
-        begun anew.
+        begun again.
 
         Args:
             name: of the file in this folder.
             file: is appended to, or emptied where the server or a wrong digest makes that necessary.
             num_bytes: the length of the file, if known: not a byte more is fetched, and fewer are a failure.
             max_bytes: of a file whose length is not known; a server that sends more is given up.
-            digest: the SHA-256 (hexadecimal) that the whole must have; a file with another is fetched again.
+            digest: the SHA-256 (hexadecimal) that all of it must have; a file with another is fetched again.
 
         Raises:
             MissingError: there is no such file.
@@ -159,7 +159,7 @@ class RemoteFolder:
         while True:
             try:
                 for offset, block in self._blocks(name, position, num_bytes):
-                    if offset < position:  # the server began anew
+                    if offset < position:  # the server began again
                         hashed = _empty(file)
                     if max_bytes is not None and offset + len(block) > max_bytes:
                         raise _Failure(f"more than the {max_bytes:,} bytes that it may have", "upload it again")
@@ -179,7 +179,7 @@ class RemoteFolder:
             except _Failure as failure:
                 failures += 1
                 self._give_up_or_wait(name, failure, failures)
-                if not digest:  # nothing would tell whether both parts are of one version
+                if not digest:  # nothing would show whether both parts are of one version
                     hashed, position = _empty(file), 0
 
     def _give_up_or_wait(self, name: str, failure: _Failure, failures: int) -> None:
@@ -200,7 +200,7 @@ class RemoteFolder:
             raise RemoteError(f"{where}: not fetched, because this run ends")
 
     def _blocks(self, name: str, start: int, end: int | None) -> Iterator[tuple[int, bytes]]:
-        """Pieces (offset, bytes) of a file, one after the other: from `start`, or from 0 if the server can only that.
+        """Yield pieces (offset, bytes) of a file in order: from `start`, or from 0 if the server can only that.
 
         Raises:
             _Failure: whatever goes wrong on the way.
@@ -226,7 +226,7 @@ class RemoteFolder:
                 return
 
     def _streamed(self, path: str, start: int, end: int | None) -> Generator[tuple[int, bytes], None, None]:
-        """One request for the rest of the file, read as it comes: needs no range requests where nothing breaks."""
+        """Make one request for the rest of the file, read as it comes: needs no range requests where nothing breaks."""
         headers = {"Range": f"bytes={start}-"} if start else {}
         # A size is given so that fsspec does not ask for it; with block_size=0 it means nothing else.
         with self._filesystem.open(path, "rb", block_size=0, size=1, headers=headers) as file:
@@ -239,7 +239,7 @@ class RemoteFolder:
                 offset += len(block)
 
     def _ranges(self, path: str, start: int, end: int | None) -> Generator[tuple[int, bytes], None, None]:
-        """A request for each block of the file."""
+        """Make a request for each block of the file."""
         length: int = self._filesystem.size(path) if end is None else end
         for offset in range(start, length, _BLOCK_BYTES):
             stop = min(offset + _BLOCK_BYTES, length)
@@ -249,7 +249,7 @@ class RemoteFolder:
                 return
 
     def _path_of(self, name: str) -> str:
-        """The file as its filesystem wants it named; the query of a web address, such as a token, stays behind it."""
+        """Return the file as its filesystem wants it named, behind it the query of a web address, such as a token."""
         if self.protocol not in ("http", "https"):
             return f"{self._root}/{name}"
         parts = urlsplit(self._root)
@@ -257,7 +257,7 @@ class RemoteFolder:
 
 
 def _open(url: str, retry: RetryPolicy) -> tuple[Any, str]:
-    """The filesystem of a URL, and the URL's path in it."""
+    """Return the filesystem of a URL, and the URL's path in it."""
     install = "run pip install 'vpsn[remote]'"
     try:
         from fsspec.core import url_to_fs
@@ -277,7 +277,7 @@ def _open(url: str, retry: RetryPolicy) -> tuple[Any, str]:
 
 
 def _options(protocol: str, retry: RetryPolicy) -> dict[str, Any]:
-    """What puts the time limits of `retry` into a filesystem, beside what the user has configured for it."""
+    """Return what puts the time limits of `retry` into a filesystem, next to what the user has configured."""
     from fsspec.config import conf
 
     def with_configured(name: str, ours: dict[str, Any]) -> dict[str, Any]:
@@ -305,7 +305,7 @@ def _options(protocol: str, retry: RetryPolicy) -> dict[str, Any]:
 
 
 def _failure_of(error: Exception) -> _Failure:
-    """What an error of fsspec, or of a library behind it, means."""
+    """Return what an error of fsspec, or of a library behind it, means."""
     status = _status_of(error)
     text = " ".join(str(getattr(error, "message", "") or error).split()) or type(error).__name__
     text = _QUERY.sub("?***", redacted(text))
@@ -324,7 +324,7 @@ def _failure_of(error: Exception) -> _Failure:
 
 
 def _status_of(error: BaseException) -> int:
-    """The HTTP status that an error tells of, or 0."""
+    """Return the HTTP status that an error reports, or 0."""
     answer = getattr(error.__cause__, "response", None)  # botocore, below s3fs
     if isinstance(answer, dict):
         return int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
@@ -333,7 +333,7 @@ def _status_of(error: BaseException) -> int:
 
 
 def _empty(file: BinaryIO) -> Any:
-    """Empties a file; returns the hash of nothing."""
+    """Empty a file; return the hash of nothing."""
     file.seek(0)
     file.truncate()
     return sha256()

@@ -58,11 +58,11 @@ class MotionConfig:
     radius: tuple[float, float] = (0.09, 0.28)
     """Smallest and largest radius of the objects (of a disc of equal area), as a fraction of the size."""
     travel: tuple[float, float] = (0.6, 0.8)
-    """Least and greatest way of a moving object over the video, as a fraction of the size."""
+    """Minimum and maximum way of a moving object over the video, as a fraction of the size."""
     growth: tuple[float, float] = (2.0, 2.5)
-    """Least and greatest factor by which a growing or shrinking object changes over the video."""
+    """Minimum and maximum factor by which a growing or shrinking object changes over the video."""
     turn_degrees: tuple[float, float] = (120.0, 200.0)
-    """Least and greatest turn over the video, in degrees."""
+    """Minimum and maximum turn over the video, in degrees."""
     contrast: Literal["bright", "either"] = "bright"
     """bright: objects are brighter than the background; either: brighter or darker, which is far harder to learn."""
     texture: Literal["none", "plain", "rich"] = "none"
@@ -70,7 +70,7 @@ class MotionConfig:
     num_distractors: int = 0
     """Further objects that rest behind the moving one."""
     camera_jitter: int = 0
-    """The whole picture shakes by up to so many pixels each way, differently in each frame."""
+    """The picture shakes by up to so many pixels each way, differently in each frame."""
     noise: float = 5.0
     """Standard deviation of the noise added to each frame, in grey levels of 255."""
     workers: int = os.cpu_count() or 1

@@ -1,5 +1,7 @@
 """Pictures: what is in them, and that the commands draw them."""
 
+import json
+import shutil
 import sys
 
 import numpy as np
@@ -131,6 +133,25 @@ def test_commands_draw(trained, motion, tmp_path):
         assert out.read_bytes().startswith(PNG)
 
 
+def test_a_report_grows_with_the_run(trained, motion, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    main(["report", str(run)])
+    assert capsys.readouterr().out.strip() == str(run / "report.html")
+    page = (run / "report.html").read_text()
+    evaluate = f"launch/evaluate.py --checkpoint {run} --data {motion}/val"
+    assert "finished" in page and evaluate in page and 'id="matrix"' not in page
+    done = run_command([sys.executable, *evaluate.split()])
+    assert done.returncode == 0, done.stderr
+    main(["report", str(run), "--mistakes=2"])
+    page = (run / "report.html").read_text()
+    values = json.loads(next(run.rglob("evaluation.json")).read_text())
+    wrong = round((1 - values["top1"]) * 5)
+    assert f"{100 * values['top1']:.2f} %" in page and 'id="matrix"' in page
+    assert page.count("<article>") == min(2, wrong)
+    assert page.count("data:image/jpeg") == 6 * min(2, wrong)  # the videos have six frames
+
+
 @pytest.mark.slow
 def test_the_start_of_a_run_is_what_its_seed_gives(small_config, tmp_path):
     """Training with a learning rate too small to change anything ends where it began."""
@@ -162,6 +183,7 @@ def test_bad_input_is_refused_before_the_work(trained, motion, tmp_path):
         (["clips", trained, "--num-clips=0"], "--num-clips 0: use 1 or more"),
         (["confusion", text], "not an evaluation.json"),
         (["curves", tmp_path], "no figures in metrics.jsonl"),
+        (["report", trained, "--mistakes=-1"], "--mistakes -1: use 0 or more"),
     ):
         with pytest.raises(UserError) as caught:
             main([str(argument) for argument in arguments])
