@@ -13,10 +13,9 @@ class DilatedConv2d(nn.Conv2d):
     """
 
     def __init__(self, channels: int, kernel: tuple[int, int], dilation: tuple[int, int], groups: int = 1) -> None:
-        rows, columns = ((taps - 1) // 2 * step for taps, step in zip(kernel, dilation))
-        super().__init__(
-            channels, channels, kernel, padding=(rows, columns), dilation=dilation, groups=groups, bias=False
-        )
+        self.rows, self.columns = ((taps - 1) // 2 * step for taps, step in zip(kernel, dilation))
+        padding = self.rows, self.columns
+        super().__init__(channels, channels, kernel, padding=padding, dilation=dilation, groups=groups, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> the same shape"""
@@ -34,7 +33,7 @@ class DilatedConv2d(nn.Conv2d):
         else:
             grids = pixels.unflatten(2, (width // right, right)).unflatten(1, (height // down, down))
             grids = grids.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
-        padding = self.padding[0] // down, self.padding[1] // right
+        padding = self.rows // down, self.columns // right
         y = F.conv2d(grids.permute(0, 3, 1, 2), self.weight, None, 1, padding, 1, self.groups).permute(0, 2, 3, 1)
         if right == 1:
             y = y.unflatten(2, (down, width)).flatten(1, 2)

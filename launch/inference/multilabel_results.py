@@ -66,7 +66,8 @@ def write_multilabel(
     out.mkdir(parents=True, exist_ok=True)
     write_scores(out / "scores.parquet", scores)
     write_atomically(out / "classes.csv", text.getvalue())
-    values = evaluation.figures() | {"average_precision": precisions, "positives": positives} | provenance
+    of_classes = {"average_precision": precisions, "positives": positives}
+    values = {**evaluation.figures(), **of_classes, **provenance}
     write_atomically(out / "evaluation.json", json.dumps(values, indent=1) + "\n")
 
 

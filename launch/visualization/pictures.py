@@ -170,7 +170,7 @@ def clips(config: Path, num_clips: int, out: Path | None) -> Path:
     with closing(loader):
         batch = next(iter(loader))
     titles = [_describe_draws(dataset, data, sample_id, seed) for sample_id in batch.sample_ids.tolist()]
-    return draw_clips(np.stack([restore_pixels(clip) for clip in batch.clips]), titles, target)
+    return draw_clips(np.stack([restore_pixels(clip, data) for clip in batch.clips]), titles, target)
 
 
 def _describe_draws(dataset: PackedDataset, data: DataConfig, sample_id: int, seed: int) -> str:

@@ -9,7 +9,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from pipeline.augment import NUM_BINS, OPERATIONS, Effects, draw_erased_box, draw_operations
 from pipeline.config import DataConfig
-from pipeline.dali_graph import PIXEL_MEAN, ClipGraph, input_types
+from pipeline.dali_graph import ClipGraph, input_types
 from pipeline.loader import VideoLoader
 from pipeline.plan import plan_clip
 from sharding.dataset import PackedDataset, load_dataset
@@ -134,11 +134,11 @@ def test_planned_clips_are_augmented_and_erased(dataset, name):
         for before, after in zip(plain, changed):
             expected = by_pillow(Image.fromarray(before.round().astype(np.uint8)), name, 15, True)
             expected = np.asarray(expected, float).copy()
-            expected[top:bottom, left:right] = PIXEL_MEAN
-            assert np.abs(after[top:bottom, left:right] - PIXEL_MEAN).max() < 1e-3
+            expected[top:bottom, left:right] = DataConfig().pixel_mean
+            assert np.abs(after[top:bottom, left:right] - DataConfig().pixel_mean).max() < 1e-3
             assert np.median(np.abs(after - expected)) <= 1 and np.abs(after - expected).mean() < 3
         if name == "identity":
-            plain[:, top:bottom, left:right] = PIXEL_MEAN
+            plain[:, top:bottom, left:right] = DataConfig().pixel_mean
             assert np.abs(plain - changed).max() < 1e-3  # the box and nothing else
 
 
