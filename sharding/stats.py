@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -148,7 +148,7 @@ def measure(directory: Path | str) -> tuple[Stats, PackedDataset]:
     return stats, dataset
 
 
-def _labels_of(failure: Mapping[str, Any]) -> Iterable[str | None]:
+def _labels_of(failure: Mapping[str, Any]) -> list[Any]:
     """Return the names of the classes of a line of failures.jsonl."""
     labels = failure.get(LABELS)
     return labels if isinstance(labels, list) else [failure.get("label")]

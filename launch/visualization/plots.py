@@ -89,8 +89,8 @@ def draw_average_precision(
     axes.barh(places, 100 * precisions[order], color="tab:blue", label="average precision")
     axes.plot(100 * positives[order] / max(1, samples), places, "|", color="black", label="guessing")
     named = len(order) <= MOST_NAMED_CLASSES
-    names = [str(classes[label]) for label in order]
-    axes.set_yticks(places if named else [], names if named else [])
+    names: list[str] = [classes[int(label)] for label in order] if named else []
+    axes.set_yticks(places if named else [], names)
     axes.invert_yaxis()
     left_out = f", {len(classes) - len(order)} without samples left out" if len(order) < len(classes) else ""
     mean = float(precisions[order].mean()) if len(order) else float("nan")
