@@ -146,7 +146,7 @@ def list_folder(folder: Path) -> list[os.DirEntry]:
     try:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)
-    except OSError:
+    except (OSError, ValueError):  # a name that none can have, such as one with a zero byte
         return []
 
 

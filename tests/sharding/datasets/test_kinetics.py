@@ -7,6 +7,7 @@ import pytest
 from sharding.datasets.kinetics import read_kinetics
 from sharding.errors import UserError
 from sharding.records import VideoRecord, check_records
+from tests.helpers.annotations import real_annotations
 
 # The published files differ in columns, quoting, the names of splits, and how seconds are written.
 PUBLISHED = {
@@ -104,8 +105,8 @@ GOOD = "testifying,---QUuC4vJs,84,94,train\n"
         (HEADING + "testifying,a/../b,1,2,train\n", r"line 2: key 'a/\.\./b_000001_000002'"),
         (HEADING + GOOD + GOOD, r"line 3: the key '---QUuC4vJs_000084_000094' was already used by .*line 2"),
         (
-            "youtube_id,time_start,time_end,split\nabc,1,2,test\n",
-            r"line 1: no column 'label', as in the test split; the split 'train'",
+            "youtube_id,time_start,time_end,split\nabc,1,2,train\n",
+            r"line 2: no column 'label', which the test split",
         ),
         ("label,id,start,end\n", r"line 1: no column 'youtube_id'; expected are label, youtube_id"),
         ("", r"line 1: no column"),
@@ -154,3 +155,22 @@ def test_companions_do_not_win(tmp_path: Path, companion: str) -> None:
     listed.write_text("label,youtube_id,time_start,time_end,split\narchery,abcdefghij1,1,11,train\n")
     records = read_kinetics(tmp_path / "videos", [listed], "train").records
     assert [record.source for record in records] == [f"archery/{key}.mp4"]
+
+
+def test_the_test_split_may_be_without_labels(annotations, tmp_path: Path) -> None:
+    path = tmp_path / "test.csv"
+    path.write_text("youtube_id,time_start,time_end,split\n--6bJUbfpnQ,17,27,test\n")
+    found = check_records(read_kinetics(tmp_path, [*annotations, path], "test"))
+    assert list(found.records) == [VideoRecord("--6bJUbfpnQ_000017_000027", "--6bJUbfpnQ_000017_000027.mp4", None)]
+    assert found.classes == CLASSES
+    assert len(read_kinetics(tmp_path, [*annotations, path], "train").records) == 2
+
+
+@pytest.mark.parametrize(
+    ("version", "split", "count", "classes"),
+    [("400_val", "val", 19906, 400), ("600_val", "val", 30000, 600), ("400_test", "test", 38685, 0)],
+)
+def test_the_published_files(version: str, split: str, count: int, classes: int) -> None:
+    path = real_annotations("kinetics") / f"kinetics-{version}.csv"
+    found = read_kinetics(path.parent / "none", [path], split)
+    assert (len(found.records), len(found.classes), found.has_labels) == (count, classes, bool(classes))
