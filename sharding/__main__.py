@@ -106,8 +106,9 @@ def _run_index(values: dict[str, Any]) -> int:
     from sharding.index import IndexConfig, index
     from sharding.pack import IncompleteError
 
+    settings: dict[str, Any] = values | {"shards": tuple(values["shards"])}
     try:
-        result = index(IndexConfig(**values | {"shards": tuple(values["shards"])}))
+        result = index(IndexConfig(**settings))
     except IncompleteError as error:
         print(f"sharding index: {error}", file=sys.stderr)
         return 1
