@@ -2,8 +2,8 @@
 
     python launch/benchmark.py advise --videos DIR      # which profile to pack these videos under
     python launch/benchmark.py pack   --videos DIR      # packing against ffmpeg and tar
-    python launch/benchmark.py archives --videos DIR    # packing from archives; indexing shards of others
     python launch/benchmark.py loader --data DIR        # the loader stage by stage: what binds it, and what to change
+    python launch/benchmark.py archives --videos DIR    # packing from archives; indexing shards of others
     python launch/benchmark.py scale                    # the plan of millions of samples and a thousand ranks
     python launch/benchmark.py step                     # training steps of the architectures, against plain TSN
     python launch/benchmark.py ranks --data DIR         # training with one and with two ranks
@@ -23,8 +23,8 @@ from sharding.cli import CommandLine, run_command
 COMMANDS = {
     "advise": ("packing_profiles", options.AdviseOptions),
     "pack": ("packing", options.PackOptions),
-    "archives": ("archives", options.ArchivesOptions),
     "loader": ("loader", options.LoaderOptions),
+    "archives": ("archives", options.ArchivesOptions),
     "scale": ("sampler_scale", options.ScaleOptions),
     "step": ("train_step", options.StepOptions),
     "ranks": ("scaling", options.RanksOptions),

@@ -111,6 +111,13 @@ def test_pack(numbered_videos):
     assert "copy / tar" in output
 
 
+@pytest.mark.slow
+def test_archives(numbered_videos):
+    output = benchmark("archives", f"--videos={numbered_videos}", "--rounds=1", "--workers=1")
+    for name in ("pack all.tar / folder", "pack all.tar.gz / folder", "pack all.zip / folder", "index / decode"):
+        assert name in output
+
+
 def test_memory_of_a_process_is_its_own():
     held = np.ones(300 << 17)  # 300 MB
     code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'b = bytearray([1]) * (100 << 20)'])"
