@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from model.weights.families import IMAGENET, RESNET
 from model.weights.files import FileTensor, WeightFileError
+from model.weights.refused import explain_refusal
 from model.weights.source import Weights, read_weights_file
 from model.weights.stand_ins import printable
 
@@ -84,7 +85,9 @@ def _without_other_classifiers(
 
 
 def _describe_weights(weights: Weights, depth: int) -> str:
-    """Return what would fit weights that do not, as the beginning of a message."""
+    """Return what weights that do not fit are of, as the beginning of a message."""
+    if reason := explain_refusal(weights.shapes, ""):
+        return f"it looks like {reason}; "
     keys = []
     if weights.family is not None and weights.family is not RESNET:
         keys.append(f"model.arch={' or '.join(weights.family.archs)}")

@@ -25,7 +25,7 @@ def chirp(shape: tuple[int, ...], number: int) -> Tensor:
 
 
 @cache
-def _sine_and_cosine(most: int = 2**22) -> tuple[Tensor, Tensor]:
+def _sine_and_cosine(most: int = 2**23) -> tuple[Tensor, Tensor]:
     angle = 0.37 * torch.arange(most, dtype=torch.float64) ** 2
     return angle.sin().float(), angle.cos().float()
 
