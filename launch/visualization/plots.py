@@ -215,11 +215,13 @@ def draw_frames(num_frames: np.ndarray, num_segments: int, epochs: int, title: s
 def draw_clips(clips: np.ndarray, titles: Sequence[str], path: Path) -> Path:
     """Draw clips (N, T, H, W, 3) uint8 in strips, each below its title."""
     count, length, height, width = clips.shape[:4]
+    gap = max(1, width // 40)
     figure_width = min(16.0, 1.6 * length)
     size = (figure_width, count * (figure_width * height / (length * width) + 0.3))
     figure, rows = plt.subplots(count, 1, figsize=size, squeeze=False, constrained_layout=True)
     for axes, clip, title in zip(rows[:, 0], clips, titles):
-        axes.imshow(clip.transpose(1, 0, 2, 3).reshape(height, length * width, 3))
+        framed = np.pad(clip, ((0, 0), (0, 0), (0, gap), (0, 0)), constant_values=255)
+        axes.imshow(framed.transpose(1, 0, 2, 3).reshape(height, length * (width + gap), 3))
         axes.set_title(title, fontsize=9, loc="left")
         axes.axis("off")
     return save(figure, path)

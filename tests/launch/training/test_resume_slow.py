@@ -23,6 +23,7 @@ def test_killed_at_random_steps(small_config, tmp_path, num_ranks):
     """kill -9 of every process, 12 times, at any moment of training, evaluating or saving."""
     draws = random.Random(num_ranks)
     options = ["--train.epochs=12", "--train.save_every_steps=2", "--train.ema_decay=0.9", "--train.mixup=0.2"]
+    options += ["--data.rand_augment=2", "--data.random_erasing=0.5", "--model.drop_path=0.2"]
     done = train(small_config, tmp_path / "whole", *options, num_ranks=num_ranks)
     assert done.returncode == 0, done.stdout + done.stderr
     run_dir, kills = tmp_path / "killed", 0
