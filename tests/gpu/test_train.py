@@ -1,6 +1,9 @@
 """Training on a GPU: in both kinds of mixed precision, and with each decode node."""
 
+import json
 import math
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from launch.training.engine import build_engine, deepspeed_options, note_loss, s
 from launch.training.run_log import read_metrics
 from launch.training.stall import StallTimer
 from pipeline.nvdec_probe import probe_nvdec
+from tests.conftest import ROOT
 from tests.launch.conftest import pack_motion, train, train_alone, write_small_config
 from tests.launch.training.conftest import alone, group_of_one  # noqa: F401
 
@@ -89,3 +93,36 @@ def test_a_step_does_not_wait_for_the_device(alone, precision):  # noqa: F811
         take_step()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--optimizer.name=adamw", "--train.gradient_checkpointing=true", "--model.drop_path=0.2"],
+        ["--optimizer.name=adamw", "--train.zero_stage=1"],
+        ["--data.rand_augment=2", "--data.random_erasing=0.5", "--train.precision=fp16"],
+    ],
+)
+def test_what_fine_tuning_adds(config, tmp_path, options):
+    done = train(config, tmp_path / "run", *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    check_losses(tmp_path / "run")
+
+
+def test_windows_are_those_of_the_cpu(config, tmp_path):
+    """To the rounding of the network's arithmetic."""
+    done = train(config, tmp_path / "run", "--train.precision=fp32")
+    assert done.returncode == 0, done.stdout + done.stderr
+    [video, *_] = sorted((config.parent / "videos").rglob("*.mp4"))
+    command = [sys.executable, "launch/predict.py", f"--checkpoint={tmp_path / 'run'}", "--json", "--window=0.2", video]
+    found = []
+    for device in ("cuda", "cpu"):
+        done = subprocess.run([*command, f"--device={device}"], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        [row] = json.loads(done.stdout)
+        found.append([sorted((p["class"], p["probability"]) for p in w["predictions"]) for w in row["windows"]])
+    on_gpu, on_cpu = found
+    assert len(on_gpu) == len(on_cpu) > 0
+    for one, other in zip(on_gpu, on_cpu):
+        assert [name for name, _ in one] == [name for name, _ in other]
+        assert [p for _, p in one] == pytest.approx([p for _, p in other], abs=5e-3)
