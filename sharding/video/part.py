@@ -20,8 +20,9 @@ def cut_part(
     Raises:
         MediaError: ("decode") not one frame is in the part, or more than half of it is beyond the end of the video.
 
-    >>> cut_part(np.arange(25) / 25, 0.9, 1.1, fps=25)[0].tolist()
-    [0.92, 0.96]
+    >>> part, lacking = cut_part(np.arange(25) / 25, 0.9, 1.1, fps=25)
+    >>> part.tolist(), round(lacking, 3)
+    ([0.92, 0.96], 0.1)
     """
     if not len(times) or (start is None and end is None):
         return times, 0.0
@@ -39,7 +40,7 @@ def cut_part(
     if not len(part):
         raise MediaError("decode", f"not one frame is shown from {place(begin)} on and before {place(end or begin)}")
     lacking = 0.0 if end is None else max(0.0, end - video_end)
-    if end is not None and lacking > (end - begin) / 2:
+    if end is not None and lacking > (end - begin) / 2 + EPSILON:
         message = f"its part is from {place(begin)} to {place(end)}, but the video ends at {place(video_end)}"
         raise MediaError("decode", message)
     return part, lacking
