@@ -4,7 +4,7 @@ Each frame goes through it once, however many clips it is a part of.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -76,7 +76,9 @@ class FrameCrops:
         self._lost: deque[int] = deque()
         """Frames that are lost and not yet passed on."""
 
-    def __call__(self, frames: Iterator[tuple[int, CroppedFrame | None]]) -> Iterator[tuple[int, torch.Tensor | None]]:
+    def __call__(
+        self, frames: Iterator[tuple[int, CroppedFrame | None]]
+    ) -> Generator[tuple[int, torch.Tensor | None], None, None]:
         """Yield (number, crops) for each (number, frame), in order: crops are (C, crop, crop, 3) float32, normalised.
 
         A frame that is None comes out as None. `frames` is advanced in another thread.

@@ -170,18 +170,6 @@ def _settings(options: FeatureOptions, checkpoint: Path, config: Config, dataset
     }
 
 
-@contextmanager
-def _joined_ranks() -> Iterator[Ranks]:
-    """Join the other ranks; alone nothing of DeepSpeed is needed."""
-    if "RANK" not in os.environ:
-        yield Ranks(0, 1, choose_device(None))
-        return
-    from launch.training.engine import start_ranks, stop_ranks
-
-    yield start_ranks()
-    stop_ranks()
-
-
 def _good_samples(dataset: PackedDataset) -> list[int]:
     return np.setdiff1d(np.arange(len(dataset)), dataset.quarantined).tolist()
 

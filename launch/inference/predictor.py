@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from launch.inference.long_video import WindowReader
 from launch.inference.pack_files import file_number, pack_files
@@ -17,7 +16,7 @@ from launch.training.checkpoint import CheckpointInfo, load_checkpoint, packing_
 from launch.training.config import Config
 from launch.training.evaluation import compute_scores
 from launch.training.forward import compute_logits
-from model import fuse_batch_norm
+from model import Network, fuse_batch_norm
 from pipeline.config import DataConfig
 from pipeline.loader import VideoLoader
 from sharding.dataset import load_dataset
@@ -131,7 +130,7 @@ def with_views(data: DataConfig, clips: int, crops: int) -> DataConfig:
 
 
 def predict(
-    net: nn.Module, info: CheckpointInfo, config: Config, videos: Sequence[Path], all_views: bool = False
+    net: Network, info: CheckpointInfo, config: Config, videos: Sequence[Path], all_views: bool = False
 ) -> list[torch.Tensor | str]:
     """Return for each file its logits (num_classes,) float32, of one clip and the centre crop, or why it has none.
 

@@ -21,7 +21,7 @@ class ScoredWindow:
     def top(self, classes: Sequence[str], count: int) -> list[tuple[str, float]]:
         """Return the `count` likeliest classes as (name, probability), the likeliest first."""
         best = np.argsort(-self.scores, kind="stable")[:count]
-        return [(classes[index], float(self.scores[index])) for index in best]
+        return [(classes[int(index)], float(self.scores[index])) for index in best]
 
 
 @dataclass(frozen=True)

@@ -108,11 +108,14 @@ def overlay_predictions(video: Path, target: Path, predictions: Predictions | Ca
         MediaError: the video cannot be decoded, or the result not be encoded.
     """
 
+    always = [] if callable(predictions) else predictions
+    predictions_at = predictions if callable(predictions) else lambda seconds: always
+
     @contextmanager
     def open_writer(size: tuple[int, int], fps: Fraction) -> Iterator[Write]:
         factor = math.ceil(SMALLEST_SIDE / min(size))
         size = (size[0] * factor, size[1] * factor)
-        stamps = _Stamps(size, times, predictions if callable(predictions) else lambda seconds: predictions)
+        stamps = _Stamps(size, times, predictions_at)
         with av.open(str(temporary), "w") as output:
             stream = output.add_stream("libx264", rate=fps, options={"preset": "veryfast", "crf": "20"})
             stream.width, stream.height = size

@@ -36,7 +36,8 @@ class FrameConverter:
 
     def __init__(self, stored_size: tuple[int, int], pixel_format: str, orientation: Orientation = UPRIGHT):
         self.stored_size, self.pixel_format = stored_size, pixel_format
-        self.size = stored_size[::-1] if orientation.swaps_sides else stored_size
+        width, height = stored_size
+        self.size = (height, width) if orientation.swaps_sides else stored_size
         """(width, height) of what comes out."""
         self._reformatter = VideoReformatter()
         self._turner = _Turner(stored_size, pixel_format, orientation) if orientation else None

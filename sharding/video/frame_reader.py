@@ -6,7 +6,7 @@ another refers to it, and never converted. Damage costs the frames up to the nex
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -71,7 +71,7 @@ class FrameReader:
         self.num_decoded = 0
         """Frames that have come out of the decoders."""
 
-    def __iter__(self) -> Iterator[tuple[int, Any]]:
+    def __iter__(self) -> Generator[tuple[int, Any], None, None]:
         """Yield (number, converted frame) for each chosen frame, in order; None for one that is lost.
 
         Raises:
