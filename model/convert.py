@@ -57,7 +57,8 @@ def convert(source: Path, to: str, out: Path, arch: str | None = None) -> list[s
         weights = read_weights_file(source)
         state, arch = weights.load(), find_arch(weights, arch)
         statistics = weights.statistics or IMAGENET
-        lines = [f"{out}: {len(state)} tensors of {weights.title}, as {to if to == 'ours' else f'{to} names them'}"]
+        names = "this program" if to == "ours" else to
+        lines = [f"{out}: {len(state)} tensors of {weights.title}, as {names} names them"]
         if to == "ours":
             content = {name: value.contiguous() for name, value in state.items()}
             write_weights(out, content, describe_weights(arch, statistics))
