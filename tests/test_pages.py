@@ -15,12 +15,21 @@ import yaml
 
 from tests.conftest import ROOT, run_command
 
-PAGES = ("dg_p3d", "hierarchies", "optimizers", "planning")
+PAGES = ("dg_p3d", "finetuning", "hierarchies", "optimizers", "planning", "report", "troubleshooting")
 ELSEWHERE = {
     "README.md": "tests/test_readme.py",
     "docs/large_datasets.md": "tests/test_readme.py",
     "CONTRIBUTING.md": "the Makefile, which is what runs the tests",
+    "docs/archives.md": "tests/test_archive_pages.py",
+    "docs/augmentation.md": "tests/launch/test_pages.py",
+    "docs/datasets.md": "tests/test_datasets_page.py",
+    "docs/evaluation.md": "tests/launch/test_pages.py",
     "docs/extending.md": "tests/test_extending.py",
+    "docs/features.md": "tests/launch/inference/test_long_pages.py",
+    "docs/foreign_shards.md": "tests/test_archive_pages.py",
+    "docs/long_videos.md": "tests/launch/inference/test_long_pages.py",
+    "docs/multilabel.md": "tests/launch/test_multilabel.py",
+    "docs/weights.md": "tests/launch/test_weights_page.py",
 }
 """Pages with commands that are run by another test."""
 
