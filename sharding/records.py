@@ -261,7 +261,7 @@ def sorted_classes(labels: Iterable[str]) -> tuple[str, ...]:
         UserError: numbers so great that most of the classes would have no video.
     """
     names = set(labels)
-    if not names or not all(re.fullmatch(r"[0-9]+", name) for name in names):
+    if not names or not all(re.fullmatch(r"[0-9]{1,18}", name) for name in names):  # what `int` takes without an error
         return tuple(sorted(names))
     numbers = set(map(int, names))
     greatest = max(numbers)

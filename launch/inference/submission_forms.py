@@ -167,7 +167,7 @@ def _scores_of_level(split: SplitScores, level: str, place: int, pairs: np.ndarr
 
 
 def _logarithms(probabilities: np.ndarray) -> list[float]:
-    return np.log(np.maximum(probabilities, _LOWEST)).round(4).tolist()
+    return np.log(np.maximum(probabilities.astype(np.float64), _LOWEST)).round(4).tolist()
 
 
 FORMS: Mapping[str, Form] = {

@@ -37,7 +37,7 @@ def read_activitynet(videos: Path, annotations: Sequence[Path], split: str) -> A
                     key = keys.add(f"{video}_{number}", where)
                     records.append(VideoRecord(key, _locate(video, found), label, start, end))
     if not records:
-        known = ", ".join(sorted(subsets)) or "none"
+        known = ", ".join(map(repr, sorted(subsets))) or "none"
         raise UserError(f"--split {split}: no segments of it in {annotations[0]}; its subsets are {known}")
     return Annotations(records, tuple(sorted(labels)))
 
@@ -54,13 +54,15 @@ def _entries(path: Path, split: str) -> Iterator[tuple[str, str, Sequence[Any]]]
         subset = entry.get("subset", default) if isinstance(entry, Mapping) else None
         segments = entry.get("annotations", []) if isinstance(entry, Mapping) else None
         if not isinstance(subset, str) or not isinstance(segments, list):
-            raise UserError(f"{path}, video {video}: no list of 'annotations', or no 'subset', in {str(entry)[:100]!r}")
+            raise UserError(
+                f"{path}, video {video!r}: no list of 'annotations', or no 'subset', in {str(entry)[:100]!r}"
+            )
         yield video, subset, segments
 
 
 def _segments(path: Path, video: str, segments: Sequence[Any]) -> Iterator[tuple[str, float, float, str]]:
     for number, segment in enumerate(segments):
-        where = f"{path}, video {video}, segment {number}"
+        where = f"{path}, video {video!r}, segment {number}"
         try:
             start, end = map(float, segment["segment"])
             label = segment["label"]
@@ -68,7 +70,7 @@ def _segments(path: Path, video: str, segments: Sequence[Any]) -> Iterator[tuple
             start = end = math.nan
             label = None
         if not (math.isfinite(start) and math.isfinite(end)) or not isinstance(label, str) or not label:
-            raise UserError(f'{where}: {str(segment)[:100]}: expected is {{"segment": [START, END], "label": NAME}}')
+            raise UserError(f'{where}: {str(segment)[:100]!r}: expected is {{"segment": [START, END], "label": NAME}}')
         yield where, start, end, label
 
 

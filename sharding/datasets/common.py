@@ -78,7 +78,7 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[st
         raise UserError(f"{where}: no column {lacking[0]!r}; expected are {', '.join(columns)}")
     for where, fields in rows:
         if len(fields) != len(names):
-            raise UserError(f"{where}: {len(fields)} fields, but {len(names)} columns: {', '.join(names)}")
+            raise UserError(f"{where}: {len(fields)} fields, but {len(names)} columns in the heading")
         yield where, dict(zip(names, fields))
 
 
@@ -104,6 +104,14 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: cannot be read as UTF-8 text: {error}") from error
     except ValueError as error:
         raise UserError(f"{path}: no JSON: {error}") from error
+
+
+def kind_of_path(path: Path) -> str:
+    """Return "file" or "folder"; nothing where there is neither, or no file could have such a name."""
+    try:
+        return "folder" if path.is_dir() else "file" if path.exists() else ""
+    except (OSError, ValueError):
+        return ""
 
 
 class SourceFinder:

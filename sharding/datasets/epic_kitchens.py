@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sharding.datasets.common import SourceFinder, choose_file, is_number, read_rows, read_seconds
+from sharding.datasets.common import SourceFinder, choose_file, is_number, kind_of_path, read_rows, read_seconds
 from sharding.errors import UserError
 from sharding.records import Annotations, UniqueKeys, VideoRecord, picture_times
 
@@ -97,7 +97,9 @@ class _Videos:
     def _find(self, video: str) -> tuple[str, bool]:
         found = (self._finder.find(path) for path in self._paths(video))
         source = next((path for path in found if path), None)
-        return source or f"{video.partition('_')[0]}/{video}.MP4", bool(source) and (self._videos / source).is_dir()
+        return source or f"{video.partition('_')[0]}/{video}.MP4", bool(source) and kind_of_path(
+            self._videos / source
+        ) == "folder"
 
     def _paths(self, video: str) -> Iterator[str]:
         return (place.format(person=video.partition("_")[0], video=video) for place in _PLACES)

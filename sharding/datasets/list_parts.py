@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sharding.datasets.common import has_video_suffix, is_number, read_seconds
+from sharding.datasets.common import has_video_suffix, is_number, kind_of_path, read_seconds
 from sharding.errors import UserError
 from sharding.records import picture_times
 
@@ -96,7 +96,7 @@ def _pictures(row: dict[str, str], where: str, source: Path) -> tuple[int, int]:
     offset, count = row["offset"], row["num_frames"]
     if not is_number(offset) or not is_number(count):
         raise UserError(f"{where}: offset {offset!r}, num_frames {count!r}: two numbers are expected")
-    if source.is_file():
+    if kind_of_path(source) == "file":
         raise UserError(f"{where}: {row['path']!r}: offset and num_frames are of folders of pictures; of a file give "
                         "start and end in seconds, below the heading 'path start end label'")  # fmt: skip
     return int(offset), int(count)
@@ -148,13 +148,13 @@ def _without_heading(lines: Numbered, videos: Path) -> Parser | None:
     if "\t" in first:
         return None
     path, comma, _ = first.rpartition(",")
-    if comma and (has_video_suffix(path.strip()) or (videos / path.strip()).exists()):
+    if comma and (has_video_suffix(path.strip()) or kind_of_path(videos / path.strip())):
         return _split_at_comma
     fields = [line.split() for _, line in lines]
     if any(len(each) != 4 or not each[3].isdecimal() for each in fields):
         return None
     names = [each[0] for each in fields]
-    if not has_video_suffix(names[0]) and not (videos / names[0]).is_file():
+    if not has_video_suffix(names[0]) and kind_of_path(videos / names[0]) != "file":
         numbers = all(is_number(number) for each in fields for number in each[1:3])
         fits = int(fields[0][1]) + int(fields[0][2]) <= _num_entries(videos / names[0]) if numbers else False
         return _by_heading(("path", "offset", "num_frames", "label"), None) if fits else None
@@ -165,7 +165,7 @@ def _without_heading(lines: Numbered, videos: Path) -> Parser | None:
 
 def _num_entries(folder: Path) -> float:
     """Return how many files are in a folder; infinitely many if it is not there, so that nothing speaks against it."""
-    return sum(1 for _ in folder.iterdir()) if folder.is_dir() else float("inf")
+    return sum(1 for _ in folder.iterdir()) if kind_of_path(folder) == "folder" else float("inf")
 
 
 def _split_at_comma(line: str, where: str) -> dict[str, str]:

@@ -91,13 +91,16 @@ def test_segments_hold_their_frames_and_what_is_wrong_is_a_failure(tmp_path: Pat
     ("content", "message"),
     [
         ([], r"hacs\.json: expected is \{\"database\""),
-        ({"database": {"a": {"annotations": []}, "b": []}}, r"video b: no list of 'annotations', or no 'subset'"),
-        ({"database": {"a": {"annotations": {}}}}, r"video a: no list of 'annotations'"),
-        ({"a": {"annotations": [{"segment": [1], "label": "x"}]}}, r"video a, segment 0: .*expected is"),
-        ({"a": {"annotations": [{"segment": [1, "x"], "label": "x"}]}}, r"video a, segment 0: "),
-        ({"a": {"annotations": [{"segment": [1, 2], "label": 3}]}}, r"video a, segment 0: "),
-        ({"a": {"annotations": [{"segment": [1, 1e999], "label": "x"}]}}, r"video a, segment 0: "),
-        ({"database": {"a": LONG | {"subset": "validation"}}}, r"no segments of it in .*; its subsets are validation"),
+        ({"database": {"a": {"annotations": []}, "b": []}}, r"video 'b': no list of 'annotations', or no 'subset'"),
+        ({"database": {"a": {"annotations": {}}}}, r"video 'a': no list of 'annotations'"),
+        ({"a": {"annotations": [{"segment": [1], "label": "x"}]}}, r"video 'a', segment 0: .*expected is"),
+        ({"a": {"annotations": [{"segment": [1, "x"], "label": "x"}]}}, r"video 'a', segment 0: "),
+        ({"a": {"annotations": [{"segment": [1, 2], "label": 3}]}}, r"video 'a', segment 0: "),
+        ({"a": {"annotations": [{"segment": [1, 1e999], "label": "x"}]}}, r"video 'a', segment 0: "),
+        (
+            {"database": {"a": LONG | {"subset": "validation"}}},
+            r"no segments of it in .*; its subsets are 'validation'",
+        ),
     ],
 )
 def test_bad_entries_are_named(tmp_path: Path, content: object, message: str) -> None:
