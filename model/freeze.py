@@ -69,7 +69,7 @@ def _classifier_names(net: nn.Module, config: ModelConfig) -> set[str]:
     return found
 
 
-def _fresh_names(net: nn.Module) -> Collection[str]:
+def _fresh_names(net: nn.Module) -> frozenset[str]:
     return getattr(net, "fresh_names", frozenset())
 
 
