@@ -127,7 +127,11 @@ class _Counters:
 
 
 def _cpu(stat: Path) -> float:
-    fields = stat.read_text().rpartition(")")[2].split()
+    """Return the seconds of processor time of a process or a thread; 0 if it has ended in the meantime."""
+    try:
+        fields = stat.read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
     return (int(fields[11]) + int(fields[12])) / _TICK
 
 

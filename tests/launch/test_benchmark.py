@@ -3,12 +3,15 @@
 import re
 import shutil
 import sys
+import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from launch.benchmark import main
 from launch.benchmarks.loader import diagnosis
+from launch.benchmarks.loader_cost import _cpu
 from launch.benchmarks.loader_stages import Stage
 from launch.benchmarks.other_loaders import prepare, read_frames, stored_bytes
 from launch.benchmarks.packing import measure_cost
@@ -173,3 +176,11 @@ def test_a_small_dataset_gets_the_default_profile():
     many = [Candidate(c.profile, c.bytes_per_video, c.bytes_per_video * 200_000, 1, 50) for c in (h264, dense)]
     assert recommend(many, 10) is many[1]
     assert recommend([h264, dense], 100) is h264
+
+
+def test_a_thread_that_has_ended_has_used_no_time():
+    thread = threading.Thread(target=lambda: None)
+    thread.start()
+    thread.join()
+    assert _cpu(Path(f"/proc/self/task/{thread.native_id}/stat")) == 0
+    assert _cpu(Path("/proc/self/stat")) > 0
