@@ -108,9 +108,9 @@ class FrameCrops:
 
     def _build(self) -> ClipGraph:
         crops = self.config.test_crops
-        return ClipGraph(
-            self._next_inputs, "pyav", _BATCH_FRAMES, self.config.crop_size, self.device, self._num_threads, crops
-        )
+        statistics = self.config.pixel_mean, self.config.pixel_std
+        size = _BATCH_FRAMES, self.config.crop_size
+        return ClipGraph(self._next_inputs, "pyav", *size, *statistics, self.device, self._num_threads, crops)
 
     def _next_inputs(self) -> Inputs:
         """Return the next frames; the graph's source."""

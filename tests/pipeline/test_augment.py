@@ -84,7 +84,8 @@ def run_graph(frames: np.ndarray, operations: np.ndarray, erased: np.ndarray) ->
         "flip_0": np.zeros(count, np.int32),
     }
     effects = Effects(num_operations=operations.shape[1], erasing=True)
-    graph = ClipGraph(lambda: inputs, "pyav", count, SIDE, torch.device("cpu"), 1, 1, effects)
+    statistics = DataConfig().pixel_mean, DataConfig().pixel_std
+    graph = ClipGraph(lambda: inputs, "pyav", count, SIDE, *statistics, torch.device("cpu"), 1, 1, effects)
     clips = torch.from_dlpack(graph.run()[0])
     return np.stack([pixels(clip.permute(0, 3, 1, 2)) for clip in clips])
 
