@@ -94,11 +94,11 @@ def parameter_depths(names: Collection[str]) -> Mapping[str, int]:
     {'conv1.weight': 0, 'layer1.0.bn1.bias': 1, 'layer1.1.bn1.bias': 2, 'fc.bias': 3}
     """
     places = {name: (stage_of(name), _position(name)) for name in names}
-    counts = dict.fromkeys(STAGES, 0)
+    counts: dict[str, int] = dict.fromkeys(STAGES, 0)
     for stage, position in places.values():
         if stage is not None and position is not None:
             counts[stage] = max(counts[stage], position + 1)
-    ends = dict(zip(STAGES, accumulate(counts.values())))
+    ends: dict[str, int] = dict(zip(STAGES, accumulate(counts.values())))
     depths = {}
     for name, (stage, position) in places.items():
         if stage is None:

@@ -58,8 +58,9 @@ def _binary_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, weights: L
 def _cross_entropy(
     logits: torch.Tensor, labels: torch.Tensor, weights: LossConfig, class_weights: torch.Tensor | None = None
 ) -> torch.Tensor:
+    smoothing = weights.label_smoothing
     if class_weights is None:
-        return F.cross_entropy(logits.float(), labels, label_smoothing=weights.label_smoothing)
+        return F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
     # Not divided by the sum of the batch's weights: then it would matter how ranks and micro-batches share a batch.
-    smoothing = {"label_smoothing": weights.label_smoothing}
-    return F.cross_entropy(logits.float(), labels, class_weights, reduction="sum", **smoothing) / len(labels)
+    total = F.cross_entropy(logits.float(), labels, class_weights, reduction="sum", label_smoothing=smoothing)
+    return total / len(labels)

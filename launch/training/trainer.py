@@ -157,7 +157,8 @@ class Trainer:
             if self.loader.step > 0 and self.save_within_epoch():
                 return False
         times_seen = sum_over_ranks(count_samples(sample_ids, len(self.train_set)))
-        figures = {"samples_seen": int((times_seen > 0).sum()), "most_times_seen": int(times_seen.max())}
+        figures: dict[str, float] = {"samples_seen": int((times_seen > 0).sum())}
+        figures["most_times_seen"] = int(times_seen.max())
         figures["excluded"] = len(self.loader.excluded)
         if (top1 := self.accuracy.take()) is not None:
             figures["top1"] = top1
