@@ -22,7 +22,7 @@ thread_config = partial(DataConfig, worker_type="thread")
 def read_alone(dataset: PackedDataset, config: DataConfig, plan: ClipPlan, decoder: str) -> dict[str, np.ndarray]:
     """The arrays of a batch of one."""
     bound = media_bound(dataset, config, decoder, len(plan.frames), training=False)
-    layout = BatchLayout(1, len(plan.frames), len(plan.boxes), bound, len(plan.operations))
+    layout = BatchLayout(1, len(plan.frames), len(plan.boxes), bound, num_operations=len(plan.operations))
     arrays = layout.views(np.empty(layout.num_bytes, np.uint8).data)
     ClipReader(dataset, config, decoder, training=False, seed=0).read_plan(plan, arrays, 0)
     return arrays
