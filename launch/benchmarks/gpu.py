@@ -33,7 +33,7 @@ PARTS: dict[str, tuple[int, Callable[..., dict], tuple]] = {
     "waits": (40, gpu_parts.waits, ("h264", "pyav")),
     "tests": (120, gpu_parts.tests, ()),
     "feed.h264.nvdec.8": (30, gpu_parts.feed, ("h264", "nvdec", 8)),
-    "train.jpeg.nvjpeg": (60, gpu_parts.train, ("jpeg", "nvjpeg")),
+    "train.jpeg.nvjpeg": (75, gpu_parts.train, ("jpeg", "nvjpeg")),
     "stages.pyav": (40, gpu_parts.stages, ("h264", "pyav")),
     "stages.nvjpeg": (40, gpu_parts.stages, ("jpeg", "nvjpeg")),
     "feed.h264.pyav.16": (30, gpu_parts.feed, ("h264", "pyav", 16)),

@@ -60,7 +60,7 @@ def test_class_weights_weigh_each_clip_by_its_label(smoothing, mixed):
     def loss(rows: slice) -> torch.Tensor:
         config = LossConfig(label_smoothing=smoothing)
         outputs, target = join_outputs(logits[rows].float(), []), labels[rows].float() if mixed else labels[rows]
-        return training_losses(outputs, target, config, (), None, weights.float())["loss"]
+        return training_losses(outputs, target, config, (), class_weights=weights.float())["loss"]
 
     assert float(loss(slice(6))) == pytest.approx(expected, rel=1e-5)
     assert float(loss(slice(0, 2)) + 2 * loss(slice(2, 6))) / 3 == pytest.approx(expected, rel=1e-5)
