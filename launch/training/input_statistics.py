@@ -51,6 +51,8 @@ def _of_weights(config: Config) -> tuple[str, Statistics | None]:
         return "", None
     if source == "imagenet":
         return "ResNet (torchvision, ImageNet)", _IMAGENET
+    if not Path(source).suffix and not Path(source).exists():
+        return "", None  # a run that is trained before this one, perhaps; whoever builds the network wants it there
     if Path(source).is_dir():
         data = _data_of_run(Path(source))
         return "a run of this program", (data.mean or IMAGENET_MEAN, data.std or IMAGENET_STD)

@@ -60,7 +60,7 @@ def draw_overlays(rows: Sequence[dict], videos: Sequence[Path], targets: Sequenc
     """Draw the predictions of each row on its video, over time if it has windows, and add to the row where, or why
     not."""
     for row, video, target in zip(rows, videos, targets):
-        if "error" in row or not row["predictions"]:
+        if "error" in row or not row.get("windows", row.get("predictions")):
             continue
         try:
             overlay_predictions(video, target, predictions_over_time(row))

@@ -112,7 +112,7 @@ def test_profiles_are_all_known():
 
 def numbers_of(clips: torch.Tensor) -> list[int]:
     """The numbers that the frames of a clip (T, 3, H, W) show; crops are complete frames."""
-    return [read_number(frame) for frame in restore_pixels(clips)]
+    return [read_number(frame) for frame in restore_pixels(clips, DataConfig())]
 
 
 WHOLE = DataConfig(num_segments=4, short_side=64, crop_size=64, worker_type="thread")
