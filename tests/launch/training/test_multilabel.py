@@ -9,13 +9,14 @@ from torch import nn
 
 from launch.training.average_precision import average_precisions, mean_over_known
 from launch.training.builders import load_splits
-from launch.training.config import LossConfig, TrainConfig
+from launch.training.config import Config, LossConfig, TrainConfig
 from launch.training.config_parser import parse_config
 from launch.training.losses import training_losses
 from launch.training.mixup import build_mixing
 from launch.training.multilabel import evaluate_multilabel
-from launch.training.run_dir import monitored_figure
+from model import ModelConfig
 from model.resnet import join_outputs
+from pipeline.config import DataConfig
 from pipeline.loader import VideoBatch
 from sharding.errors import UserError
 
@@ -91,7 +92,20 @@ def test_evaluation_of_views_and_of_classes_that_do_not_occur():
     figures = found.figures()
     assert (figures["map"], figures["map_of_guessing"], figures["samples"]) == (0.75, 0.75, 2)
     assert "mAP 75.00% (guessing 75.00%) over the 2 of 3 classes that occur, 2 samples" in str(found)
-    assert monitored_figure(figures) == "map" and monitored_figure({"top1": 0.5}) == "top1"
+    assert Config(model=ModelConfig(multi_label=True)).monitored_figure in figures
+    assert Config().monitored_figure == "top1"
+
+
+@pytest.mark.parametrize(
+    "option", ["loss.class_weights=balanced", "data.class_sampling_exponent=0.5", "train.monitor=mean_class"]
+)
+def test_what_counts_one_label_a_video_is_refused(option):
+    section, _, setting = option.partition(".")
+    name, _, value = setting.partition("=")
+    kinds = {"loss": LossConfig, "data": DataConfig, "train": TrainConfig}
+    given = {section: kinds[section](**{name: float(value) if value[0].isdigit() else value})}
+    with pytest.raises(ValueError, match=f"{section}.{name}=.*: the videos of data.train have several labels each"):
+        Config(model=ModelConfig(multi_label=True), **given)
 
 
 def parse(several_labels: Path, *options: str):
