@@ -42,8 +42,20 @@ def same(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
     return len(one) == len(other) and all(torch.equal(a, b) for a, b in zip(one, other))
 
 
+EARLIER: set[int] = set()
+"""Workers of loaders that other tests of this process have left to the garbage collector."""
+
+
+@pytest.fixture(autouse=True)
+def earlier() -> None:
+    EARLIER.clear()
+    EARLIER.update(worker.pid for worker in children())
+
+
 def children() -> list[psutil.Process]:
-    return [p for p in psutil.Process().children() if "pipeline.worker" in " ".join(p.cmdline())]
+    """The workers that the test has started."""
+    found = [p for p in psutil.Process().children() if "pipeline.worker" in " ".join(p.cmdline())]
+    return [worker for worker in found if worker.pid not in EARLIER]
 
 
 @pytest.mark.parametrize(
