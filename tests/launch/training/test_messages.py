@@ -96,4 +96,4 @@ def test_accuracy_of_each_class_where_there_are_few():
 def test_a_long_file_is_answered_from_few_frames():
     row = {"video": "a.mp4", "predictions": [], "num_frames": 8, "seconds": 51.2}
     assert "8 frames spread over 51 s" in describe_row(row)
-    assert describe_row(row | {"seconds": 5.0}) == "a.mp4"
+    assert describe_row(row | {"seconds": 5.0}).splitlines()[0] == "a.mp4"
