@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.reading import read_media
-from pipeline.remote.transport import RetryPolicy
 from sharding.dataset import PackedDataset
+from sharding.objects.transport import RetryPolicy
 from tests.conftest import ROOT, pack
 from tests.helpers.clips import jpegs_of
 from tests.helpers.servers import Fault, FaultyServer
@@ -38,17 +38,6 @@ def web(in_shards) -> Iterator[FaultyServer]:
     """A web server of the folder that holds the split `train`."""
     with FaultyServer(in_shards.parent) as server:
         yield server
-
-
-@pytest.fixture(scope="session")
-def moto_url() -> Iterator[str]:
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer("127.0.0.1", 0)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
 
 
 @pytest.fixture
@@ -116,7 +105,7 @@ def reader(url: str, cache: Path, policy: str = "") -> str:
         "import hashlib\n"
         "from pipeline.reading import read_media\n"
         "from pipeline.dataset import open_dataset\n"
-        "from pipeline.remote.transport import RetryPolicy\n"
+        "from sharding.objects.transport import RetryPolicy\n"
         f"dataset = open_dataset({url!r}, {str(cache)!r}, retry=RetryPolicy({policy}))\n"
         "print(hashlib.sha256(b''.join(read_media(dataset, i) for i in range(len(dataset)))).hexdigest())\n"
     )

@@ -27,6 +27,7 @@ _DAMAGED_DOWNLOADS = 3
 _DOWN_SECONDS = 60
 _CREDENTIAL_ERRORS = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "DefaultCredentialsError")
 _QUERY = re.compile(r"\?[^\s'\")]+")  # of an address without its host, in the text of an error
+_EXPIRED = re.compile(r"(?i)expired.?token|token.{0,20}expired|credentials.{0,20}expired")
 _PASSING_STATUS = (408, 416, 425, 429)  # of 400 to 499, those that another attempt may mend
 
 
@@ -62,7 +63,7 @@ class RetryPolicy:
         return bound * random.uniform(0.5, 1)
 
 
-class _Failure(Exception):
+class Failure(Exception):
     """One attempt that came to nothing."""
 
     def __init__(self, reason: str, remedy: str = "", missing: bool = False):
@@ -88,6 +89,8 @@ class RemoteFolder:
         UserError: a URL of a kind that is unknown, or whose library is not installed.
     """
 
+    missing_remedy = "check the URL, which must be that of a packed split, and that all its files were uploaded"
+
     def __init__(self, url: str, retry: RetryPolicy | None = None):
         if "***" in url:
             raise UserError(
@@ -101,7 +104,7 @@ class RemoteFolder:
         self._filesystem, self._root = _open(self.url, self.retry)
 
     def __reduce__(self):
-        return RemoteFolder, (self.url, self.retry)
+        return type(self), (self.url, self.retry)
 
     def __str__(self) -> str:
         return redacted(self.url)
@@ -162,27 +165,27 @@ class RemoteFolder:
                     if offset < position:  # the server began again
                         hashed = _empty(file)
                     if max_bytes is not None and offset + len(block) > max_bytes:
-                        raise _Failure(f"more than the {max_bytes:,} bytes that it may have", "upload it again")
+                        raise Failure(f"more than the {max_bytes:,} bytes that it may have", "upload it again")
                     file.write(block)
                     hashed.update(block)
                     position = offset + len(block)
                     if position > farthest:
                         farthest, failures, self._gave_up = position, 0, -math.inf
                 if num_bytes is not None and position != num_bytes:
-                    raise _Failure(f"it ends after {position} of {num_bytes} bytes")
+                    raise Failure(f"it ends after {position} of {num_bytes} bytes")
                 if digest and hashed.hexdigest() != digest:
                     damaged += 1
                     hashed, position = _empty(file), 0
                     remedy = "" if damaged < _DAMAGED_DOWNLOADS else "upload it again"
-                    raise _Failure("its bytes are not those of the manifest", remedy)
+                    raise Failure("its bytes are not those of the manifest", remedy)
                 return
-            except _Failure as failure:
+            except Failure as failure:
                 failures += 1
                 self._give_up_or_wait(name, failure, failures)
                 if not digest:  # nothing would show whether both parts are of one version
                     hashed, position = _empty(file), 0
 
-    def _give_up_or_wait(self, name: str, failure: _Failure, failures: int) -> None:
+    def _give_up_or_wait(self, name: str, failure: Failure, failures: int) -> None:
         where = self.name_of(name)
         if not failure.passing:
             raise (MissingError if failure.missing else RemoteError)(f"{where}: {failure}; {failure.remedy}")
@@ -203,7 +206,7 @@ class RemoteFolder:
         """Yield pieces (offset, bytes) of a file in order: from `start`, or from 0 if the server can only that.
 
         Raises:
-            _Failure: whatever goes wrong on the way.
+            Failure: whatever goes wrong on the way.
         """
         if start == end:
             return
@@ -211,15 +214,15 @@ class RemoteFolder:
         blocks = source(self._path_of(name), start, end)
         while True:
             if self.is_stopped():
-                raise _Failure("not fetched", "this run ends")
+                raise Failure("not fetched", "this run ends")
             try:
                 offset, block = next(blocks)
             except StopIteration:
                 return
-            except _Failure:
+            except Failure:
                 raise
             except Exception as error:  # the libraries of the stores have no common class of errors
-                raise _failure_of(error) from error
+                raise failure_of(error, self.missing_remedy) from error
             yield offset, block if end is None else block[: end - offset]
             if end is not None and offset + len(block) >= end:
                 blocks.close()
@@ -233,7 +236,7 @@ class RemoteFolder:
             offset = start if file.r.status == 206 else 0
             sent = re.match(r"bytes (\d+)-", file.r.headers.get("Content-Range", ""))
             if offset and (not sent or int(sent[1]) != offset):
-                raise _Failure(f"asked for bytes from {offset}, the server sent others")
+                raise Failure(f"asked for bytes from {offset}, the server sent others")
             while block := file.read(_BLOCK_BYTES):
                 yield offset, block
                 offset += len(block)
@@ -304,23 +307,24 @@ def _options(protocol: str, retry: RetryPolicy) -> dict[str, Any]:
     return with_configured("client_kwargs", ours)
 
 
-def _failure_of(error: Exception) -> _Failure:
+def failure_of(error: Exception, missing_remedy: str) -> Failure:
     """Return what an error of fsspec, or of a library behind it, means."""
     status = _status_of(error)
     text = " ".join(str(getattr(error, "message", "") or error).split()) or type(error).__name__
     text = _QUERY.sub("?***", redacted(text))
     if isinstance(error, FileNotFoundError) or status == 404:
-        remedy = "check the URL, which must be that of a packed split, and that all its files were uploaded"
-        return _Failure("not found", remedy, missing=True)
+        return Failure("not found", missing_remedy, missing=True)
+    if _EXPIRED.search(text):
+        return Failure(f"the credentials have expired ({text})", "renew them and run this again")
     if isinstance(error, PermissionError) or status in (401, 403) or text.startswith("Forbidden"):
-        return _Failure(f"access refused ({text})", "check the URL and the credentials", missing=True)
+        return Failure(f"access refused ({text})", "check the URL and the credentials", missing=True)
     if type(error).__name__ in _CREDENTIAL_ERRORS:
-        return _Failure(text, "give credentials where the library of this store looks for them")
+        return Failure(text, "give credentials where the library of this store looks for them")
     if 400 <= status < 500 and status not in _PASSING_STATUS:
-        return _Failure(f"the server answered {status} ({text})", "check the URL")
+        return Failure(f"the server answered {status} ({text})", "check the URL")
     if type(error).__name__.startswith("InvalidUrl"):
-        return _Failure("no address", "check the URL")
-    return _Failure(f"the server answered {status} ({text})" if status else f"{type(error).__name__}: {text}")
+        return Failure("no address", "check the URL")
+    return Failure(f"the server answered {status} ({text})" if status else f"{type(error).__name__}: {text}")
 
 
 def _status_of(error: BaseException) -> int:
