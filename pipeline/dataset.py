@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pipeline.config import is_remote
 from pipeline.remote.cache import ShardCache
+from pipeline.remote.transport import MissingError, RemoteError, RemoteFolder, RetryPolicy
 from sharding.dataset import PackedDataset, load_dataset, load_table, max_frames_bytes, read_shards_url
 from sharding.errors import UserError
 from sharding.files import file_sha256, locked, replacing, write_atomically
@@ -27,7 +28,6 @@ from sharding.manifest import (
     load_manifest,
     parse_manifest,
 )
-from sharding.objects.transport import MissingError, RemoteError, RemoteFolder, RetryPolicy
 
 DEFAULT_CACHE_BYTES = 100 * 10**9
 

@@ -19,6 +19,7 @@ from sharding.errors import UserError, redacted
 from sharding.manifest import Manifest
 from sharding.objects.inputs import local_files
 from sharding.objects.split import ObjectDestination, recorded_settings_at
+from sharding.objects.work_folder import split_folder
 from sharding.pack_config import PackConfig
 from sharding.packing.destination import Destination, FolderDestination
 from sharding.packing.measure import samples_for_bytes
@@ -108,7 +109,8 @@ def pack(config: PackConfig, annotations: Annotations | None = None) -> PackResu
 def _destination(config: PackConfig, plan: PackPlan) -> Destination:
     if config.url is None:
         return FolderDestination(config.directory, plan, config.retry_failed)
-    return ObjectDestination(config.url, config.scratch / config.split, plan, config.retry_failed)
+    directory = split_folder(config.url, config.work_dir)
+    return ObjectDestination(config.url, directory, config.work_dir, plan, config.retry_failed)
 
 
 def _check_failures(config: PackConfig, failures: str, num_failures: int, num_records: int) -> None:

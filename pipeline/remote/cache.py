@@ -21,10 +21,10 @@ from pipeline.remote.eviction import (
     record_whole,
 )
 from pipeline.remote.prefetch import PrefetchWindow, peak_bytes
+from pipeline.remote.transport import RemoteError, RemoteFolder
 from sharding.errors import UserError
 from sharding.files import file_sha256, locked
 from sharding.manifest import Shard
-from sharding.objects.transport import RemoteError, RemoteFolder
 
 logger = logging.getLogger(__name__)
 

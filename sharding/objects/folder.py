@@ -172,13 +172,13 @@ class ObjectFolder(RemoteFolder):
 class _Sent:
     """What a store should say of a file that was uploaded."""
 
-    bytes: int
+    num_bytes: int
     md5_of_parts: list[bytes]
 
     def is_like(self, stored: StoredFile) -> bool:
-        if stored.bytes != self.bytes:
+        if stored.bytes != self.num_bytes:
             return False
-        if self.bytes < 2 * _PART_BYTES:
+        if self.num_bytes < 2 * _PART_BYTES:
             return stored.md5 == self.md5_of_parts[-1].hex()
         joined = hashlib.md5(b"".join(self.md5_of_parts[:-1]), usedforsecurity=False).hexdigest()
         return stored.stamp == f"{joined}-{len(self.md5_of_parts) - 1}" or stored.md5 == self.md5_of_parts[-1].hex()

@@ -20,6 +20,9 @@ def local_files(locations: Sequence[str | Path]) -> Iterator[tuple[Path, ...]]:
     Raises:
         UserError: one cannot be had.
     """
+    if not any(map(is_url, locations)):
+        yield tuple(map(Path, locations))
+        return
     with tempfile.TemporaryDirectory(prefix="vpsn-inputs-") as scratch:
         shown: dict[str, str] = {}
         paths = []

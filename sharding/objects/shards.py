@@ -12,6 +12,7 @@ from typing import Any
 from sharding.files import parse_json
 from sharding.objects.folder import ObjectFolder, StoredFile, open_folder
 from sharding.objects.transport import MissingError
+from sharding.objects.work_folder import split_folder
 from sharding.packing.shard import ShardResult, ShardTask, pack_shard, part_path, read_part, write_part
 from sharding.packing.spool import PARTS
 
@@ -25,6 +26,8 @@ class UploadTask:
 
     task: ShardTask
     url: str
+    work_dir: Path | None = None
+    """Folder, on the machine of the worker, for the folder that the shard is in until it is uploaded."""
     finished: dict[str, Any] | None = None
     """Its part, if it is there already and the videos that failed are to be tried again."""
 
@@ -44,7 +47,8 @@ def pack_and_upload(upload: UploadTask) -> UploadResult:
         RemoteError: the store does not take it.
         OSError: the disk is full or cannot be written.
     """
-    task, folder = upload.task, open_folder(upload.url)
+    folder = open_folder(upload.url)
+    task = replace(upload.task, directory=split_folder(upload.url, upload.work_dir))
     (task.directory / PARTS).mkdir(parents=True, exist_ok=True)
     tar = task.directory / task.name
     if upload.finished:
@@ -58,7 +62,7 @@ def pack_and_upload(upload: UploadTask) -> UploadResult:
     write_part(task.directory, task.shard, part)
     path = part_path(task.directory, task.shard)
     folder.upload(path, f"{PARTS}/{path.name}")
-    for uploaded in (tar, tar.with_suffix(".idx")):
+    for uploaded in (tar, tar.with_suffix(".idx"), path):
         uploaded.unlink()
     return UploadResult(replace(result, kept=False), part)
 

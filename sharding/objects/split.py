@@ -11,7 +11,6 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +38,14 @@ class ObjectDestination:
 
     url: str
     directory: Path
+    """The `split_folder` of `work_dir`."""
+    work_dir: Path | None
     plan: PackPlan
     retry_failed: bool
     _parts: dict[int, dict[str, Any]] = field(default_factory=dict)
     """Of the shards that were found finished."""
 
-    @cached_property
+    @property
     def _folder(self) -> ObjectFolder:
         return open_folder(self.url)
 
@@ -76,7 +77,8 @@ class ObjectDestination:
         for shard, part in self._parts.items():
             if self._is_kept(shard):
                 yield ShardResult(shard, len(part["rows"]), len(part["failures"]), kept=True)
-        uploads = (UploadTask(task, self.url, self._parts.get(task.shard)) for task in self.unfinished(tasks))
+        left = self.unfinished(tasks)
+        uploads = (UploadTask(task, self.url, self.work_dir, self._parts.get(task.shard)) for task in left)
         for packed in run_in_workers(pack_and_upload, uploads, workers, ordered=False):
             write_part(self.directory, packed.result.shard, packed.part)
             yield packed.result

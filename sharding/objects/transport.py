@@ -89,7 +89,7 @@ class RemoteFolder:
         UserError: a URL of a kind that is unknown, or whose library is not installed.
     """
 
-    missing_remedy = "check the URL, which must be that of a packed split, and that all its files were uploaded"
+    missing_remedy = "check the URL"
 
     def __init__(self, url: str, retry: RetryPolicy | None = None):
         if "***" in url:

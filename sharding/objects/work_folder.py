@@ -19,7 +19,7 @@ def work_folder(parent: Path | None, url: str) -> Path:
     Raises:
         UserError: it cannot be made, or belongs to somebody else.
     """
-    digest = hashlib.sha256(url.encode()).hexdigest()[:16]
+    digest = hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:16]
     folder = (parent or Path(tempfile.gettempdir())).absolute() / f"vpsn-pack-{digest}"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -31,3 +31,9 @@ def work_folder(parent: Path | None, url: str) -> Path:
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
         raise UserError(f"{folder}: somebody else's, or a link; give --work-dir, a folder of your own")
     return folder
+
+
+def split_folder(url: str, parent: Path | None) -> Path:
+    """Return the folder of a split whose shards go to `url`. Raises as `work_folder`."""
+    out, _, split = url.rpartition("/")
+    return work_folder(parent, out) / split

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.reading import read_media
+from pipeline.remote.transport import RetryPolicy
 from sharding.dataset import PackedDataset
-from sharding.objects.transport import RetryPolicy
 from tests.conftest import ROOT, pack
 from tests.helpers.clips import jpegs_of
 from tests.helpers.servers import Fault, FaultyServer
@@ -105,7 +105,7 @@ def reader(url: str, cache: Path, policy: str = "") -> str:
         "import hashlib\n"
         "from pipeline.reading import read_media\n"
         "from pipeline.dataset import open_dataset\n"
-        "from sharding.objects.transport import RetryPolicy\n"
+        "from pipeline.remote.transport import RetryPolicy\n"
         f"dataset = open_dataset({url!r}, {str(cache)!r}, retry=RetryPolicy({policy}))\n"
         "print(hashlib.sha256(b''.join(read_media(dataset, i) for i in range(len(dataset)))).hexdigest())\n"
     )

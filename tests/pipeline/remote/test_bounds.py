@@ -8,9 +8,9 @@ import pytest
 import pipeline.dataset
 from pipeline.dataset import open_dataset
 from pipeline.reading import read_media
+from pipeline.remote.transport import RemoteError
 from sharding.dataset import load_dataset
 from sharding.errors import UserError
-from sharding.objects.transport import RemoteError
 from tests.helpers.manifests import edit_manifest
 from tests.helpers.servers import Fault, FaultyServer
 from tests.pipeline.remote.test_remote import QUICK

@@ -19,11 +19,11 @@ from pipeline.dataset import default_cache_dir, open_dataset, read_manifest
 from pipeline.reading import read_media
 from pipeline.remote.eviction import find_entries
 from pipeline.remote.prefetch import PrefetchWindow, peak_bytes
+from pipeline.remote.transport import MissingError, RemoteError
 from sharding.dataset import PackedDataset, load_dataset
 from sharding.errors import UserError
 from sharding.files import locked
 from sharding.manifest import Manifest, fingerprint_of
-from sharding.objects.transport import MissingError, RemoteError
 from tests.helpers.servers import Fault, FaultyServer
 from tests.pipeline.conftest import NUM_SHARDS, QUICK, content_of, digest_of, first_time, reader, run_python, wait_until
 

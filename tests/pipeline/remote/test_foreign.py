@@ -5,10 +5,10 @@ import shutil
 import pytest
 
 from pipeline.dataset import open_dataset
+from pipeline.remote.transport import RemoteError
 from sharding import IndexConfig, UserError, index, measure, verify
 from sharding.__main__ import main
 from sharding.dataset import load_dataset
-from sharding.objects.transport import RemoteError
 from tests.helpers.servers import Fault
 from tests.pipeline.conftest import QUICK, content_of
 

@@ -260,7 +260,7 @@ def test_kill_9(bucket, packed_here, victim, tmp_path):
     if victim == "main":
         packing.kill()
     else:
-        children = subprocess.run(["pgrep", "-P", str(packing.pid), "-f", "loky"], capture_output=True, text=True)
+        children = subprocess.run(["pgrep", "-P", str(packing.pid), "-f", "popen_loky"], capture_output=True, text=True)
         os.kill(int(children.stdout.split()[0]), signal.SIGKILL)
     _, errors = packing.communicate(timeout=120)
     assert packing.returncode, errors
