@@ -81,6 +81,7 @@ def pack(config: PackConfig, annotations: Annotations | None = None) -> PackResu
     _check_apart(config)
     if annotations is None:
         find_reader(config.dataset)  # before archives are listed, which may take minutes
+        _check_listing(config)
     _check_files(config)
     store = open_store(config.videos, config.scratch / LISTINGS)
     annotations = read_annotations(config, annotations, store)
@@ -145,6 +146,16 @@ def _check_apart(config: PackConfig) -> None:
     videos, out = config.videos.resolve(), config.out.resolve()
     if videos != Path(videos.anchor) and out.is_relative_to(videos):  # lists may name files from the root on
         raise UserError(f"--out {config.out}: inside --videos {config.videos}; give a folder outside of it")
+
+
+def _check_listing(config: PackConfig) -> None:
+    """Raise UserError if class folders are to be found where none can be listed."""
+    videos = str(config.videos)
+    if config.dataset == "folder" and videos.startswith(("http://", "https://")):
+        raise UserError(
+            f"--videos {redacted(videos)}: a web server does not list its class folders; give --dataset list with "
+            "--annotations"
+        )
 
 
 def _check_files(config: PackConfig) -> None:

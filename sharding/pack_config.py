@@ -9,7 +9,7 @@ from pathlib import Path
 from sharding.archives.locations import is_url
 from sharding.errors import UserError
 from sharding.objects.folder import check_writable_url
-from sharding.objects.work_folder import work_folder
+from sharding.objects.work_folder import work_path
 from sharding.packing.profiles import PROFILES, ProfileSettings
 from sharding.packing.sandbox import Limits
 from sharding.video.frame_folder import check_template
@@ -129,7 +129,7 @@ class PackConfig:
     @property
     def scratch(self) -> Path:
         """Where what is not part of the dataset is kept: next to it, or on this machine."""
-        return self.out if isinstance(self.out, Path) else work_folder(self.work_dir, str(self.out))
+        return self.out if isinstance(self.out, Path) else work_path(self.work_dir, str(self.out))
 
     @property
     def profile_settings(self) -> ProfileSettings:

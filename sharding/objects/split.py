@@ -51,6 +51,15 @@ class ObjectDestination:
 
     @contextlib.contextmanager
     def claim(self) -> Iterator[Manifest | None]:
+        try:
+            with self._claimed() as manifest:
+                yield manifest
+        finally:
+            with contextlib.suppress(OSError):  # not empty: what is kept for the next run, or another split
+                self.directory.parent.rmdir()
+
+    @contextlib.contextmanager
+    def _claimed(self) -> Iterator[Manifest | None]:
         files = self._folder.list_files()
         manifest = self._complete_manifest() if MANIFEST in files else None
         if manifest:
@@ -95,8 +104,6 @@ class ObjectDestination:
                 self._folder.upload(self.directory / name, name)
         self._folder.remove(path for path in self._folder.list_files() if path.startswith(f"{PARTS}/"))
         shutil.rmtree(self.directory)
-        with contextlib.suppress(OSError):  # not empty: another split, or listings of archives
-            self.directory.parent.rmdir()
         return manifest
 
     def _is_kept(self, shard: int) -> bool:

@@ -261,12 +261,12 @@ class RemoteFolder:
 
 def _open(url: str, retry: RetryPolicy) -> tuple[Any, str]:
     """Return the filesystem of a URL, and the URL's path in it."""
-    install = "run pip install 'vpsn[remote]'"
+    protocol = urlsplit(url).scheme
+    install = "run pip install " + ("adlfs" if protocol in ("abfs", "abfss", "az") else "'vpsn[remote]'")
     try:
         from fsspec.core import url_to_fs
     except ImportError:
         raise UserError(f"{redacted(url)}: fsspec is not installed; {install}") from None
-    protocol = urlsplit(url).scheme
     try:
         options = _options(protocol, retry)
         filesystem, root = url_to_fs(url, skip_instance_cache=True, use_listings_cache=False, **options)

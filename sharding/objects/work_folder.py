@@ -9,18 +9,19 @@ from pathlib import Path
 from sharding.errors import UserError
 
 
-def work_folder(parent: Path | None, url: str) -> Path:
-    """Return the folder, made if it is not there, which only this user can open.
+def work_path(parent: Path | None, url: str) -> Path:
+    """Return where the folder is for what goes below `url`: in `parent`, or among the temporary files."""
+    digest = hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:16]
+    return (parent or Path(tempfile.gettempdir())).absolute() / f"vpsn-pack-{digest}"
 
-    Args:
-        parent: its folder; None: that of temporary files.
-        url: where the shards go.
+
+def work_folder(parent: Path | None, url: str) -> Path:
+    """Return the folder, made if it is not there, which only this user can open. Arguments as of `work_path`.
 
     Raises:
         UserError: it cannot be made, or belongs to somebody else.
     """
-    digest = hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:16]
-    folder = (parent or Path(tempfile.gettempdir())).absolute() / f"vpsn-pack-{digest}"
+    folder = work_path(parent, url)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)
