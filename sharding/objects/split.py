@@ -70,7 +70,7 @@ class ObjectDestination:
             self._check_plan(_read_json(self._folder, _PLAN)["plan"])
         elif files:
             raise UserError(f"--out {self.url}: holds other files; give a URL below which there is nothing")
-        if (self.directory / MANIFEST).is_file():  # complete here, and killed before it was so there
+        if self._is_stale():
             shutil.rmtree(self.directory)
         with claim_folder(self.directory, self.plan, retry_failed=False):
             self._folder.end_uploads()
@@ -105,6 +105,14 @@ class ObjectDestination:
         self._folder.remove(path for path in self._folder.list_files() if path.startswith(f"{PARTS}/"))
         shutil.rmtree(self.directory)
         return manifest
+
+    def _is_stale(self) -> bool:
+        """Return whether the folder here is of no use: of another plan, or complete, which the split there is not."""
+        if not (self.directory / MANIFEST).is_file():
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                if parse_json((self.directory / _PLAN).read_bytes())["plan"] == self.plan.fingerprint:
+                    return False
+        return self.directory.exists()
 
     def _is_kept(self, shard: int) -> bool:
         part = self._parts.get(shard)

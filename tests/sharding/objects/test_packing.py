@@ -51,10 +51,11 @@ def test_lists_and_videos_of_a_web_server(class_folders, packed_here, tmp_path, 
             "annotations": (f"{annotations.url}/train.txt?token=SECRET",),
             "classes": f"{annotations.url}/classes.txt",
         }
-        result = pack(config(web.url, tmp_path / "out", **options))
+        result = pack(config(f"{web.url}?signature=SECRET", tmp_path / "out", **options))
         assert (result.samples, result.failures) == (10, 2)
         failures = (tmp_path / "out" / "train" / "failures.jsonl").read_text()
         assert '"kind": "missing"' in failures
+        assert not any(b"SECRET" in path.read_bytes() for path in (tmp_path / "out").rglob("*.*"))
         (lists / "train.txt").write_text("a/v0.mp4\n")
         with pytest.raises(UserError, match=rf"{annotations.url}/train.txt\?\*\*\*, line 1"):
             pack(config(web.url, tmp_path / "out2", **options))
@@ -239,6 +240,18 @@ def test_shards_that_changed_are_packed_again(bucket, class_folders, packed_here
     sent = {n: len(bucket.server.writes_of(f"shard-00000{n}.tar")) - before[n] for n in range(NUM_SHARDS)}
     assert sent == {0: 0, 1: 1, 2: 1, 3: 0}
     assert bucket.hashes("packed/train") == packed_here
+
+
+def test_the_work_folder_is_only_of_use_for_the_same_plan(bucket, class_folders, tmp_path):
+    """What an earlier run left on this machine of a split that was removed from the bucket does no harm."""
+    bucket.server.write_fault = lambda path, n: Fault("status") if path.endswith("shard-000001.tar") else None
+    with pytest.raises(RemoteError):
+        pack(config(class_folders, f"{bucket.url}/packed"))
+    assert list((tmp_path / "tmp").glob("vpsn-pack-*/train/shard-000001.tar"))
+    bucket.direct.rm(f"{bucket.name}/packed", recursive=True)
+    bucket.server.write_fault = lambda path, n: None
+    here = pack(config(class_folders, tmp_path / "out", seed=1))
+    assert pack(config(class_folders, f"{bucket.url}/packed", seed=1)).fingerprint == here.fingerprint
 
 
 def test_failed_videos_are_tried_again(bucket, class_folders, packed_here, tmp_path):
