@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from urllib.parse import quote
 
-from sharding.archives.listing import clean_path, is_archive
+from sharding.archives.listing import is_archive
 from sharding.archives.members import new_file
 from sharding.archives.names import names_folder
 from sharding.errors import MediaError, UserError, redacted
@@ -20,6 +20,7 @@ from sharding.objects.folder import StoredFile, open_folder
 from sharding.objects.transport import MissingError
 
 MAX_VIDEO_BYTES = 16 << 30
+_MAX_NAME_BYTES = 255  # of a file, in most file systems
 _SPARE_BYTES = 256 << 20  # of the disk, which downloads leave free for what is encoded
 
 
@@ -77,7 +78,7 @@ class ObjectVideos:
         except MissingError as error:
             if folder.is_listed and "not found" not in str(error):
                 raise  # access is refused, which is no fault of this video
-            raise MediaError("missing", str(error)) from error
+            raise MediaError("missing", str(error).partition("; ")[0]) from error
         return target
 
     @cached_property
@@ -110,7 +111,8 @@ def open_object_videos(url: str) -> ObjectVideos:
     for path, stored in folder.list_files().items():
         if path.endswith("/"):  # what some programs write for a folder
             continue
-        if clean_path(path, shown) != path:
+        parts = path.split("/")
+        if "\0" in path or any(part in ("", ".", "..") or len(part.encode()) > _MAX_NAME_BYTES for part in parts):
             raise UserError(f"--videos {shown}: {path!r} in it is no name of a file; name it otherwise")
         files[path] = stored
     if not files:

@@ -5,13 +5,14 @@ import threading
 import pytest
 from PIL import Image
 
-from sharding.errors import MediaError
+from sharding.errors import MediaError, UserError
 from sharding.objects import videos as object_videos
+from sharding.objects.transport import RemoteError
 from sharding.objects.videos import open_object_videos
 from sharding.pack import pack
 from sharding.packing.fetching import fetch_all
 from sharding.records import VideoRecord
-from tests.helpers.servers import Fault
+from tests.helpers.servers import Fault, FaultyServer
 from tests.sharding.objects.conftest import config, sha256
 
 
@@ -60,8 +61,18 @@ def test_bounds(bucket, tmp_path, monkeypatch):
         store.fetch("a/v0.mp4", tmp_path)
     with pytest.raises(MediaError, match="missing: no such file"):
         store.fetch("a/none.mp4", tmp_path)
-    assert list(tmp_path.rglob("*.mp4")) == []
-    monkeypatch.setattr(object_videos, "MAX_VIDEO_BYTES", 1 << 30)
+    assert not (tmp_path / "video.mp4").exists()
+    monkeypatch.setattr(object_videos, "MAX_VIDEO_BYTES", 1 << 20)
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web" / "endless.mp4").write_bytes(b"x")
+    with FaultyServer(tmp_path / "web", fault=lambda path, n: Fault("endless")) as web:
+        with pytest.raises(RemoteError, match=r"endless\.mp4: more than the 1,048,576 bytes"):
+            open_object_videos(web.url).fetch("endless.mp4", tmp_path)
+        with pytest.raises(MediaError, match="leads out of the folder"):
+            open_object_videos(web.url).fetch("../etc/passwd", tmp_path)
+    bucket.direct.pipe_file(f"{bucket.name}/odd/../x.mp4", b"x")
+    with pytest.raises(UserError, match="is no name of a file"):
+        open_object_videos(f"{bucket.url}/odd")
     monkeypatch.setattr(object_videos, "_SPARE_BYTES", 1 << 60)
     with pytest.raises(OSError, match="No space left"):
         store.fetch("a/v0.mp4", tmp_path)
