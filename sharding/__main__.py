@@ -46,10 +46,10 @@ def _add_pack_options(parser: CommandLine) -> None:
     parser.add_argument(
         "--annotations",
         nargs="+",
-        type=Path,
         default=[],
-        metavar="FILE",
-        help="Annotation files, as published with the dataset. With those of all splits, classes are numbered alike.",
+        metavar="FILE|URL",
+        help="Annotation files or their URLs, as published with the dataset. With those of all splits, classes are "
+        "numbered alike.",
     )
 
     parser.add_argument(
@@ -79,9 +79,9 @@ def _run_pack(values: dict[str, Any]) -> int:
 
 def _describe(result: "PackResult") -> str:
     if result.already_complete:
-        return f"{result.directory}: already complete, {result.samples} samples; nothing to do"
+        return f"{result.location}: already complete, {result.samples} samples; nothing to do"
     return (
-        f"{result.directory}: {result.samples} samples in {result.shards} shards, {result.bytes:,} bytes, "
+        f"{result.location}: {result.samples} samples in {result.shards} shards, {result.bytes:,} bytes, "
         f"{result.failures} failures; fingerprint {result.fingerprint[:16]}"
     )
 

@@ -83,9 +83,9 @@ def new_folder(folder: Path) -> Iterator[Path]:
     partial.replace(folder)
 
 
-def hash_rest(file: BinaryIO, num_bytes: int | None = None) -> "hashlib._Hash":
-    """Return the SHA-256 object of what follows in an open file: of `num_bytes`, or of all up to its end."""
-    digest = hashlib.sha256()
+def hash_rest(file: BinaryIO, num_bytes: int | None = None, algorithm: str = "sha256") -> "hashlib._Hash":
+    """Return the hash object of what follows in an open file: of `num_bytes`, or of all up to its end."""
+    digest = hashlib.new(algorithm, usedforsecurity=False)
     left = num_bytes
     while block := file.read(_BLOCK_BYTES if left is None else min(_BLOCK_BYTES, left)):
         digest.update(block)

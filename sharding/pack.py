@@ -4,7 +4,6 @@ import contextlib
 import errno
 import logging
 import math
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -16,20 +15,22 @@ import joblib
 
 from sharding.datasets import find_reader
 from sharding.datasets.flip_pairs import mirrored_pairs
-from sharding.errors import UserError
-from sharding.manifest import FAILURES, Manifest
+from sharding.errors import UserError, redacted
+from sharding.manifest import Manifest
+from sharding.objects.inputs import local_files
+from sharding.objects.split import ObjectDestination, recorded_settings_at
+from sharding.objects.work_folder import split_folder
+from sharding.pack_config import PackConfig
+from sharding.packing.destination import Destination, FolderDestination
 from sharding.packing.measure import samples_for_bytes
 from sharding.packing.partition import default_samples_per_shard, plan_shards
-from sharding.packing.profiles import PROFILES, ProfileSettings
 from sharding.packing.progress import with_progress
-from sharding.packing.sandbox import Limits, close_thread_sandbox
-from sharding.packing.shard import LabelIds, ShardTask, pack_shard
-from sharding.packing.split_folder import PackPlan, claim_folder, complete, parts_of, recorded_settings, write_failures
+from sharding.packing.sandbox import close_thread_sandbox
+from sharding.packing.shard import LabelIds, ShardTask
+from sharding.packing.split_folder import PackPlan, recorded_settings
 from sharding.packing.streamed import encode_streamed
 from sharding.packing.video_store import VideoStore, open_store
-from sharding.parallel import run_in_workers
 from sharding.records import Annotations, check_records, read_classes, with_classes
-from sharding.video.frame_folder import check_template
 
 log = logging.getLogger("sharding.pack")
 
@@ -38,115 +39,11 @@ LISTINGS = ".listings"
 
 
 @dataclass(frozen=True)
-class PackConfig:
-    """What to pack, in what form, and by whom."""
-
-    dataset: str
-    """How videos and annotations are laid out: folder (a folder for each class), list (lines of `path label`),
-    list-multilabel (lines of `path label label …`), or as one of the published datasets (docs/datasets.md); or a reader
-    of your own, as MODULE:FUNCTION (docs/extending.md)."""
-    videos: Path
-    """Folder that holds the videos; or archives that do: a .tar, .tar.gz, .tgz or .zip, a folder in one
-    (UCF101.zip/UCF-101), or a folder with nothing but such archives. They are not unpacked."""
-    out: Path
-    """Folder for the packed dataset; the split gets its own folder in it."""
-    split: str = "train"
-    """Split to pack; names the folder in --out."""
-    annotations: tuple[Path, ...] = ()
-    """Annotation files, as published with the dataset. With those of all splits, classes are numbered alike."""
-    classes: Path | None = None
-    """File with a class name a line, in the order of the label ids. Default: as the dataset orders them."""
-    profile: str = "h264"
-    """In what form frames are stored: h264 (at most --max-frames frames, each a keyframe), jpeg (the same frames as a
-    row of JPEGs: three times the bytes, twice the speed of loading), dense (all frames, every 8th a keyframe), copy
-    (the original bytes, checked by decoding)."""
-    max_frames: int = 64
-    """h264, jpeg: at most this many frames of a video are kept, evenly spaced in time."""
-    short_side: int = 256
-    """h264, jpeg, dense: longer short sides are scaled down to this many pixels; nothing is enlarged."""
-    quality: int | None = None
-    """h264, dense: the constant rate factor of x264, 0 (best) to 51, default 23. jpeg: 1 to 95 (best), default 85."""
-    decode_check: bool = True
-    """Decode what is stored as it came (copy, and JPEG files under jpeg). Without it, damage is found in training."""
-    frame_template: str | None = None
-    """Name of the frames in folders of pictures, such as img_{:05d}.jpg; files named otherwise are left out. Default:
-    all JPEG or PNG files, which must then be named alike but for their numbers."""
-    samples_per_shard: int | None = None
-    """Videos in a shard. Default: a 64th of the dataset, at least 16, at most 1,024."""
-    shard_bytes: int | None = None
-    """Instead: about this many bytes in a shard, estimated from the first 32 videos of the order."""
-    seed: int = 0
-    """Seed of the order in which videos are in the shards."""
-    max_failures: float = 0.05
-    """Fraction of the videos that may fail, rounded up to a full video; with more, the split is not complete."""
-    retry_failed: bool = False
-    """Try the videos again that failed in finished shards, even if the split is complete."""
-    time_limit: float = 120.0
-    """Seconds for decoding and encoding one video, and one more for each MB of its file; then it has failed."""
-    memory_limit: float = 4.0
-    """Gigabytes that decoding and encoding one video may need; a video that wants more has failed."""
-    workers: int = os.cpu_count() or 1
-    """Videos that are encoded at the same time. The bytes do not depend on it."""
-    backend: str = "loky"
-    """Who runs the workers: loky (processes on this machine) or dask (a cluster that shares the folders)."""
-    scheduler: str | None = None
-    """Address of the Dask scheduler, such as tcp://10.0.0.1:8786, for the backend dask."""
-
-    def __post_init__(self):
-        if self.profile not in PROFILES:
-            raise UserError(f"--profile {self.profile}: known are {', '.join(PROFILES)}")
-        quality = PROFILES[self.profile].quality
-        if quality is None and self.quality is not None:
-            raise UserError(f"--quality {self.quality}: the profile {self.profile} has none; leave it out")
-        for name, low, high in [
-            ("max_frames", 1, 1 << 20),
-            ("short_side", 16, 8192),
-            ("quality", *(quality or (0, 0))[:2]),
-            ("samples_per_shard", 1, 1 << 20),
-            ("shard_bytes", 1 << 10, 1 << 40),
-            ("workers", 1, 4096),
-            ("max_failures", 0, 1),
-            ("seed", 0, (1 << 63) - 1),
-            ("time_limit", 1, math.inf),
-            ("memory_limit", 0.01, math.inf),
-        ]:
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise UserError(f"--{name.replace('_', '-')} {value}: {low} to {high} is possible")
-        if self.frame_template is not None:
-            check_template(self.frame_template)
-        if self.samples_per_shard and self.shard_bytes:
-            raise UserError("--samples-per-shard and --shard-bytes: give only one of them")
-        if not self.split or "/" in self.split or self.split.startswith("."):
-            raise UserError(f"--split {self.split!r}: a plain name such as train is expected")
-        if self.backend not in ("loky", "dask"):
-            raise UserError(f"--backend {self.backend}: known are loky, dask")
-        if (self.backend == "dask") != bool(self.scheduler):
-            raise UserError("--backend dask and --scheduler tcp://HOST:PORT: one needs the other")
-
-    @property
-    def directory(self) -> Path:
-        return self.out / self.split
-
-    @property
-    def profile_settings(self) -> ProfileSettings:
-        quality = PROFILES[self.profile].quality
-        chosen = (quality[2] if quality else 0) if self.quality is None else self.quality
-        return ProfileSettings(
-            self.profile, self.max_frames, self.short_side, chosen, self.decode_check, self.frame_template
-        )
-
-    @property
-    def limits(self) -> Limits:
-        return Limits(self.time_limit, int(self.memory_limit * 2**30))
-
-
-@dataclass(frozen=True)
 class PackResult:
     """What `pack` made, or found complete."""
 
     directory: Path
-    """Folder of the split."""
+    """Folder of the split; of one in object storage, where it was until it was uploaded."""
     samples: int
     shards: int
     bytes: int
@@ -156,6 +53,13 @@ class PackResult:
     fingerprint: str
     already_complete: bool
     """Whether the split was complete before, so that nothing was done."""
+    url: str = ""
+    """Where the split is, if that is object storage."""
+
+    @property
+    def location(self) -> str:
+        """The folder or URL of the split, as `open_dataset` takes it."""
+        return self.url or str(self.directory)
 
 
 class IncompleteError(UserError):
@@ -177,43 +81,52 @@ def pack(config: PackConfig, annotations: Annotations | None = None) -> PackResu
     _check_apart(config)
     if annotations is None:
         find_reader(config.dataset)  # before archives are listed, which may take minutes
+        _check_listing(config)
     _check_files(config)
-    store = open_store(config.videos, config.out / LISTINGS)
+    store = open_store(config.videos, config.scratch / LISTINGS)
     annotations = read_annotations(config, annotations, store)
     plan = make_plan(config, annotations, store)
-    with claim_folder(config.directory, plan, config.retry_failed) as manifest:
-        if manifest:
-            return _result(config, manifest, already_complete=True)
-        try:
-            num_failures = _run(config, plan, store)
-            write_failures(config.directory, parts_of(config.directory, len(plan.shards)))
-            _check_failures(config, num_failures, len(annotations.records))
-            manifest = complete(config.directory, plan, parts_of(config.directory, len(plan.shards)))
-            return _result(config, manifest, already_complete=False)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise IncompleteError(
-                f"no space left for {config.directory}; free some and run it again: it resumes from here"
-            ) from error
-        except BrokenProcessPool as error:
-            raise IncompleteError(
-                "a worker process was killed, perhaps for want of memory; run it again, with fewer --workers"
-            ) from error
+    destination = _destination(config, plan)
+    try:
+        with destination.claim() as manifest:
+            if manifest:
+                return _result(destination, manifest, already_complete=True)
+            num_failures = _run(config, plan, store, destination)
+            failures = destination.write_failures()
+            _check_failures(config, failures, num_failures, len(annotations.records))
+            return _result(destination, destination.complete(), already_complete=False)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise IncompleteError(
+            f"no space left for {destination.directory}; free some and run it again: it resumes from here"
+        ) from error
+    except BrokenProcessPool as error:
+        raise IncompleteError(
+            "a worker process was killed, perhaps for want of memory; run it again, with fewer --workers"
+        ) from error
 
 
-def _check_failures(config: PackConfig, num_failures: int, num_records: int) -> None:
+def _destination(config: PackConfig, plan: PackPlan) -> Destination:
+    if config.url is None:
+        return FolderDestination(config.directory, plan, config.retry_failed)
+    directory = split_folder(config.url, config.work_dir)
+    return ObjectDestination(config.url, directory, config.work_dir, plan, config.retry_failed)
+
+
+def _check_failures(config: PackConfig, failures: str, num_failures: int, num_records: int) -> None:
     if num_failures > math.ceil(config.max_failures * num_records):
         raise IncompleteError(
             f"{num_failures} of {num_records} videos failed, more than --max-failures {config.max_failures:g}; "
-            f"{config.directory / FAILURES} says why. Not declared complete: mend the videos or the paths and "
+            f"{failures} says why. Not declared complete: mend the videos or the paths and "
             "run it again with --retry-failed, or raise --max-failures"
         )
 
 
-def _result(config: PackConfig, manifest: Manifest, already_complete: bool) -> PackResult:
+def _result(destination: Destination, manifest: Manifest, already_complete: bool) -> PackResult:
     return PackResult(
-        directory=config.directory,
+        directory=destination.directory,
+        url=destination.url,
         samples=manifest.samples,
         shards=len(manifest.shards),
         bytes=manifest.bytes,
@@ -225,14 +138,29 @@ def _result(config: PackConfig, manifest: Manifest, already_complete: bool) -> P
 
 def _check_apart(config: PackConfig) -> None:
     """Raise UserError if what is packed would be among the videos that are read, the next time if not now."""
+    if isinstance(config.videos, str) or isinstance(config.out, str):
+        videos, out = str(config.videos).rstrip("/"), str(config.out).rstrip("/")
+        if f"{out}/".startswith(f"{videos}/"):
+            raise UserError(f"--out {out}: inside --videos {redacted(videos)}; give a URL outside of it")
+        return
     videos, out = config.videos.resolve(), config.out.resolve()
     if videos != Path(videos.anchor) and out.is_relative_to(videos):  # lists may name files from the root on
         raise UserError(f"--out {config.out}: inside --videos {config.videos}; give a folder outside of it")
 
 
+def _check_listing(config: PackConfig) -> None:
+    """Raise UserError if class folders are to be found where none can be listed."""
+    videos = str(config.videos)
+    if config.dataset == "folder" and videos.startswith(("http://", "https://")):
+        raise UserError(
+            f"--videos {redacted(videos)}: a web server does not list its class folders; give --dataset list with "
+            "--annotations"
+        )
+
+
 def _check_files(config: PackConfig) -> None:
     for path in (*config.annotations, *([config.classes] if config.classes else [])):
-        if not path.is_file():
+        if isinstance(path, Path) and not path.is_file():
             raise UserError(f"{path}: no such file")
 
 
@@ -245,15 +173,16 @@ def read_annotations(
         UserError: no such reader, folder or file, no videos for the split, or records that contradict each other.
     """
     read = find_reader(config.dataset) if given is None else lambda *_: given
-    store = store or open_store(config.videos, config.out / LISTINGS)
+    store = store or open_store(config.videos, config.scratch / LISTINGS)
     _check_files(config)
-    with store.as_folder() as videos:
-        annotations = read(videos, config.annotations, config.split)
+    with store.as_folder() as videos, local_files(config.annotations) as files:
+        annotations = read(videos, files, config.split)
     if not isinstance(annotations, Annotations):
         kind = type(annotations).__name__
         raise UserError(f"--dataset {config.dataset}: it returned a {kind}, not sharding.records.Annotations")
     if config.classes:
-        annotations = with_classes(annotations, read_classes(config.classes))
+        with local_files([config.classes]) as [classes]:
+            annotations = with_classes(annotations, read_classes(classes))
         if annotations.multi_label and not annotations.flip_pairs:  # labels that were numbers say nothing of sides
             annotations = replace(annotations, flip_pairs=mirrored_pairs(annotations.classes))
     if not annotations.records:
@@ -285,11 +214,11 @@ def make_plan(config: PackConfig, annotations: Annotations, store: VideoStore | 
         del settings["frame_template"]  # so that the fingerprint is that of versions without this option
     if config.shard_bytes:
         settings |= {"shard_bytes": config.shard_bytes}
-        recorded = recorded_settings(config.directory)
+        recorded = recorded_settings_at(config.url) if config.url else recorded_settings(config.directory)
         if {name: recorded.get(name) for name in settings} == settings:
             settings |= {"samples_per_shard": recorded["samples_per_shard"]}
         else:
-            store = store or open_store(config.videos, config.out / LISTINGS)
+            store = store or open_store(config.videos, config.scratch / LISTINGS)
             how = (config.profile_settings, config.limits, config.seed)
             settings |= {"samples_per_shard": samples_for_bytes(config.shard_bytes, store, annotations.records, *how)}
     else:
@@ -298,12 +227,14 @@ def make_plan(config: PackConfig, annotations: Annotations, store: VideoStore | 
     return PackPlan(config.dataset, config.split, annotations, shards, settings)
 
 
-def _run(config: PackConfig, plan: PackPlan, store: VideoStore) -> int:
+def _run(config: PackConfig, plan: PackPlan, store: VideoStore, destination: Destination) -> int:
     """Pack all shards that are not finished; return the number of failed videos."""
-    encode_streamed(store, _tasks(config, plan, store), config.workers, on_cluster=config.backend == "dask")
+    on_cluster = config.backend == "dask"
+    unfinished = destination.unfinished(_tasks(config, plan, store, destination))
+    encode_streamed(store, unfinished, config.workers, on_cluster=on_cluster)
     with _backend(config):
-        workers = min(config.workers, len(plan.shards)) if config.backend == "loky" else -1
-        results = run_in_workers(pack_shard, _tasks(config, plan, store), workers, ordered=False)
+        workers = -1 if on_cluster else min(config.workers, len(plan.shards))
+        results = destination.pack(_tasks(config, plan, store, destination), workers)
         try:
             return sum(result.failures for result in with_progress(results, len(plan.annotations.records)))
         finally:
@@ -327,13 +258,13 @@ def _backend(config: PackConfig) -> Iterator[None]:
         yield
 
 
-def _tasks(config: PackConfig, plan: PackPlan, store: VideoStore) -> Iterator[ShardTask]:
+def _tasks(config: PackConfig, plan: PackPlan, store: VideoStore, destination: Destination) -> Iterator[ShardTask]:
     annotations = plan.annotations
     label_ids = LabelIds(annotations)
     for number, members in enumerate(plan.shards):
         records = tuple(annotations.records[i] for i in members)
         yield ShardTask(
-            directory=config.directory.absolute(),
+            directory=destination.directory.absolute(),
             shard=number,
             videos=store.subset(record.source for record in records),
             records=records,

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before anything reads it: small networks gain nothing from more threads, and wait long for them on a busy machine.
@@ -85,3 +86,15 @@ def several_labels(numbered_videos, tmp_path_factory) -> Path:
 def labels_in_bits(key: str) -> list[int]:
     """The label ids of a sample of `several_labels`."""
     return [bit for bit in range(len(SEVERAL_CLASSES)) if int(key.removeprefix("video")) >> bit & 1]
+
+
+@pytest.fixture(scope="session")
+def moto_url() -> Iterator[str]:
+    """An S3-compatible server on loopback."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()

@@ -29,6 +29,7 @@ ELSEWHERE = {
     "docs/foreign_shards.md": "tests/test_archive_pages.py",
     "docs/long_videos.md": "tests/launch/inference/test_long_pages.py",
     "docs/multilabel.md": "tests/launch/test_multilabel.py",
+    "docs/object_storage.md": "tests/sharding/objects/test_page.py",
     "docs/weights.md": "tests/launch/test_weights_page.py",
 }
 """Pages with commands that are run by another test."""

@@ -17,6 +17,7 @@ SECTIONS = {
     "sharding/dataset.py": "Packed data that is damaged or elsewhere",
     "sharding/manifest.py": "Packed data that is damaged or elsewhere",
     "sharding/table.py": "Packed data that is damaged or elsewhere",
+    "sharding/objects/": "Remote data",
     "sharding/": "Packing",
     "pipeline/remote/": "Remote data",
     "pipeline/dataset.py": "Remote data",

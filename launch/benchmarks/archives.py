@@ -1,4 +1,4 @@
-"""What archives and shards of others cost: packing from them against a folder, and indexing against decoding."""
+"""What archives, object storage and shards of others cost: packing from and to them against folders; indexing."""
 
 import json
 import shutil
@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from launch.benchmarks.object_storage import PackingToStore, s3_server
 from launch.benchmarks.options import ArchivesOptions
 from launch.benchmarks.packing import copy_videos, seconds
 from launch.benchmarks.report import conditions, table
@@ -37,9 +38,17 @@ def archives(options: ArchivesOptions) -> None:
             )
             for name, place in places.items()
         ]
+        with s3_server(folder) as is_there:
+            in_store = PackingToStore(options.workers)
+            if is_there:
+                rows.append(_compare("pack s3 to s3 / folder", options, in_store, _packing(folder, None, options)))
         rows.append(_compare("index / decode", options, _indexing(folder, options), _decoding(folder, options)))
     print(f"{len(found) * options.copies} videos, {options.workers} processes, {options.rounds} rounds; {conditions()}")
     print(table(("", "seconds", "ratio of time", "spread"), rows))
+    if is_there:
+        print(f"s3 to s3: no process held more than {in_store.cost.peak_bytes / 1e6:.0f} MB")
+    else:
+        print("s3: not measured; pip install 'moto[s3,server]' 'vpsn[remote]'")
 
 
 def _compare(name: str, options: ArchivesOptions, ours: Callable[[], None], other: Callable[[], None]) -> tuple:

@@ -78,7 +78,7 @@ class PackOptions(Options):
 
 @dataclass(frozen=True)
 class ArchivesOptions(Options):
-    """Pack videos from archives next to the folder of them, and index them as shards next to decoding them."""
+    """Pack videos from archives, and from and to S3 on loopback, next to their folder; index shards of them."""
 
     videos: Path
     """Folder that holds the videos, at any depth."""

@@ -3,10 +3,9 @@
 import os
 import posixpath
 import shutil
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -24,6 +23,7 @@ from sharding.archives.listing import (
 )
 from sharding.archives.locations import FileAt, local_file, open_file
 from sharding.archives.members import check_member, copy_member, new_file
+from sharding.archives.names import names_folder
 from sharding.datasets.common import may_be_video
 from sharding.errors import MediaError, UserError
 from sharding.parallel import run_in_workers
@@ -49,17 +49,10 @@ class ArchiveVideos:
     shown: str = ""
     """What messages call all of it."""
 
-    @contextmanager
-    def as_folder(self) -> Iterator[Path]:
-        """Yield a folder of empty files with the names in the archives."""
-        with tempfile.TemporaryDirectory(prefix="vpsn-names-") as scratch:
-            root = Path(scratch) / "videos"
-            root.mkdir()
-            self._write_names(root)
-            try:
-                yield root
-            except UserError as error:
-                raise UserError(str(error).replace(str(root), self.shown)) from error
+    num_ahead = 0
+
+    def as_folder(self) -> AbstractContextManager[Path]:
+        return names_folder(self.members, self.shown)
 
     def fetch(self, source: str, folder: Path) -> Path:
         found = self._find(source)
@@ -98,20 +91,6 @@ class ArchiveVideos:
         path = posixpath.normpath(source)
         paths = [path] if path in self.members else self._folders.get(path, [])
         return [(path, *self.members[path]) for path in paths]
-
-    def _write_names(self, root: Path) -> None:
-        made: set[Path] = set()
-        for path in self.members:
-            target = root / path
-            try:
-                if target.parent not in made:
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    made.add(target.parent)
-                target.open("x").close()
-            except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
-                raise UserError(
-                    f"--videos {self.shown}: {path!r} in it is both a file and a folder; make it again"
-                ) from error
 
     @cached_property
     def _folders(self) -> dict[str, list[str]]:

@@ -20,6 +20,7 @@ import numpy as np
 from sharding.errors import MediaError
 from sharding.files import file_sha256, write_atomically
 from sharding.manifest import LABELS, NO_LABEL
+from sharding.packing.fetching import fetch_all
 from sharding.packing.profiles import EncodedSample, ProfileSettings
 from sharding.packing.sandbox import Limits, Outcome, Request, thread_sandbox
 from sharding.packing.spool import PARTS, read_spooled, remove_spooled
@@ -193,16 +194,13 @@ def requests_of(
     videos: VideoStore, records: Iterable[VideoRecord], settings: ProfileSettings, work: Path
 ) -> Iterator[Request | MediaError]:
     """Yield what is to be encoded; what `work` holds of a video is gone when the second one after it is asked for."""
-    for number, record in enumerate(records):
-        slot = number % 2  # one is written while the other is made
-        source = work / f"source-{slot}"
-        shutil.rmtree(source, ignore_errors=True)
-        source.mkdir()
-        try:
-            path = videos.fetch(record.source, source)
-            yield Request(path.parent, replace(record, source=path.name), settings, work / f"media-{slot}")
-        except MediaError as error:
-            yield error
+    with contextlib.closing(fetch_all(videos, records, work)) as fetched:
+        for number, (record, path) in enumerate(fetched):
+            if isinstance(path, MediaError):
+                yield path
+                continue
+            target = work / f"media-{number % 2}"  # one is written while the other is made
+            yield Request(path.parent, replace(record, source=path.name), settings, target)
 
 
 def _copy_sample(tar: TarWriter, old_tar: Path, row: dict[str, Any]) -> dict[str, Any]:

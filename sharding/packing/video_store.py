@@ -1,6 +1,6 @@
-"""Where the videos of a dataset are: a folder, or archives. Another kind of place is another `VideoStore`.
+"""Where the videos of a dataset are: a folder, archives, or object storage. Each kind of place is a `VideoStore`.
 
-The readers of datasets see a folder in any case: of archives, one of empty files with the names of the members.
+The readers of datasets see a folder in any case: of what is no folder, one of empty files with the names in it.
 """
 
 from collections.abc import Iterable, Iterator
@@ -11,10 +11,16 @@ from typing import Protocol
 
 from sharding.archives.videos import find_archives, list_archives
 from sharding.errors import MediaError, UserError
+from sharding.objects.videos import open_object_videos
 
 
 class VideoStore(Protocol):
     """Gives videos by the paths that records have, relative to the folder of videos. It can be pickled."""
+
+    @property
+    def num_ahead(self) -> int:
+        """Videos that are fetched, several at the same time, before it is their turn to be encoded."""
+        ...
 
     def as_folder(self) -> AbstractContextManager[Path]:
         """Return a context with the folder that readers of annotations see, with all names in it."""
@@ -51,6 +57,7 @@ class FolderVideos:
     """Absolute."""
     given: Path
     """As it was typed."""
+    num_ahead = 0
 
     def as_folder(self) -> AbstractContextManager[Path]:
         return nullcontext(self.given)
@@ -68,16 +75,19 @@ class FolderVideos:
         return iter(())
 
 
-def open_store(videos: Path, cache: Path) -> VideoStore:
+def open_store(videos: Path | str, cache: Path) -> VideoStore:
     """Return the store that --videos means.
 
     Args:
-        videos: a folder of videos; a .tar, .tar.gz, .tgz or .zip, or a folder in one; a folder of such archives alone.
+        videos: a folder of videos; a .tar, .tar.gz, .tgz or .zip, or a folder in one; a folder of such archives alone;
+            or the URL of a folder.
         cache: folder for the listings of archives.
 
     Raises:
         UserError: it is none of these, or an archive is damaged.
     """
+    if isinstance(videos, str):
+        return open_object_videos(videos)
     archives = find_archives(videos)
     if archives is not None:
         return list_archives(archives, cache, str(videos))

@@ -23,6 +23,8 @@ class Fault:
     after: int = 0
     """Bytes of the body that are sent before a drop, a stall or a cut, or the place of the byte that is flipped."""
     status: int = 500
+    body: bytes = b"a fault"
+    """Of a status."""
 
 
 @dataclass
@@ -47,6 +49,9 @@ class FaultyServer:
     ranges: bool = True
     """Whether range requests are understood; a server may ignore them."""
     fault: Callable[[str, int], Fault | None] = lambda path, n: None
+    write_fault: Callable[[str, int], Fault | None] = lambda path, n: None
+    """The same for what is sent to `upstream` (PUT, POST, DELETE): status or stall, before it gets there; drop, after
+    that; flip, of a byte of what is sent."""
     requests: list[Request] = field(default_factory=list)
 
     def __enter__(self) -> "FaultyServer":
@@ -72,6 +77,11 @@ class FaultyServer:
         with self._lock:
             self.requests.append(request)
             return sum(r.path == request.path and r.method == request.method for r in self.requests) - 1
+
+    def writes_of(self, name: str) -> list[Request]:
+        """The PUT, POST and DELETE requests whose path ends in a name."""
+        with self._lock:
+            return [r for r in self.requests if r.method not in ("GET", "HEAD") and r.path.split("?")[0].endswith(name)]
 
     def answer(self, method: str, path: str, headers: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
         """Status, headers and body of a well-behaved answer."""
@@ -102,7 +112,7 @@ class _Handler(BaseHTTPRequestHandler):
         status, headers, body = self.owner.answer(self.command, self.path, dict(self.headers))
         length = int(headers.pop("X-Length", len(body)))
         if fault and fault.kind == "status":
-            status, headers, body = fault.status, {}, b"a fault"
+            status, headers, body = fault.status, {}, fault.body
             length = len(body)
         if fault and fault.kind == "cut":
             body = body[: fault.after]
@@ -136,12 +146,38 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_HEAD = do_GET
 
+    def do_PUT(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        request = Request(self.command, self.path, None)
+        fault = self.owner.write_fault(self.path.split("?")[0], self.owner.record(request))
+        if fault and fault.kind == "stall":
+            self.owner.closing.wait()
+        if fault and fault.kind in ("status", "stall"):
+            status, headers, answer = fault.status, {"Content-Type": "application/xml"}, fault.body
+        else:
+            if fault and fault.kind == "flip":
+                body = body[: fault.after] + bytes([body[fault.after] ^ 1]) + body[fault.after + 1 :]
+            headers = {"Content-Type": "application/octet-stream"} | dict(self.headers)  # else urllib says: a form
+            status, headers, answer = _ask(self.command, self.owner.upstream + self.path, headers, body)
+        self.close_connection = True
+        if fault and fault.kind == "drop":
+            return
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Connection", "close")
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    do_POST = do_DELETE = do_PUT
+
     def log_message(self, *_) -> None:
         pass
 
 
-def _ask(method: str, url: str, headers: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
-    request = urllib.request.Request(url, method=method, headers=headers)
+def _ask(method: str, url: str, headers: dict[str, str], body: bytes = b"") -> tuple[int, dict[str, str], bytes]:
+    request = urllib.request.Request(url, body or None, method=method, headers=headers)
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         answer = opener.open(request, timeout=30)

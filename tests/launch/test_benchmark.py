@@ -117,7 +117,13 @@ def test_pack(numbered_videos):
 @pytest.mark.slow
 def test_archives(numbered_videos):
     output = benchmark("archives", f"--videos={numbered_videos}", "--rounds=1", "--workers=1")
-    for name in ("pack all.tar / folder", "pack all.tar.gz / folder", "pack all.zip / folder", "index / decode"):
+    for name in (
+        "pack all.tar / folder",
+        "pack all.tar.gz / folder",
+        "pack all.zip / folder",
+        "pack s3 to s3 / folder",
+        "index / decode",
+    ):
         assert name in output
 
 

@@ -40,17 +40,6 @@ def web(in_shards) -> Iterator[FaultyServer]:
         yield server
 
 
-@pytest.fixture(scope="session")
-def moto_url() -> Iterator[str]:
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer("127.0.0.1", 0)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
 @pytest.fixture
 def store(in_shards, moto_url, monkeypatch) -> Iterator[FaultyServer]:
     """An S3 server, reached through one that misbehaves as told, with the split in s3://videos/train."""

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,24 +16,6 @@ from tests.helpers.videos import write_numbered_video
 from tests.sharding.test_pack import hashes
 
 pytest.importorskip("distributed", reason="the extra 'dask' is not installed")
-
-
-@pytest.fixture
-def cluster(tmp_path):
-    """(address, processes of the workers), started as `dask scheduler` and `dask worker` are on a cluster."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    address = f"tcp://127.0.0.1:{port}"
-    options = {"cwd": ROOT, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    command = [sys.executable, "-m", "dask", "scheduler", "--host=127.0.0.1", f"--port={port}", "--no-dashboard"]
-    scheduler = subprocess.Popen(command, **options)
-    command = [sys.executable, "-m", "dask", "worker", address, "--nthreads=1", "--no-nanny", "--no-dashboard"]
-    workers = [subprocess.Popen([*command, f"--local-directory={tmp_path}"], **options) for _ in range(2)]
-    yield address, workers
-    for process in (*workers, scheduler):
-        process.kill()
-        process.wait()
 
 
 def config(videos: Path, out: Path, **options) -> PackConfig:

@@ -13,11 +13,11 @@ import torch
 from pipeline.dataset import open_dataset
 from pipeline.loader import VideoLoader
 from pipeline.reading import read_media
-from pipeline.remote import transport
 from pipeline.remote.transport import MissingError, RemoteError, RemoteFolder, RetryPolicy
 from sharding.dataset import load_dataset
 from sharding.errors import UserError
 from sharding.manifest import Manifest, fingerprint_of
+from sharding.objects import transport
 from tests.helpers.clips import thread_config
 from tests.helpers.servers import Fault, FaultyServer
 from tests.pipeline.conftest import NUM_SHARDS, QUICK, content_of, first_time, run_python
