@@ -73,7 +73,7 @@ class Probe(Trainer):
         self.evaluation_due = False
         self.config = Config(train=TrainConfig(epochs=1))
         self.ranks, self.run_dir = Ranks(0, 1, CPU), "RUN"
-        self.val_loader = None
+        self.val_loader, self.train_set = None, type("Split", (), {"label_sets": None})()
         self.engine, self.net = type("Engine", (), {"module": None}), None
         self.loader = type("Loader", (), {"epoch": 0, "steps_per_epoch": 1})()
         self.stop = type("Stop", (), {"asked": lambda self: False})()
