@@ -119,8 +119,9 @@ def test_a_dataset(folder):
     ],
 )
 def test_a_reader_that_cannot_be_used_is_told_in_a_line(folder, dataset, message):
+    (folder / "videos").mkdir()
     with pytest.raises(UserError, match=rf"^--dataset {dataset}: {message}") as caught:
-        sharding(["pack", f"--dataset={dataset}", f"--videos={folder}", f"--out={folder / 'out'}"])
+        sharding(["pack", f"--dataset={dataset}", f"--videos={folder / 'videos'}", f"--out={folder / 'out'}"])
     assert "\n" not in str(caught.value) and not (folder / "out").exists()
 
 

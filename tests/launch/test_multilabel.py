@@ -152,6 +152,7 @@ def test_one_label_networks_and_data_are_told_apart(trained, motions, numbered):
     assert done.returncode == 2 and "was trained on several labels each" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_run_resumes_bit_for_bit(config, tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert train_alone(config, whole).returncode == 0

@@ -133,6 +133,7 @@ def test_commands_draw(trained, motion, tmp_path):
         assert out.read_bytes().startswith(PNG)
 
 
+@pytest.mark.slow
 def test_a_report_grows_with_the_run(trained, motion, tmp_path, capsys):
     run = tmp_path / "run"
     shutil.copytree(trained, run)

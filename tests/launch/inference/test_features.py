@@ -70,6 +70,7 @@ def read(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_packed_samples_over_ranks(trained, motion, tmp_path):
     """Each sample's features are those of the plain network on the loader's clips; two ranks write the same bytes."""
     command = [f"--checkpoint={trained}", f"--data={motion / 'val'}", "--stage=layer3", "--clips=2", "--batch-size=4"]

@@ -225,6 +225,7 @@ def test_checkpointed_blocks_give_the_same_to_the_bit(arch, depth):
     assert int(theirs["layer2.0.bn2.num_batches_tracked"]) == 2
 
 
+@pytest.mark.slow
 def test_frozen_stages_and_balanced_draws_resume_bit_for_bit(small_config, trained, tmp_path):
     """From a run's weights, with AdamW, layer decay, checkpointed blocks, class weights; struck within an epoch."""
     options = [*ALONE, f"--model.pretrained={trained}", "--model.frozen_stages=2", "--data.class_sampling_exponent=0"]

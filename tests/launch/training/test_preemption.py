@@ -41,6 +41,7 @@ def test_in_the_middle_of_an_epoch(small_config, trained, tmp_path, number):
     assert same_weights(run_dir, trained)
 
 
+@pytest.mark.slow
 def test_told_to_one_rank_alone(small_config, tmp_path):
     run_dir = tmp_path / "run"
     with started(train_command(small_config, run_dir, "--train.epochs=50", num_ranks=2)) as launcher:

@@ -96,6 +96,7 @@ def test_several_processes_of_which_too_little_is_known(variables, message):
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_two_processes_of_srun_train_together(small_config, tmp_path):
     run_dir = tmp_path / "run"
     command = [sys.executable, "launch/train.py", f"--config={small_config}", f"--run_dir={run_dir}"]
