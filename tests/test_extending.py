@@ -108,7 +108,7 @@ def test_a_dataset(folder):
 @pytest.mark.parametrize(
     ("dataset", "message"),
     [
-        ("kinetcs", "known are diving48, finegym,.* or a function of your own as MODULE:FUNCTION"),
+        ("kinetcs", "known are activitynet, charades,.* or a function of your own as MODULE:FUNCTION"),
         ("my_data.py:read", "known are .* MODULE:FUNCTION"),
         ("my_data:", "known are .* MODULE:FUNCTION"),
         ("my_missing:read", "No module named 'my_missing'; install it, or put its folder on the Python path"),

@@ -152,7 +152,7 @@ def test_only_the_part_between_start_and_end(tmp_path, suffix, codec, start, end
 
 def test_nothing_between_start_and_end(tmp_path):
     source = write_numbered_video(tmp_path / "source.mp4", 10)
-    with pytest.raises(MediaError, match="begins at 5 s, but the video ends at 0.4 s"):
+    with pytest.raises(MediaError, match=r"begins at 5 s, but the video ends at 0\.4 s"):
         encode_h264(source, tmp_path / "out.mp4", FrameChoice(None, None, 5.0, 6.0))
 
 
