@@ -76,6 +76,7 @@ def test_diagnosis_names_what_binds():
     assert diagnosis(stages, 45.0, 100.0).startswith("workers binds, at 0.5 times what training takes: pack under")
 
 
+@pytest.mark.slow
 def test_step():
     sizes = ["--depth=18", "--size=64", "--num_segments=2", "--batch_size=1"]
     found = rows(benchmark("step", *sizes, "--rounds=1", "--archs=[tsn]", "--usual=true"))
@@ -106,6 +107,7 @@ def test_advise(numbered_videos):
     assert "recommended: --profile h264" in output  # every profile is fast enough, and no saving is worth another
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="the ffmpeg program is not installed")
 def test_pack(numbered_videos):
     output = benchmark("pack", f"--videos={numbered_videos}", "--rounds=1", "--workers=1", "--records=1000")

@@ -104,6 +104,7 @@ def unlabelled(motion, tmp_path_factory):
     return folder / "test"
 
 
+@pytest.mark.slow
 def test_the_command_on_a_split_without_labels(trained, motion, unlabelled, tmp_path):
     command = [sys.executable, "launch/evaluate.py", f"--checkpoint={trained}", "--batch-size=2"]
     done = run_ranks([*command, f"--data={unlabelled}", f"--out={tmp_path / 'a'}", "--submission=csv"], 2)

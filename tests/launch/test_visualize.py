@@ -116,6 +116,7 @@ def test_odd_numbers_of_frames_are_drawn(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["heat.png", "one.png"]
 
 
+@pytest.mark.slow
 def test_commands_draw(trained, motion, tmp_path):
     pytest.importorskip("captum")
     video = next((motion / "videos" / "val" / "left").glob("*.mp4"))

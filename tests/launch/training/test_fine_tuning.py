@@ -287,6 +287,7 @@ def test_adamw_is_that_of_the_paper():
     assert all(group["fused"] for group in optimizer.param_groups)
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_extended(small_config, trained, tmp_path):
     """With more epochs and another schedule; what was trained stays."""
     run_dir = tmp_path / "run"

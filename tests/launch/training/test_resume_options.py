@@ -26,6 +26,7 @@ def test_the_configuration_of_the_run_counts_where_none_is_named(tmp_path, argum
     assert with_config_of_run(given) == [f"--config={tmp_path / 'config.yaml'}"] * adds + given
 
 
+@pytest.mark.slow
 def test_a_run_resumes_by_its_folder(small_config, tmp_path):
     run_dir = tmp_path / "run"
     assert run_command(alone_command(small_config, run_dir, "--train.epochs=1")).returncode == 0
