@@ -21,8 +21,6 @@ _NAMES = {
 }
 _NAMES |= {"OpenUnitInterval": "a number between 0 and 1"}
 
-Parser = TypeVar("Parser", bound=argparse.ArgumentParser)
-
 
 class HelpFormatter(DefaultHelpFormatter):
     """Help with a usage of a line or two, and types and defaults in plain words."""
