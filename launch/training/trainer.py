@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from launch.training.batch_norm import set_training_mode
+from launch.training.best_checkpoint import describe_best, record_evaluation
 from launch.training.builders import (
     build_loaders,
     build_network,
@@ -41,8 +42,6 @@ from launch.training.preemption import StopRequest
 from launch.training.run_dir import (
     PhaseEnd,
     begin_phase,
-    describe_best,
-    record_evaluation,
     resume,
     save_run,
     take_weights,

@@ -24,7 +24,8 @@ from tqdm import tqdm
 
 from sharding.errors import check_minimum
 from sharding.files import new_folder
-from sharding.synthetic.motion import MOTIONS, MotionConfig, render_video, write_frames
+from sharding.synthetic.motion import MotionConfig, render_video, write_frames
+from sharding.synthetic.motion_paths import MOTIONS
 
 # Event -> set -> elements; the events are FineGym's, of which there are no others.
 HIERARCHY: dict[str, dict[str, tuple[str, ...]]] = {

@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 from sharding.errors import UserError, check_minimum
 from sharding.files import new_folder
-from sharding.synthetic.motion import MOTIONS, MotionConfig, follow_path, render_video, write_frames
+from sharding.synthetic.motion import MotionConfig, follow_path, render_video, write_frames
+from sharding.synthetic.motion_paths import MOTIONS
 
 AXES = (("left", "right"), ("up", "down"), ("grow", "shrink"), ("turn_clockwise", "turn_anticlockwise"))
 """Motions of which a video shows one, the other, or none."""

@@ -9,11 +9,11 @@ import pytest
 
 from launch.inference.class_table import describe_classes
 from launch.inference.predictions import describe_row
+from launch.training.best_checkpoint import describe_best
 from launch.training.builders import describe_length, warn_of_short_videos
 from launch.training.checkpoint import CheckpointInfo, point, write_info
 from launch.training.config import Config, TrainConfig
 from launch.training.optimizer_config import ScheduleConfig
-from launch.training.run_dir import describe_best
 from launch.training.run_log import start_logging
 from pipeline.config import DataConfig
 from sharding.manifest import describe_class_difference

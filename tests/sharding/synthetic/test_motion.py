@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from sharding.errors import UserError
-from sharding.synthetic.motion import MOTIONS, MotionConfig, Trajectory, render_video, sample_trajectory, write_motion
+from sharding.synthetic.motion import MotionConfig, Trajectory, render_video, sample_trajectory, write_motion
+from sharding.synthetic.motion_paths import MOTIONS
 
 NUM_TRAJECTORIES = 4000
 

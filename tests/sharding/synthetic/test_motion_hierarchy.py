@@ -10,8 +10,8 @@ from sharding.datasets.finegym import read_finegym
 from sharding.errors import UserError
 from sharding.pack import PackConfig, pack
 from sharding.records import check_records
-from sharding.synthetic.motion import MOTIONS
 from sharding.synthetic.motion_hierarchy import HIERARCHY, MotionGymConfig, plan_video, write_motion_gym
+from sharding.synthetic.motion_paths import MOTIONS
 from sharding.video.decode import decode_frames
 
 SMALL = {"train_videos": 6, "val_videos": 2, "num_frames": 20, "size": 16, "workers": 1}
