@@ -76,7 +76,9 @@ def write_submission(
 def _check_classes(
     net: Network, info: CheckpointInfo, config: Config, dataset: PackedDataset, checkpoint: Path
 ) -> None:
-    """Raise UserError if the split has other classes than the network."""
+    """Raise UserError if the split has other classes than the network, or videos have several labels."""
+    if config.model.multi_label or dataset.manifest.multi_label:
+        raise UserError("--submission: its forms are of one label a video; leave it out where videos have several")
     if dataset.manifest.classes != info.classes:
         difference = describe_class_difference(dataset.manifest.classes, info.classes)
         raise UserError(

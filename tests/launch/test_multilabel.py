@@ -152,6 +152,12 @@ def test_one_label_networks_and_data_are_told_apart(trained, motions, numbered):
     assert done.returncode == 2 and "was trained on several labels each" in done.stderr
 
 
+def test_forms_of_benchmarks_are_refused(trained, motions):
+    command = [*LAUNCH, "launch/evaluate.py", f"--checkpoint={trained}", f"--data={motions / 'val'}"]
+    done = run_command([*command, "--submission=csv"], fresh=True)
+    assert done.returncode == 2 and "its forms are of one label a video" in done.stderr
+
+
 @pytest.mark.slow
 def test_a_run_resumes_bit_for_bit(config, tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
