@@ -91,6 +91,13 @@ class PackedDataset:
         """Whether its samples have labels; without, as of a benchmark's test split, all of `labels` are NO_LABEL."""
         return self.label_sets is not None or not len(self.labels) or int(self.labels[0]) != NO_LABEL
 
+    def label_names(self, sample_id: int) -> tuple[str, ...]:
+        """Return the names of a sample's classes: one, several, or none where it has no label."""
+        if self.label_sets is not None:
+            return tuple(self.manifest.classes[label] for label in self.label_sets.of(sample_id))
+        label = int(self.labels[sample_id])
+        return () if label == NO_LABEL else (self.manifest.classes[label],)
+
     @property
     def fingerprint(self) -> str:
         return self.manifest.fingerprint

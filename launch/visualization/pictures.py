@@ -180,7 +180,7 @@ def _describe_draws(dataset: PackedDataset, data: DataConfig, sample_id: int, se
     for number, magnitude, negated in plan.operations.tolist():
         drawn.append(f"{OPERATIONS[number]} {'-' if negated else ''}{magnitude}")
     drawn += ["erased"] if plan.erased.any() else []
-    name = dataset.manifest.classes[dataset.labels[sample_id]]
+    name = ", ".join(dataset.label_names(sample_id))
     return f"{dataset.key(sample_id)} ({name}): {', '.join(drawn) or 'cropped'}"
 
 

@@ -36,6 +36,8 @@ def split(several_labels: Path, tmp_path: Path) -> Path:
 def test_the_table_and_the_shards_have_all_labels(several_labels: Path) -> None:
     dataset = load_dataset(several_labels)
     sets = dataset.label_sets
+    for sample_id, key in enumerate(dataset.keys):
+        assert dataset.label_names(sample_id) == tuple(dataset.manifest.classes[bit] for bit in labels_in_bits(key))
     assert sets is not None and len(sets) == len(dataset) == 13
     for sample_id, key in enumerate(dataset.keys):
         assert sets.of(sample_id).tolist() == labels_in_bits(key)
@@ -111,7 +113,8 @@ def test_labels_may_fall_from_one_sample_to_the_next() -> None:
 def test_one_label_a_video_is_written_as_before(numbered: Path) -> None:
     """Nothing of it says that there could be several; fingerprints are those that older versions compute."""
     assert "multi_label" not in json.loads((numbered / "manifest.json").read_text())
-    assert load_dataset(numbered).label_sets is None
+    single = load_dataset(numbered)
+    assert single.label_sets is None and single.label_names(0) == (single.manifest.classes[single.labels[0]],)
     values = {
         "dataset": "list", "split": "train", "profile": "h264", "classes": ("a", "b"), "flip_pairs": ((0, 1),),
         "shards": (Shard("s.tar", 2, 10240, "0" * 64),), "samples": 2, "bytes": 10240, "settings": {"seed": 0},
