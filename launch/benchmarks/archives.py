@@ -8,7 +8,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from launch.benchmarks.object_storage import PackingToStore, s3_server
@@ -19,7 +19,7 @@ from launch.inference.pack_files import find_videos
 from sharding.errors import UserError
 from sharding.packing.tar import TarWriter
 
-_SAMPLES_A_SHARD = 64
+_MOST_SAMPLES_A_SHARD = 64
 
 
 def archives(options: ArchivesOptions) -> None:
@@ -30,25 +30,30 @@ def archives(options: ArchivesOptions) -> None:
     with tempfile.TemporaryDirectory(prefix="vpsn-benchmark-") as scratch:
         folder = Path(scratch)
         copy_videos(found * options.copies, folder)
-        places = {name: _archive(folder, name) for name in ("all.tar", "all.tar.gz", "all.zip")}
-        _write_shards(folder)
-        rows = [
-            _compare(
-                f"pack {name} / folder", options, _packing(folder, place, options), _packing(folder, None, options)
-            )
-            for name, place in places.items()
-        ]
-        with s3_server(folder) as is_there:
-            in_store = PackingToStore(options.workers)
-            if is_there:
-                rows.append(_compare("pack s3 to s3 / folder", options, in_store, _packing(folder, None, options)))
-        rows.append(_compare("index / decode", options, _indexing(folder, options), _decoding(folder, options)))
+        rows = list(_rows(folder, len(found) * options.copies, options))
     print(f"{len(found) * options.copies} videos, {options.workers} processes, {options.rounds} rounds; {conditions()}")
     print(table(("", "seconds", "ratio of time", "spread"), rows))
-    if is_there:
-        print(f"s3 to s3: no process held more than {in_store.cost.peak_bytes / 1e6:.0f} MB")
-    else:
-        print("s3: not measured; pip install 'moto[s3,server]' 'vpsn[remote]'")
+
+
+def _rows(folder: Path, num_videos: int, options: ArchivesOptions) -> Iterator[tuple]:
+    def is_wanted(part: str) -> bool:
+        return options.only in (None, part)
+
+    packing_folder = _packing(folder, None, options)
+    for kind in filter(is_wanted, ("tar", "tar.gz", "zip")):
+        archive = _archive(folder, f"all.{kind}")
+        yield _compare(f"pack all.{kind} / folder", options, _packing(folder, archive, options), packing_folder)
+    if is_wanted("s3"):
+        with s3_server(folder) as is_there:
+            if is_there:
+                in_store = PackingToStore(options.workers)
+                yield _compare("pack s3 to s3 / folder", options, in_store, packing_folder)
+                print(f"s3 to s3: no process held more than {in_store.cost.peak_bytes / 1e6:.0f} MB")
+            else:
+                print("s3: not measured; pip install 'moto[s3,server]' 'vpsn[remote]'")
+    if is_wanted("index"):
+        _write_shards(folder, samples_a_shard=max(1, min(_MOST_SAMPLES_A_SHARD, num_videos // (4 * options.workers))))
+        yield _compare("index / decode", options, _indexing(folder, options), _decoding(folder, options))
 
 
 def _compare(name: str, options: ArchivesOptions, ours: Callable[[], None], other: Callable[[], None]) -> tuple:
@@ -72,12 +77,12 @@ def _archive(folder: Path, name: str) -> Path:
     return path
 
 
-def _write_shards(folder: Path) -> None:
+def _write_shards(folder: Path, samples_a_shard: int) -> None:
     videos = sorted((folder / "videos").rglob("*.*"))
     (folder / "shards").mkdir()
-    for number, start in enumerate(range(0, len(videos), _SAMPLES_A_SHARD)):
+    for number, start in enumerate(range(0, len(videos), samples_a_shard)):
         with TarWriter(folder / "shards" / f"{number:05d}.tar") as tar:
-            for video in videos[start : start + _SAMPLES_A_SHARD]:
+            for video in videos[start : start + samples_a_shard]:
                 tar.add(video.name, video)
                 tar.add(f"{video.stem}.json", json.dumps({"label": 0}).encode())
 

@@ -4,7 +4,7 @@ import math
 import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from model.config import Depth
 from sharding.errors import UserError
@@ -88,6 +88,8 @@ class ArchivesOptions(Options):
     """Take each video so many times."""
     rounds: int = 3
     """How often to measure each."""
+    only: Literal["tar", "tar.gz", "zip", "s3", "index"] | None = None
+    """The only one to measure; default: all of them."""
 
 
 @dataclass(frozen=True)
