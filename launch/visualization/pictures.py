@@ -1,11 +1,9 @@
 """The pictures of `launch/visualize.py`: each function reads what it draws, draws it, and returns the file."""
 
 import json
-from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,7 +16,7 @@ from launch.visualization.plots import (
     draw_reliability,
     draw_synthesizers,
 )
-from launch.visualization.report.confusion import find_evaluations, read_evaluation
+from launch.visualization.report.evaluations import find_evaluations, read_multi_label, read_single_label
 from pipeline.augment import OPERATIONS
 from pipeline.config import DataConfig
 from pipeline.plan import plan_clip
@@ -37,42 +35,16 @@ def curves(run: Path, out: Path | None) -> Path:
 
 def confusion(evaluation: Path, out: Path | None) -> Path:
     """Draw the confusion matrix of an evaluation: its file, its folder, or a run whose newest one is meant."""
-    found = read_evaluation(find_evaluation(evaluation))
+    found = read_single_label(find_evaluation(evaluation))
     target = _target(out or found.path.with_name("confusion.png"))
     return draw_confusion(found.confusion, found.classes, target)
 
 
 def precision(evaluation: Path, out: Path | None) -> Path:
     """Draw the average precision of each class of an evaluation of videos with several labels."""
-    path, values = _read_evaluation(evaluation)
-    if "confusion" in values:
-        raise UserError(f"{path}: videos with one label have accuracies; use launch/visualize.py confusion {path}")
-    classes = values["classes"]
-    precisions, positives = (_figures(path, values, f, (len(classes),)) for f in ("average_precision", "positives"))
-    samples = int(_figures(path, values, "samples", ()))
-    target = _target(out or path.with_name("average_precision.png"))
-    return draw_average_precision(precisions, positives, samples, classes, target)
-
-
-def _read_evaluation(evaluation: Path) -> tuple[Path, dict[str, Any]]:
-    """Return the file of an evaluation and what is in it. Raises UserError for anything else."""
-    path = find_evaluation(evaluation)
-    try:
-        values = json.loads(path.read_text())
-        return path, values | {"classes": list(values["classes"])}
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: not an evaluation.json of launch/evaluate.py: {error}") from error
-
-
-def _figures(path: Path, values: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Return figures of an evaluation as float64, null as nan. Raises UserError if they are not of this shape."""
-    try:
-        figures = np.array(values[name], float)
-        if figures.shape != shape:
-            raise ValueError(f"{name} of shape {figures.shape} for {len(values['classes'])} classes")
-        return figures
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: not an evaluation.json of launch/evaluate.py: {error}") from error
+    found = read_multi_label(find_evaluation(evaluation))
+    target = _target(out or found.path.with_name("average_precision.png"))
+    return draw_average_precision(found.average_precision, found.positives, found.num_samples, found.classes, target)
 
 
 def reliability(evaluation: Path, out: Path | None) -> Path:

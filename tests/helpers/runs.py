@@ -4,10 +4,14 @@ import json
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from launch.inference.multilabel_results import write_multilabel
 from launch.inference.scores import Scores, write_scores
+from launch.training.average_precision import average_precisions
 from launch.training.checkpoint import CheckpointInfo, point, write_info
 from launch.training.config import Config, TrainConfig
+from launch.training.multilabel import MultiLabelEvaluation
 from pipeline.config import DataConfig
 from sharding.dataset import load_dataset
 
@@ -81,4 +85,24 @@ def write_results(run: Path, classes: tuple[str, ...], data: Path, per_class: in
     values |= {"confusion": confusion.tolist(), "classes": classes, "clips": 1, "crops": 1, "crop_size": 224}
     values |= {"checkpoint": str(out.parent), "data": str(data), "fingerprint": dataset.fingerprint}
     (out / "evaluation.json").write_text(json.dumps(values))
+    return out / "evaluation.json"
+
+
+def write_multilabel_results(run: Path, classes: tuple[str, ...], data: Path, labels: np.ndarray) -> Path:
+    """Write figures of mAP during training, and an evaluation with random scores of the samples of `data`, whose
+    `labels`, (N, C) bool, are made up; return its evaluation.json."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        if line["kind"] == "evaluation":
+            line |= {"map": line.pop("top1"), "map_of_guessing": 0.25}
+            del line["top5"], line["mean_class"]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    dataset, scores = load_dataset(data), np.random.default_rng(0).random(labels.shape, np.float32)
+    found = Scores(tuple(map(str, dataset.keys)), labels, scores, classes, dataset.fingerprint)
+    precisions, positives, ids = average_precisions(scores, labels), labels.sum(0), torch.arange(len(labels))
+    evaluation = MultiLabelEvaluation(precisions, positives, len(labels), 1.0, ids, torch.from_numpy(scores))
+    out = run / "checkpoints" / (run / "checkpoints" / "best").read_text().strip() / "evaluation-val"
+    provenance = {"classes": classes, "clips": 1, "crops": 1, "crop_size": 224, "checkpoint": str(out.parent)}
+    provenance |= {"data": str(data), "fingerprint": dataset.fingerprint}
+    write_multilabel(evaluation, found, provenance, out)
     return out / "evaluation.json"

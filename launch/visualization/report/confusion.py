@@ -1,39 +1,11 @@
 """What an evaluation confuses: an order of the classes in which confused ones are neighbours, and the worst pairs."""
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from sharding.errors import UserError
-
 MOST_ORDERED = 3000
 """With more classes than this the order by confusion, whose cost grows with their square, is not computed."""
-
-
-@dataclass(frozen=True)
-class EvaluationFile:
-    """An evaluation.json, checked."""
-
-    path: Path
-    confusion: np.ndarray
-    """(C, C) int64: rows are true classes, columns predicted ones."""
-    classes: tuple[str, ...]
-    values: dict[str, Any]
-    """All of it: accuracies, views, data and its fingerprint."""
-
-    @property
-    def samples(self) -> np.ndarray:
-        """(C,) int64 samples of each class."""
-        return self.confusion.sum(1)
-
-    @property
-    def accuracies(self) -> np.ndarray:
-        """(C,) float64 fraction of each class's samples that are right; nan without any."""
-        with np.errstate(invalid="ignore"):
-            return self.confusion.diagonal() / self.samples
 
 
 @dataclass(frozen=True)
@@ -45,42 +17,6 @@ class ConfusedPair:
     second: int
     first_as_second: int
     second_as_first: int
-
-
-def read_evaluation(path: Path) -> EvaluationFile:
-    """Read an evaluation.json of launch/evaluate.py.
-
-    Raises:
-        UserError: it is none.
-    """
-    try:
-        values = json.loads(path.read_text())
-        if isinstance(values, dict) and "average_precision" in values:
-            raise UserError(
-                f"{path}: videos with several labels have no confusion matrix; use launch/visualize.py precision {path}"
-            )
-        counts, classes = np.array(values["confusion"]), values["classes"]
-        if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
-            raise ValueError("classes are not names")
-        if counts.shape != (len(classes), len(classes)):
-            raise ValueError(f"a confusion matrix of shape {counts.shape} for {len(classes)} classes")
-        if counts.dtype.kind not in "iu" or (counts < 0).any():
-            raise ValueError("a confusion matrix of other values than counts")
-    except UserError:
-        raise
-    except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else error
-        raise UserError(f"{path}: not an evaluation.json of launch/evaluate.py: {reason}") from error
-    return EvaluationFile(path, counts.astype(np.int64), tuple(classes), values)
-
-
-def find_evaluations(path: Path) -> list[Path]:
-    """Return the evaluation.json that `path` is, or those in a folder of an evaluation or a run, the newest first."""
-    if not path.is_dir():
-        return [path]
-    found = [path / "evaluation.json", *path.glob("evaluation-*/evaluation.json")]
-    found += path.glob("checkpoints/*/evaluation-*/evaluation.json")
-    return sorted((file for file in found if file.is_file()), key=lambda file: -file.stat().st_mtime_ns)
 
 
 def confused_pairs(confusion: np.ndarray, count: int) -> list[ConfusedPair]:

@@ -57,9 +57,14 @@ class RunFacts:
         return "finished" if finished else "stopped"
 
     @property
+    def measure(self) -> str:
+        """Return which of an evaluation's figures says how good a checkpoint is: of several labels a video map."""
+        return "map" if any("map" in line for line in self.evaluations) else "top1"
+
+    @property
     def best_evaluation(self) -> dict[str, Any] | None:
-        """Return the evaluation with the highest top-1 accuracy during training, the latest of equals."""
-        return max(reversed(self.evaluations), key=lambda line: line["top1"], default=None)
+        """Return the evaluation with the highest top-1 accuracy or mAP during training, the latest of equals."""
+        return max(reversed(self.evaluations), key=lambda line: line[self.measure], default=None)
 
     def training_seconds(self) -> tuple[float, float]:
         """Return the seconds spent in training steps, and those of them in which the device waited for data.
@@ -92,7 +97,7 @@ def read_run(run_dir: Path) -> RunFacts:
         run_dir=run_dir,
         config=_read_config(run_dir, problems),
         steps=[line for line in lines["train"] if _has(line, "loss", "clips_per_second", "loading_share")],
-        evaluations=[line for line in lines["evaluation"] if _has(line, "top1")],
+        evaluations=[line for line in lines["evaluation"] if _has(line, "top1") or _has(line, "map")],
         epochs=lines["epoch"],
         last=_read_checkpoint(run_dir, "last", problems),
         best=_read_checkpoint(run_dir, "best", problems),

@@ -25,35 +25,40 @@ _MOST_OF_A_PAIR = 2
 
 @dataclass(frozen=True)
 class Mistake:
-    """A sample that was taken for another class."""
+    """A sample that was taken for a class that is not its own."""
 
     key: str
-    label: int
+    labels: tuple[int, ...]
+    """The true class, or where samples have several labels any number of them."""
     prediction: int
     probability: float
     """Of the predicted class."""
-    label_probability: float
-    """Of the true class."""
+    label_probabilities: tuple[float, ...]
+    """Of the true classes."""
 
 
 def worst_mistakes(scores: Scores, count: int) -> list[Mistake]:
     """Return up to `count` of the wrong samples, the highest probability of the wrong class first.
 
-    Of one true class taken for one other there are at most two, so that a single hard pair does not fill the list.
+    With one label a sample, those whose most probable class is wrong; with several, each by the most probable of the
+    classes that it is not of. Of the same labels taken for the same class there are at most two, so that a single hard
+    pair does not fill the list.
     """
-    predictions = scores.scores.argmax(1)
-    wrong = np.flatnonzero(predictions != scores.labels)
-    certainty = scores.scores[wrong, predictions[wrong]]
-    taken: Counter[tuple[int, int]] = Counter()
+    values = np.where(scores.labels, -1, scores.scores) if scores.is_multilabel else scores.scores
+    predictions = values.argmax(1)
+    wrong = np.flatnonzero(values.max(1) >= 0 if scores.is_multilabel else predictions != scores.labels)
+    certainty = values[wrong, predictions[wrong]]
+    taken: Counter[tuple[tuple[int, ...], int]] = Counter()
     mistakes: list[Mistake] = []
     for row in wrong[np.argsort(-certainty, kind="stable")]:
         if len(mistakes) == count:
             break
-        pair = int(scores.labels[row]), int(predictions[row])
-        taken[pair] += 1
-        if taken[pair] <= _MOST_OF_A_PAIR:
-            of_both = (float(scores.scores[row, label]) for label in reversed(pair))
-            mistakes.append(Mistake(scores.keys[row], *pair, *of_both))
+        found = np.flatnonzero(scores.labels[row]) if scores.is_multilabel else scores.labels[row : row + 1]
+        labels, prediction = tuple(found.tolist()), int(predictions[row])
+        taken[labels, prediction] += 1
+        if taken[labels, prediction] <= _MOST_OF_A_PAIR:
+            true = tuple(float(scores.scores[row, label]) for label in labels)
+            mistakes.append(Mistake(scores.keys[row], labels, prediction, float(values[row, prediction]), true))
     return mistakes
 
 

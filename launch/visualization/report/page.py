@@ -2,13 +2,14 @@
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
 
 from launch.training.versions import VERSION
 from launch.visualization.report import evaluation_sections, run_sections
-from launch.visualization.report.confusion import EvaluationFile
+from launch.visualization.report.evaluations import EvaluationFile, MultiLabelFile, SingleLabelFile
 from launch.visualization.report.facts import RunFacts
 from launch.visualization.report.markup import command, element, escape, island, isolated
 from launch.visualization.report.mistakes import Mistake
@@ -18,10 +19,10 @@ from launch.visualization.report.mistakes import Mistake
 class EvaluationView:
     """An evaluation, and what is shown of it."""
 
-    evaluation: EvaluationFile
+    evaluation: SingleLabelFile | MultiLabelFile
     mistakes: list[tuple[Mistake, list[str], str]] = field(default_factory=list)
     """Each with its pictures, and where it has none with the reason."""
-    also: list[EvaluationFile] = field(default_factory=list)
+    also: Sequence[EvaluationFile] = field(default_factory=list)
     """The other evaluations of the run."""
 
 
@@ -66,12 +67,14 @@ def build_page(facts: RunFacts, view: EvaluationView | None, made: str) -> str:
 def _evaluation_sections(view: EvaluationView, data: dict[str, Any]) -> list[tuple[str, str, str]]:
     evaluation = view.evaluation
     also = [evaluation_sections.describe_evaluation(other) for other in view.also]
-    matrix, data["confusion"] = evaluation_sections.confusion(evaluation)
-    sections = [
-        ("Evaluation", "evaluation", evaluation_sections.summary(evaluation, also)),
-        ("Accuracy of each class", "classes-section", evaluation_sections.classes(evaluation)),
-        ("Confusions", "confusion", matrix),
-    ]
+    sections = [("Evaluation", "evaluation", evaluation_sections.summary(evaluation, also))]
+    if isinstance(evaluation, MultiLabelFile):
+        table = evaluation_sections.precisions(evaluation)
+        sections.append(("Average precision of each class", "classes-section", table))
+    else:
+        matrix, data["confusion"] = evaluation_sections.confusion(evaluation)
+        sections.append(("Accuracy of each class", "classes-section", evaluation_sections.classes(evaluation)))
+        sections.append(("Confusions", "confusion", matrix))
     if view.mistakes:
         cards = evaluation_sections.mistakes(view.mistakes, evaluation.classes)
         sections.append(("Most certain and wrong", "mistakes", cards))

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from launch.inference.scores import read_scores
-from launch.visualization.report.confusion import EvaluationFile, find_evaluations, read_evaluation
+from launch.visualization.report.evaluations import EvaluationFile, find_evaluations, read_evaluation
 from launch.visualization.report.facts import RunFacts, read_run
 from launch.visualization.report.mistakes import find_samples, scores_next_to, show_mistake, worst_mistakes
 from launch.visualization.report.page import EvaluationView, build_page
@@ -79,7 +79,8 @@ def _add_mistakes(view: EvaluationView, data: Path | None, count: int, problems:
         return
     scores = read_scores(path)
     same = scores.classes == evaluation.classes and scores.fingerprint == evaluation.values.get("fingerprint")
-    if not same or not np.isin(scores.labels, np.arange(len(scores.classes))).all():
+    known = scores.is_multilabel or np.isin(scores.labels, np.arange(len(scores.classes))).all()
+    if not same or not known:
         problems.append(f"{path}: of another evaluation than {evaluation.path.name}; evaluate again")
         return
     mistakes = worst_mistakes(scores, count)

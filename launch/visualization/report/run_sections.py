@@ -36,8 +36,13 @@ def tiles(facts: RunFacts) -> str:
     total = f"of {config.train.epochs}" if config else ""
     shown.append(("epochs", f"{facts.epochs_done:.4g}", total))
     if best:
-        chance = f", chance {percent(1 / len(facts.last.classes))}" if facts.last and facts.last.classes else ""
-        shown.append(("best top-1 in training", percent(best["top1"]), f"after epoch {best['epoch']:g}{chance}"))
+        when, chance = f"after epoch {best['epoch']:g}", ""
+        if facts.measure == "map":
+            chance = f", guessing {percent(guessing)}" if is_number(guessing := best.get("map_of_guessing")) else ""
+        elif facts.last and facts.last.classes:
+            chance = f", chance {percent(1 / len(facts.last.classes))}"
+        name = "mAP" if facts.measure == "map" else "top-1"
+        shown.append((f"best {name} in training", percent(best[facts.measure]), f"{when}{chance}"))
     if facts.steps:
         seconds, waiting = facts.training_seconds()
         if seconds:
@@ -65,7 +70,13 @@ def curves(facts: RunFacts) -> tuple[str, list[dict[str, Any]]]:
         Chart(
             "Training loss", _lines(facts.steps, {"loss": "loss", "classification": "classification"}), last_epoch=end
         ),
-        Chart("Validation accuracy", _accuracies(facts.evaluations), " %", 100, end),
+        Chart(
+            "Validation mAP" if facts.measure == "map" else "Validation accuracy",
+            _accuracies(facts.evaluations),
+            " %",
+            100,
+            end,
+        ),
         Chart("Learning rate", _lines(facts.steps, {"learning_rate": "learning rate"}), last_epoch=end),
     ]
     waiting = [100 * line["loading_share"] for line in facts.steps]
@@ -75,7 +86,7 @@ def curves(facts: RunFacts) -> tuple[str, list[dict[str, Any]]]:
 
 
 def _accuracies(evaluations: list[dict[str, Any]]) -> list[Line]:
-    names = {"top1": "top-1", "top5": "top-5", "mean_class": "mean class"}
+    names = {"top1": "top-1", "top5": "top-5", "mean_class": "mean class", "map": "mAP", "map_of_guessing": "guessing"}
     for level in sorted({name for line in evaluations for name in line if name.startswith("top1/")})[:_MOST_LEVELS]:
         names[level] = f"top-1 of {level.partition('/')[2]}"
     return _lines(evaluations, names, 100)

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from launch.inference.scores import read_scores
 from launch.training.config_parser import load_config
 from launch.visualization.report.confusion import order_by_confusion
 from launch.visualization.report.facts import read_run
@@ -23,7 +24,7 @@ from launch.visualization.report.mistakes import FRAMES_SHOWN, frame_pictures
 from launch.visualization.report.report import write_report
 from sharding.dataset import load_dataset
 from sharding.errors import UserError
-from tests.helpers.runs import write_results, write_run
+from tests.helpers.runs import write_multilabel_results, write_results, write_run
 from tests.helpers.videos import read_number
 
 HOSTILE = (
@@ -123,6 +124,35 @@ def test_the_most_certain_mistakes_come_first_with_pictures(numbered, tmp_path):
     assert len(shown) == 6 and all(key in keys for key in shown[:4])  # these were made certain and wrong
     expected = sum(len({(2 * place + 1) * int(keys[key]) // 12 for place in range(6)}) for key in shown if key in keys)
     assert len(pictures) == expected
+
+
+def test_several_labels_a_video(numbered, tmp_path):
+    classes, count = ("run", "jump", "wave", "never"), len(load_dataset(numbered))
+    labels = np.zeros((count, 4), bool)
+    labels[::2, 0] = labels[1::3, 1] = labels[:, 2] = True  # every sample waves, so that only the others can be wrong
+    labels[0, 2] = False
+    run = write_run(tmp_path / "run", classes, numbered)
+    evaluation = write_multilabel_results(run, classes, numbered, labels)
+    values = json.loads(evaluation.read_text())
+    page = report(run, num_mistakes=2)
+    for text in ("best mAP in training", "guessing 25.00 %", "Validation mAP", f"mAP{100 * values['map']:.2f} %"):
+        assert text in page.text, text
+    assert "Confusions" not in page.text and "confusion" not in page.data()
+    rows = re.findall(r'<tr data-class="(\d)" data-accuracy="([-\d.]+)" data-samples="(\d+)"', evaluation_html(run))
+    known = values["average_precision"][:3]
+    assert [int(number) for number, _, _ in rows] == [*np.argsort(known).tolist(), 3]  # the worst first
+    assert [float(shown) for _, shown, _ in rows] == pytest.approx([*sorted(known), -1], abs=1e-6)
+    assert [int(samples) for number, _, samples in rows] == labels.sum(0)[
+        [int(number) for number, _, _ in rows]
+    ].tolist()
+    scores = read_scores(evaluation.with_name("scores.parquet"))
+    worst = np.where(labels, -1, scores.scores).max(1).argmax()
+    assert page.text.index(scores.keys[worst]) > page.text.index("Most certain and wrong")
+    assert evaluation_html(run).count("<article>") == 2 and "data:image/jpeg" in str(page.attributes)
+
+
+def evaluation_html(run: Path) -> str:
+    return (run / "report.html").read_text()
 
 
 def test_a_run_of_any_state_has_a_page(numbered, tmp_path):
