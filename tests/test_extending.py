@@ -272,7 +272,7 @@ def test_every_command_runs(folder):
         for number, video in enumerate(sorted((folder / "motion" / split).rglob("*.mp4"))):
             name = f"{split}{number:03d}"
             video.rename(folder / "lab" / "videos" / f"{name}.mp4")
-            rows.append([split, name, 0, 10, video.parent.name])
+            rows.append([split, name, 0, 0.66, video.parent.name])  # of 10 frames at 15 a second
     with (folder / "lab" / "actions.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["split", "video", "start", "end", "action"], *rows])
 
