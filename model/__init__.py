@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from model.config import EncoderConfig, ModelConfig, SynthesizerConfig
     from model.custom import VideoNet
     from model.fuse import fuse_batch_norm
+    from model.heads.config import LSTMConfig, TemporalInceptionConfig, TSLSTMConfig
     from model.resnet import BasicBlock, Block, BlockSpec, Bottleneck, Outputs, VideoResNet
 
 __all__ = [
@@ -28,10 +29,13 @@ __all__ = [
     "BlockSpec",
     "Bottleneck",
     "EncoderConfig",
+    "LSTMConfig",
     "ModelConfig",
     "Network",
     "Outputs",
     "SynthesizerConfig",
+    "TSLSTMConfig",
+    "TemporalInceptionConfig",
     "VideoNet",
     "VideoResNet",
     "build_model",
@@ -44,10 +48,13 @@ _MODULES = {
     "BlockSpec": "resnet",
     "Bottleneck": "resnet",
     "EncoderConfig": "config",
+    "LSTMConfig": "heads.config",
     "ModelConfig": "config",
     "Network": "build",
     "Outputs": "resnet",
     "SynthesizerConfig": "config",
+    "TSLSTMConfig": "heads.config",
+    "TemporalInceptionConfig": "heads.config",
     "VideoNet": "custom",
     "VideoResNet": "resnet",
     "build_model": "build",

@@ -13,6 +13,8 @@ from model.drop_path import check_drop_path, with_drop_path
 from model.freeze import freeze
 from model.heads.encoder import CrossEncoderResNet, EncoderResNet
 from model.heads.hierarchy import IntegrationNet, PathwayNet
+from model.heads.recurrent import LSTMResNet, TSLSTMResNet
+from model.heads.temporal_inception import TemporalInceptionResNet
 from model.pretrained import load_pretrained
 from model.resnet import Block, BlockSpec, VideoResNet, to_channels_last
 from model.synthesizer import Synthesizer
@@ -45,7 +47,13 @@ INSERTED: dict[str, Callable[..., Inserted]] = {
 }
 
 # What takes a backbone's frames instead of the mean of their logits: (config, block) -> network.
-ENCODERS: dict[str, Callable[..., VideoResNet]] = {"encoder": EncoderResNet, "cross_encoder": CrossEncoderResNet}
+ENCODERS: dict[str, Callable[..., VideoResNet]] = {
+    "encoder": EncoderResNet,
+    "cross_encoder": CrossEncoderResNet,
+    "lstm": LSTMResNet,
+    "ts_lstm": TSLSTMResNet,
+    "temporal_inception": TemporalInceptionResNet,
+}
 
 # Several backbones as one network: (backbones, config) -> network.
 PATHWAYS: dict[str, Callable[..., PathwayNet]] = {"pathways": PathwayNet, "integration": IntegrationNet}

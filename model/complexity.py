@@ -8,7 +8,7 @@ import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -25,7 +25,7 @@ class Cost(NamedTuple):
     fusion_parameters: int
     """Those of the fusion layers."""
     multiply_adds: int
-    """Of convolutions and the classifier."""
+    """Of convolutions, LSTMs and the classifier."""
     multiply_adds_with_bn: int
     """The same and 2 for every element that BN normalises."""
     kernel_shapes: int
@@ -50,10 +50,13 @@ def measure(config: ModelConfig, size: int = 224) -> Cost:
         clips = torch.empty(1, config.num_segments, 3, size, size)
     counts = {"multiply_adds": 0, "bn": 0}
 
-    def count(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+    def count(module: nn.Module, inputs: tuple, output: Any) -> None:
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             counts["multiply_adds"] += output.numel() * module.weight[0].numel()
-        elif isinstance(module, nn.BatchNorm2d):
+        elif isinstance(module, nn.LSTM):
+            steps = output[0].shape[0] * output[0].shape[1]
+            counts["multiply_adds"] += steps * sum(each.numel() for each in module.parameters() if each.ndim == 2)
+        elif isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
             counts["bn"] += 2 * output.numel()
 
     for module in net.modules():

@@ -1,7 +1,10 @@
 """What a network is made of, as plain data: checkpoints carry it, `--help` is made from it, `build_model` reads it."""
 
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args, get_origin
+from typing import Literal, get_args
+
+from model.field_checks import check_counts, check_plain
+from model.heads.config import LSTMConfig, TemporalInceptionConfig, TSLSTMConfig
 
 Architecture = Literal[
     "vpsn",
@@ -21,7 +24,7 @@ Architecture = Literal[
     "slowonly",
     "dg_p3d",
 ]
-Head = Literal["mean", "encoder", "cross_encoder", "pathways", "integration"]
+Head = Literal["mean", "encoder", "cross_encoder", "lstm", "ts_lstm", "temporal_inception", "pathways", "integration"]
 Stage = Literal["stem", "layer1", "layer2", "layer3", "layer4"]
 
 PLACEMENTS: dict[str, tuple[Stage, ...]] = {
@@ -76,7 +79,7 @@ class SynthesizerConfig:
     def __post_init__(self) -> None:
         if not isinstance(self.placement, str):
             object.__setattr__(self, "placement", tuple(self.placement))
-        _check_plain(self, "model.synthesizer")
+        check_plain(self, "model.synthesizer")
         stages = PLACEMENTS.get(self.placement, ()) if isinstance(self.placement, str) else self.placement
         if not stages or not set(stages) <= set(get_args(Stage)) or len(set(stages)) != len(stages):
             raise ValueError(
@@ -118,8 +121,8 @@ class EncoderConfig:
     words of the labels start from; null starts from random vectors."""
 
     def __post_init__(self) -> None:
-        _check_plain(self, "model.encoder")
-        _check_counts(self, "width", "layers", "heads", "text_width", prefix="model.encoder")
+        check_plain(self, "model.encoder")
+        check_counts(self, "width", "layers", "heads", "text_width", prefix="model.encoder")
         if self.width % self.heads:
             raise ValueError(f"model.encoder.width={self.width}: allowed is a multiple of heads={self.heads}")
 
@@ -168,12 +171,22 @@ class ModelConfig:
 
     head: Head = "mean"
     """What turns the features of frames into logits. mean: a classifier on each frame, averaged; encoder: a transformer
-    encoder over the frames; cross_encoder: the same over the frames and the words of a coarser label; pathways: a
-    complete network for each level of labels; integration: the same networks, frozen, and classifiers that join
-    them."""
+    encoder over the frames; cross_encoder: the same over the frames and the words of a coarser label; lstm: an LSTM
+    over the frames, a classifier on each of its steps, averaged; ts_lstm: an LSTM over parts of the clip, a classifier
+    on its last step; temporal_inception: convolutions of several lengths over the frames; pathways: a complete network
+    for each level of labels; integration: the same networks, frozen, and classifiers that join them."""
 
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     """The transformer of the heads encoder and cross_encoder."""
+
+    lstm: LSTMConfig = field(default_factory=LSTMConfig)
+    """The LSTM of the head lstm."""
+
+    ts_lstm: TSLSTMConfig = field(default_factory=TSLSTMConfig)
+    """The LSTM of the head ts_lstm."""
+
+    temporal_inception: TemporalInceptionConfig = field(default_factory=TemporalInceptionConfig)
+    """The convolutions of the head temporal_inception."""
 
     pathway_frames: tuple[int, ...] = (4, 8, 16)
     """pathways, integration: frames that the network of each level takes of a clip, coarsest level first, the
@@ -196,7 +209,7 @@ class ModelConfig:
             ("levels", ((level, tuple(classes)) for level, classes in self.levels)),
         ):
             object.__setattr__(self, name, tuple(values))
-        _check_plain(self, "model")
+        check_plain(self, "model")
         if self.arch not in DEPTHS and not self.is_custom:
             known = ", ".join(DEPTHS)
             raise ValueError(
@@ -207,7 +220,7 @@ class ModelConfig:
         if self.depth not in depths:
             allowed = ", ".join(map(str, depths))
             raise ValueError(f"model.depth={self.depth}: allowed for model.arch={self.arch} are {allowed}")
-        _check_counts(self, "num_classes", "num_segments", prefix="model")
+        check_counts(self, "num_classes", "num_segments", prefix="model")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"model.dropout={self.dropout}: allowed is 0 <= dropout < 1")
         if not 0 <= self.drop_path < 1:
@@ -219,6 +232,13 @@ class ModelConfig:
             )
         if self.head in ("pathways", "integration"):
             self._check_pathways()
+        if self.head == "ts_lstm" and self.ts_lstm.segments > self.num_segments:
+            raise ValueError(
+                f"model.ts_lstm.segments={self.ts_lstm.segments}: allowed are 1 to {self.num_segments}, the frames of "
+                "a clip (model.num_segments)"
+            )
+        if self.head == "temporal_inception":
+            self.temporal_inception.check_frames(self.num_segments)
         names = [level for level, _ in self.levels]
         text_level = self.encoder.text_level
         if self.head == "cross_encoder" and names and text_level is not None and text_level not in names:
@@ -286,20 +306,3 @@ class ModelConfig:
                 f"model.pathway_frames={list(frames)}: allowed are {len(self.levels) + 1} numbers, for the levels "
                 f"{names} and the classes"
             )
-
-
-def _check_plain(config: object, prefix: str) -> None:
-    """Raise ValueError for a bool, int or Literal field with a value of another type or not among the choices."""
-    for name, annotation in type(config).__annotations__.items():
-        value = getattr(config, name)
-        if get_origin(annotation) is Literal and value not in get_args(annotation):
-            raise ValueError(f"{prefix}.{name}={value!r}: allowed are {', '.join(map(str, get_args(annotation)))}")
-        if annotation in (bool, int) and type(value) is not annotation:
-            raise ValueError(f"{prefix}.{name}={value!r}: allowed is a value of type {annotation.__name__}")
-
-
-def _check_counts(config: object, *names: str, prefix: str) -> None:
-    """Raise ValueError for the first of the fields that is below 1."""
-    for name in names:
-        if getattr(config, name) < 1:
-            raise ValueError(f"{prefix}.{name}={getattr(config, name)}: allowed is >= 1")

@@ -48,7 +48,7 @@ def enter_weights(net: nn.Module, source: str, weights: Weights, depth: int) -> 
     fresh = {name for name in own if name.endswith("num_batches_tracked")}
     messages = [f"{count} tensors of {weights.title}"]
     messages += [note for note in (weights.found, *weights.notes) if note]
-    state, replaced, said = _without_other_classifiers(state, own)
+    state, replaced, said = _without_other_classifiers(state, own, getattr(net, "head_module", None))
     fresh |= replaced
     messages += said
     added = extra_module_names(net)
@@ -64,9 +64,11 @@ def enter_weights(net: nn.Module, source: str, weights: Weights, depth: int) -> 
 
 
 def _without_other_classifiers(
-    state: dict[str, Tensor], own: Mapping[str, Tensor]
+    state: dict[str, Tensor], own: Mapping[str, Tensor], head: str | None
 ) -> tuple[dict[str, Tensor], set[str], list[str]]:
-    """Return `state` without classifiers of other sizes, the names of all that start anew, and that in words."""
+    """Return `state` without classifiers of other sizes or behind another head than the child `head` of the network,
+    the names of all that start anew, and that in words."""
+    is_other_head = head is not None and not any(name.startswith(f"{head}.") for name in state)
     fresh: set[str] = set()
     messages = []
     for prefix in (name.removesuffix("bias") for name in own if name.split(".")[-2:] == [CLASSIFIER, "bias"]):
@@ -74,6 +76,8 @@ def _without_other_classifiers(
         new = len(own[prefix + "bias"])
         if not names & state.keys():
             messages.append(f"no classifier: one of {new} classes, newly initialised")
+        elif is_other_head:
+            messages.append(f"classifier of another head replaced by one of {new} classes, newly initialised")
         elif all(name in state and state[name].shape != own[name].shape for name in names):
             old = len(state[prefix + "bias"])
             messages.append(f"classifier of {old} classes replaced by one of {new}, newly initialised")

@@ -41,6 +41,9 @@ class Outputs(NamedTuple):
     """(B, classes of the level) for each coarser level of labels, in the order of the network's `level_names`."""
     head_logits: tuple[Tensor, ...] = ()
     """(B, num_classes) of each head of a network that has several, whose mean is `logits`; each is trained."""
+    step_logits: Tensor | None = None
+    """(B, T, num_classes) of each time step of a network that predicts at all of them, whose mean is `logits`; the mean
+    of the steps' losses is trained."""
 
 
 def join_outputs(logits: Tensor, losses: list, level_logits: tuple[Tensor, ...] = ()) -> Outputs:
@@ -184,6 +187,8 @@ class VideoResNet(nn.Module):
     """
 
     added = ("synthesizers",)
+    head_module: str | None = None
+    """Child between the frames and the classifier; weights that lack it are of another head, their classifier too."""
     level_names: tuple[str, ...] = ()
     """Coarser levels of labels that it predicts too."""
     given_levels: tuple[str, ...] = ()

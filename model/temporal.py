@@ -35,6 +35,11 @@ def clip_means(x: Tensor, num_frames: int) -> Tensor:
     return x.mean((2, 3)).unflatten(0, (-1, num_frames)).mean(1)
 
 
+def frame_means(x: Tensor, num_frames: int) -> Tensor:
+    """(B*T, C, H, W) -> (B, T, C), the means over space."""
+    return x.mean((2, 3)).unflatten(0, (-1, num_frames))
+
+
 def next_frame(frames: Tensor) -> Tensor:
     """Return the frame after each of frames (B, T, ...), zeros after the last."""
     return torch.cat([frames[:, 1:], torch.zeros_like(frames[:, :1])], dim=1)

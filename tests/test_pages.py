@@ -15,7 +15,16 @@ import yaml
 
 from tests.conftest import ROOT, run_command
 
-PAGES = ("dg_p3d", "finetuning", "hierarchies", "optimizers", "planning", "report", "troubleshooting")
+PAGES = (
+    "dg_p3d",
+    "finetuning",
+    "hierarchies",
+    "optimizers",
+    "planning",
+    "recurrent_heads",
+    "report",
+    "troubleshooting",
+)
 ELSEWHERE = {
     "README.md": "tests/test_readme.py",
     "docs/large_datasets.md": "tests/test_readme.py",
@@ -87,7 +96,7 @@ def test_every_command_runs(checkout, name):
     environment = os.environ | {"PATH": path, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
     for block in commands(ROOT / "docs" / f"{name}.md"):
         script = block.replace("--train-videos 150 --val-videos 50", "--train-videos 12 --val-videos 6")
-        script = script.replace("train:240 val:80", "train:16 val:8")
+        script = script.replace("train:240 val:80", "train:16 val:8").replace("train:1600 val:400", "train:16 val:8")
         command = ["bash", "-euo", "pipefail", "-c", script]
         done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=1200)
         assert done.returncode == 0, f"{block}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"

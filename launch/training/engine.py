@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from launch.training.batch_norm import check_micro_batch
 from launch.training.clipping import clip_gradients
 from launch.training.distributed import Ranks, _host_group, any_rank, barrier, free_port, sum_over_ranks
 from launch.training.optimizers import build_optimizer, parameter_groups
@@ -151,6 +152,7 @@ def deepspeed_options(config: Config, world_size: int) -> dict:
             f"train.batch_size={train.batch_size} is not a multiple of {world_size} rank(s) times "
             f"train.micro_batch_size={micro_batch_size}; change one of them"
         )
+    check_micro_batch(config, micro_batch_size, world_size)
     derived = {
         "train_batch_size": train.batch_size,
         "train_micro_batch_size_per_gpu": micro_batch_size,

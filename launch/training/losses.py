@@ -21,7 +21,8 @@ def training_losses(
 ) -> dict[str, torch.Tensor]:
     """Return scalars by name: "loss" is the sum to minimise, the others are what it is made of.
 
-    Of a network with several heads "classification" is the sum of their cross-entropies.
+    Of a network with several heads "classification" is the sum of their cross-entropies, of one that predicts at every
+    time step the mean of the steps'.
 
     Args:
         labels: (B,) class ids, or (B, num_classes) fractions of the classes; with `multi_label` ones for all classes of
@@ -32,6 +33,9 @@ def training_losses(
         class_weights: (num_classes,) weights of the classes, not those of the coarser levels.
     """
     heads = outputs.head_logits or (outputs.logits,)
+    if outputs.step_logits is not None:
+        heads = (outputs.step_logits.flatten(0, 1),)
+        labels = labels.repeat_interleave(outputs.step_logits.shape[1], dim=0)
     if multi_label:
         classification = sum(_binary_cross_entropy(logits, labels, weights) for logits in heads)
     else:

@@ -182,13 +182,10 @@ def parameter_groups(net: nn.Module, config: OptimizerConfig) -> list[dict]:
     groups: dict[str, dict[float, list[nn.Parameter]]] = {kind: {} for kind in factors}
     scales = learning_rate_scales(net, config)
     for path, module in net.named_modules():
-        is_map = not isinstance(module, _NO_MAPS)
         for name, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad:
                 continue
-            # By their ending: attention has an in_proj_weight and an in_proj_bias.
-            is_weight, is_bias = is_map and name.endswith("weight"), is_map and name.endswith("bias")
-            kind = "weights" if is_weight else "biases" if is_bias else "others"
+            kind = _kind(module, name)
             scale = scales.get(f"{path}.{name}".removeprefix("."), 1.0)
             groups[kind].setdefault(scale, []).append(parameter)
     return [
@@ -201,6 +198,15 @@ def parameter_groups(net: nn.Module, config: OptimizerConfig) -> list[dict]:
         for kind, factor in factors.items()
         for scale, params in sorted(groups[kind].items(), reverse=True)
     ]
+
+
+def _kind(module: nn.Module, name: str) -> str:
+    """Return the group of a module's parameter by the ending of its name, as attention has an in_proj_weight; of an
+    LSTM's, such as weight_hh_l0, by the beginning."""
+    if isinstance(module, _NO_MAPS):
+        return "others"
+    has = name.startswith if isinstance(module, nn.RNNBase) else name.endswith
+    return "weights" if has("weight") else "biases" if has("bias") else "others"
 
 
 def learning_rate_scales(net: nn.Module, config: OptimizerConfig) -> dict[str, float]:

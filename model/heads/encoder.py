@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from model.config import EncoderConfig, ModelConfig
 from model.heads.label_text import LabelText
 from model.resnet import Block, BlockSpec, Outputs, VideoResNet, classifier, join_outputs
+from model.temporal import frame_means
 
 VIDEO, TEXT = 0, 1
 
@@ -74,6 +75,7 @@ class EncoderResNet(VideoResNet):
     """Any backbone, with a transformer encoder over its frames instead of the mean."""
 
     added = ("synthesizers", "encoder")
+    head_module = "encoder"
 
     def __init__(self, config: ModelConfig, block: Callable[[BlockSpec], Block] | None) -> None:
         super().__init__(config.depth, config.num_classes, config.num_segments, config.dropout, block)
@@ -89,7 +91,7 @@ class EncoderResNet(VideoResNet):
 
     def frames(self, features: Tensor) -> Tensor:
         """(B*T, channels, h, w) -> (B, T, channels)"""
-        return features.mean((2, 3)).unflatten(0, (-1, self.num_segments))
+        return frame_means(features, self.num_segments)
 
 
 class CrossEncoderResNet(EncoderResNet):

@@ -33,10 +33,10 @@ def run_onnx(path, clips: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(session.run(["logits"], {"clips": clips.numpy()})[0])
 
 
-def small_network(arch: str, depth: int) -> nn.Module:
+def small_network(arch: str, depth: int, head: str = "mean") -> nn.Module:
     """A frozen network of few blocks whose statistics and classifier are no longer the initial ones."""
     torch.manual_seed(0)
-    net = build_model(ModelConfig(arch=arch, depth=depth, num_classes=5, num_segments=4))
+    net = build_model(ModelConfig(arch=arch, depth=depth, num_classes=5, num_segments=4, head=head))
     for stage, num_blocks in (("layer1", 2), ("layer2", 1), ("layer3", 1), ("layer4", 1)):
         setattr(net, stage, getattr(net, stage)[:num_blocks])
     nn.init.normal_(net.fc.weight)
@@ -48,16 +48,21 @@ def small_network(arch: str, depth: int) -> nn.Module:
 
 
 @pytest.mark.parametrize(
-    ("arch", "depth"),
+    ("arch", "depth", "head"),
     [
-        ("vpsn", 18),
-        ("tsm", 18),
-        ("tea", 50),
-        *(pytest.param(*network, marks=pytest.mark.slow) for network in (("tsn", 18), ("gst", 50), ("stm", 50))),
+        ("vpsn", 18, "mean"),
+        ("tsm", 18, "mean"),
+        ("tea", 50, "mean"),
+        ("tsn", 18, "lstm"),
+        *(pytest.param(arch, depth, "mean", marks=pytest.mark.slow) for arch, depth in (("gst", 50), ("stm", 50))),
+        *(
+            pytest.param("tsn", 18, head, marks=pytest.mark.slow)
+            for head in ("mean", "encoder", "ts_lstm", "temporal_inception")
+        ),
     ],
 )
-def test_any_batch_gives_the_network_s_logits(tmp_path, arch, depth):
-    net = small_network(arch, depth)
+def test_any_batch_gives_the_network_s_logits(tmp_path, arch, depth, head):
+    net = small_network(arch, depth, head)
     exported = export(net, SHAPE, tmp_path / "net.onnx")
     assert exported.largest_difference <= 1e-4
     for batch in (1, 2, 5):  # 5 the export itself did not try

@@ -14,6 +14,13 @@ def baseline(arch, depth=50, **options):
     return ModelConfig(arch, depth, 174, synthesizer=SynthesizerConfig(**options))
 
 
+def headed(head):
+    return ModelConfig("tsn", 50, 174, head=head)
+
+
+RESNET_50 = 23_864_558 - 2049 * 174  # without the classifier
+
+
 def dg_p3d_parameters():
     """Of 50 layers, written out: ResNet-50, its layer4 and classifier once more, stem, kernels over time, context."""
     blocks = {64: 3, 128: 4, 256: 6, 512: 3 + 3}
@@ -34,6 +41,13 @@ def dg_p3d_parameters():
         (baseline("stm"), 24_035_194 + 472),
         (baseline("p3d"), 23_864_558 + 1_413_120 + 4_480),
         (baseline("dg_p3d"), dg_p3d_parameters()),
+        (headed("lstm"), RESNET_50 + 4 * 256 * (2048 + 256 + 2) + 257 * 174),
+        (headed("ts_lstm"), RESNET_50 + 2 * 2048 + 4 * 512 * (2048 + 512 + 2) + 2 * 512 + 513 * 174),
+        # Three layers of 1, 2 and 4 maps with kernels of 5 and 7, then 8 -> 2 -> 1 -> 1 maps, and two numbers a BN.
+        (
+            headed("temporal_inception"),
+            RESNET_50 + 12 * (1 + 4 + 16) + (16 + 2 + 1) + 2 * (2 + 4 + 8 + 2 + 1 + 1) + 1024 * (2049 + 2) + 1025 * 174,
+        ),
         (baseline("rf_s", placement="B", proportion=1 / 6), 27_569_314),
         (baseline("rf_l", placement="B", proportion=1 / 8), 27_348_078),
         (vpsn(), 24_771_342),
@@ -56,6 +70,18 @@ def test_multiply_adds_are_the_papers():
     assert f"{eight.multiply_adds_with_bn / 1e9:.2f}" == "36.19"
     assert f"{sixteen.multiply_adds_with_bn / 1e9:.2f}" == "72.38"
     assert sixteen.multiply_adds == 2 * eight.multiply_adds
+
+
+def test_what_a_head_multiplies_is_counted():
+    backbone = measure(headed("mean"), size=32).multiply_adds - 8 * 2048 * 174
+    added = {head: measure(headed(head), size=32).multiply_adds - backbone for head in ("lstm", "ts_lstm")}
+    assert added == {
+        "lstm": 8 * (4 * 256 * (2048 + 256) + 256 * 174),
+        "ts_lstm": 3 * 4 * 512 * (2048 + 512) + 512 * 174,
+    }
+    convolutions = 2048 * (12 * (1 * 8 + 4 * 4 + 16 * 2) + (16 + 2 + 1))  # 8, 4 and 2 frames, then one
+    found = measure(headed("temporal_inception"), size=32).multiply_adds - backbone
+    assert found == convolutions + 2048 * 1024 + 1024 * 174
 
 
 def test_stm_costs_what_is_published():

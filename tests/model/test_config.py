@@ -4,7 +4,14 @@ import dataclasses
 
 import pytest
 
-from model import EncoderConfig, ModelConfig, SynthesizerConfig
+from model import (
+    EncoderConfig,
+    LSTMConfig,
+    ModelConfig,
+    SynthesizerConfig,
+    TemporalInceptionConfig,
+    TSLSTMConfig,
+)
 from sharding.cli import CommandLine
 
 
@@ -66,6 +73,8 @@ def test_the_command_line_makes_the_configuration():
 def test_configurations_are_plain_data():
     config = ModelConfig(synthesizer=SynthesizerConfig(placement="B"), levels=(("event", ("vault", "bars")),))
     data = dataclasses.asdict(config)
-    parts = {"synthesizer": SynthesizerConfig(**data["synthesizer"]), "encoder": EncoderConfig(**data["encoder"])}
+    kinds = {"synthesizer": SynthesizerConfig, "encoder": EncoderConfig, "lstm": LSTMConfig, "ts_lstm": TSLSTMConfig}
+    kinds |= {"temporal_inception": TemporalInceptionConfig}
+    parts = {name: kind(**data[name]) for name, kind in kinds.items()}
     assert ModelConfig(**data | parts) == config
     assert hash(config) == hash(dataclasses.replace(config))

@@ -42,7 +42,10 @@ def plain_features(net: torch.nn.Module, clips: torch.Tensor, stage: str) -> tor
     return values.reshape(len(clips), -1, values.shape[1]).mean(1)
 
 
-@pytest.mark.parametrize(("arch", "options"), [("vpsn", {}), ("slowonly", {}), ("tsn", {"head": "encoder"})])
+@pytest.mark.parametrize(
+    ("arch", "options"),
+    [("vpsn", {}), ("slowonly", {}), *(("tsn", {"head": head}) for head in ("encoder", "lstm", "temporal_inception"))],
+)
 def test_features_are_those_of_a_hook_on_the_plain_network(arch, options):
     torch.manual_seed(0)
     net = build_model(ModelConfig(arch=arch, depth=18, num_classes=3, num_segments=4, **options)).eval()

@@ -31,6 +31,26 @@ def test_each_head_has_its_own_cross_entropy():
     assert net.fc.weight.grad.abs().max() > 0 and net.dual.fc.weight.grad.abs().max() > 0
 
 
+@pytest.mark.parametrize("kind", ["labels", "mixed", "weighted", "several"])
+def test_a_network_of_steps_is_trained_by_the_mean_of_their_losses(kind):
+    """Written out step by step, each as if it were all that the network says."""
+    torch.manual_seed(0)
+    steps, labels, options = torch.randn(3, 4, 5), torch.tensor([0, 4, 2]), {}
+    if kind == "mixed":
+        labels = torch.rand(3, 5).softmax(1)
+    if kind == "weighted":
+        options["class_weights"] = torch.tensor([0.1, 1.0, 2.0, 3.0, 4.0])
+    if kind == "several":
+        labels, options["multi_label"] = torch.rand(3, 5).round(), True
+    weights, outputs = LossConfig(label_smoothing=0.1), join_outputs(steps.mean(1), [])
+    found = training_losses(outputs._replace(step_logits=steps), labels, weights, (), **options)
+    each = [training_losses(join_outputs(steps[:, t], []), labels, weights, (), **options)["loss"] for t in range(4)]
+    torch.testing.assert_close(found["loss"], torch.stack(each).mean())
+    torch.testing.assert_close(found["classification"], found["loss"])
+    whole = training_losses(outputs, labels, weights, (), **options)["loss"]
+    assert abs(whole - found["loss"]) > 1e-3  # not the loss of the mean
+
+
 def test_one_head_is_trained_by_its_logits():
     net = build_model(ModelConfig("tsn", 18, 5, 2, dropout=0.0))
     torch.nn.init.normal_(net.fc.weight)

@@ -60,6 +60,15 @@ def test_norms_embeddings_and_biases_do_not_decay():
     assert found["biases"] == {f"{name}.bias" for name in linear} | {f"{layer}.self_attn.in_proj_bias"}
 
 
+def test_weights_of_an_lstm_decay_as_those_of_other_maps():
+    net = nn.LSTM(3, 4, num_layers=2)
+    groups = {group["name"]: group["params"] for group in parameter_groups(net, OptimizerConfig())}
+    names = {id(parameter): name for name, parameter in net.named_parameters()}
+    found = {kind: {names[id(parameter)] for parameter in parameters} for kind, parameters in groups.items()}
+    kinds = [f"{kind}_{side}_l{layer}" for kind in ("weight", "bias") for side in ("ih", "hh") for layer in (0, 1)]
+    assert found == {"weights": set(kinds[:4]), "biases": set(kinds[4:])}
+
+
 @pytest.mark.parametrize("norm", [nn.BatchNorm2d, nn.LayerNorm, nn.RMSNorm, lambda channels: nn.GroupNorm(2, channels)])
 def test_no_kind_of_norm_decays(norm):
     net = nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), norm(4))
