@@ -69,7 +69,6 @@ SYNONYMS = {
     "val_data": "data.val",
     "val_dir": "data.val",
     "arch": "model.arch",
-    "backbone": "model.arch",
     "depth": "model.depth",
     "dropout": "model.dropout",
     "dropout_ratio": "model.dropout",
