@@ -214,7 +214,10 @@ class ModelConfig:
             self._check_resnet_rs()
         depths = RS_DEPTHS if self.backbone == "resnet_rs" else DEPTHS.get(self.arch, DEPTHS["tsn"])
         if self.depth not in depths:
-            allowed, of = ", ".join(map(str, depths)), "" if self.backbone == "resnet" else " on model.backbone=resnet_rs"
+            allowed, of = (
+                ", ".join(map(str, depths)),
+                "" if self.backbone == "resnet" else " on model.backbone=resnet_rs",
+            )
             raise ValueError(f"model.depth={self.depth}: allowed for model.arch={self.arch}{of} are {allowed}")
         _check_counts(self, "num_classes", "num_segments", prefix="model")
         if not 0 <= self.dropout < 1:
@@ -258,7 +261,9 @@ class ModelConfig:
         if self.arch in ("tea", "dg_p3d"):
             raise ValueError(f"{said}: model.arch={self.arch} has a ResNet of its own; use resnet, or another arch")
         if self.init != "kaiming":
-            raise ValueError(f"{said}: model.init={self.init} is for branches that do not start as nothing; use kaiming")
+            raise ValueError(
+                f"{said}: model.init={self.init} is for branches that do not start as nothing; use kaiming"
+            )
         if self.pretrained == "imagenet":
             raise ValueError(
                 f"model.pretrained='imagenet': torchvision has no ResNet-RS, which {said} is; give a file of timm's "

@@ -60,8 +60,8 @@ def find_class(config: ModelConfig) -> type[Block] | type[VideoResNet] | type[Vi
         return found
     if config.backbone != "resnet" and issubclass(found, VideoNet):
         raise ValueError(
-            f"model.backbone={config.backbone}: model.arch={config.arch} is no VideoResNet and has a backbone of its own; "
-            "leave it out"
+            f"model.backbone={config.backbone}: model.arch={config.arch} is no VideoResNet and has its own "
+            "backbone; leave it out"
         )
     if config.head != "mean":
         raise ValueError(

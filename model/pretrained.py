@@ -57,7 +57,7 @@ def enter_weights(net: nn.Module, source: str, weights: Weights, depth: int) -> 
         fresh |= added
     mismatch = describe_mismatch(net, {name: tuple(value.shape) for name, value in state.items()}, fresh)
     if mismatch:
-        described = _describe_weights(weights, depth, RESNET_RS.matches({name: () for name in own}))
+        described = _describe_weights(weights, depth, RESNET_RS.matches(dict.fromkeys(own, ())))
         raise ValueError(f"model.pretrained={source!r}: {described}{mismatch}")
     net.load_state_dict(state, strict=False)
     logger.info("%s: %s", source, "; ".join(messages))  # only now it is true

@@ -43,6 +43,10 @@ class Outputs(NamedTuple):
     """(B, classes of the level) for each coarser level of labels, in the order of the network's `level_names`."""
     head_logits: tuple[Tensor, ...] = ()
     """(B, num_classes) of each head of a network that has several, whose mean is `logits`; each is trained."""
+    features: Tensor | None = None
+    """(B*T, channels, h, w) feature maps that the head was given, of networks that are a ResNet."""
+    teacher_losses: tuple[tuple[str, Tensor], ...] = ()
+    """Names and scalars, times their weights, of what a network in training has to learn from a teacher."""
 
 
 def join_outputs(logits: Tensor, losses: list, level_logits: tuple[Tensor, ...] = ()) -> Outputs:
@@ -244,7 +248,7 @@ class VideoResNet(nn.Module):
         """
         features, losses = self._run(clips, with_losses)
         logits = self.forward_head(features)
-        return join_outputs(logits, losses) if with_losses else logits
+        return join_outputs(logits, losses)._replace(features=features) if with_losses else logits
 
     def forward_features(self, clips: Tensor) -> Tensor:
         """Return feature maps (B*T, channels, H/32, W/32), channels-last, of clips (B, T, 3, H, W)."""

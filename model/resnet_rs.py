@@ -3,7 +3,7 @@
     stem       3x3 stride 2, 3x3, 3x3 to 32, 32, 64 channels in the place of the 7x7 (ResNet-D)
     pooling    a 3x3 of stride 2 in the place of the max-pool, as in the authors' code
     shortcuts  where a block strides, 2x2 averages before the 1x1, which then does not stride (ResNet-D)
-    blocks     squeeze-and-excitation to a quarter of a bottleneck's output channels, per frame, at the end of its branch
+    blocks     squeeze-and-excitation to a quarter of a bottleneck's channels, for each frame, at the end of its branch
     start      the last BN of every branch begins with a factor of zero, so that a block begins as its shortcut
 
 All of it is around the branch's own convolutions, so it joins any architecture here that is made of bottlenecks. The

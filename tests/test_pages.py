@@ -15,7 +15,10 @@ import yaml
 
 from tests.conftest import ROOT, run_command
 
-PAGES = ("dg_p3d", "finetuning", "hierarchies", "optimizers", "planning", "report", "resnet_rs", "troubleshooting")
+PAGES = (
+    *("dg_p3d", "distillation", "finetuning", "hierarchies", "optimizers", "planning", "report", "resnet_rs"),
+    "troubleshooting",
+)
 ELSEWHERE = {
     "README.md": "tests/test_readme.py",
     "docs/large_datasets.md": "tests/test_readme.py",

@@ -178,8 +178,8 @@ def count_depth(names: Names) -> int:
     bottleneck = any(third.search(name) for name in names)
     depths: dict[Counts, tuple[int, int]] = {(2, 2, 2, 2): (18, 0), (3, 4, 6, 3): (34, 50), (3, 4, 23, 3): (0, 101)}
     if RESNET_RS.matches(names):
-        deeper = {(3, 8, 36, 3): 152, (3, 24, 36, 3): 200, (4, 29, 53, 4): 270, (4, 36, 72, 4): 350, (4, 44, 87, 4): 420}
-        depths |= {counts: (0, depth) for counts, depth in deeper.items()}
+        depths |= {(3, 8, 36, 3): (0, 152), (3, 24, 36, 3): (0, 200)}
+        depths |= {(4, 29, 53, 4): (0, 270), (4, 36, 72, 4): (0, 350), (4, 44, 87, 4): (0, 420)}
     return depths.get(count_blocks(names), (0, 0))[bottleneck]
 
 
