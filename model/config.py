@@ -138,10 +138,6 @@ class ModelConfig:
     """Layers of the ResNet, 18 to 101; tea, stm, p3d and dg_p3d are made of bottlenecks and have 50 or 101, with
     model.backbone=resnet_rs all but tea and dg_p3d 50 to 420."""
 
-    backbone: Literal["resnet", "resnet_rs"] = "resnet"
-    """The ResNet that the architecture is built on. resnet: the plain one; resnet_rs: ResNet-RS, with a stem of 3x3
-    convolutions, shortcuts that average, and squeeze-and-excitation in every block (docs/resnet_rs.md)."""
-
     num_classes: int = 400
     """Number of classes."""
 
@@ -154,6 +150,10 @@ class ModelConfig:
     drop_path: float = 0.0
     """Stochastic depth: probability of dropping the last residual block's branch for a clip in training, 0 <= p < 1; of
     the blocks before it is the smaller the earlier they are."""
+
+    backbone: Literal["resnet", "resnet_rs"] = "resnet"
+    """The ResNet that the architecture is built on. resnet: the plain one; resnet_rs: ResNet-RS, with a stem of 3x3
+    convolutions, shortcuts that average, and squeeze-and-excitation in every block (docs/resnet_rs.md)."""
 
     pretrained: str | None = None
     """Weights to start from: imagenet (torchvision's), a file of this or of another project (docs/weights.md), or in

@@ -13,7 +13,7 @@ from model.config import ModelConfig
 from model.resnet import Stage, VideoResNet
 
 STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
-_STEM = {"conv1", "bn1", "maxpool"}
+_STEM = ("conv1", "bn1", "maxpool")
 _CLASSIFIERS = ("fc", "coarse")
 
 
@@ -86,7 +86,8 @@ def stage_of(name: str) -> str | None:
     if "synthesizers" in parts[:-1]:
         return parts[parts.index("synthesizers") + 1]
     stage = next((part for part in parts if part in STAGES), None)
-    return "stem" if stage is None and not _STEM.isdisjoint(parts[:-1]) else stage
+    owner = next((part for part in reversed(parts[:-1]) if not part.isdecimal()), "")
+    return "stem" if stage is None and owner in _STEM else stage
 
 
 def parameter_depths(names: Collection[str]) -> Mapping[str, int]:

@@ -129,9 +129,7 @@ def _from_file(path: Path, student: ModelConfig) -> Teacher:
 
 
 def _from_class(source: str, student: ModelConfig) -> Teacher:
-    config = ModelConfig(
-        arch=source, depth=student.depth, num_classes=student.num_classes, num_segments=student.num_segments
-    )
+    config = ModelConfig(arch=source, num_classes=student.num_classes, num_segments=student.num_segments)
     return Teacher(build_model(config), source, config.num_segments, config.num_classes, None, None)
 
 
