@@ -88,6 +88,7 @@ class DistilledNet(nn.Module):
         teacher, seen = self._teacher[0], self._shown(clips)
         losses = []
         if self.projector is not None:
+            assert outputs.features is not None  # a ResNet's
             with torch.no_grad():
                 target = teacher.features(seen)
             own = self._aligned(frame_vectors(outputs.features, len(clips)), clips.shape[1], target.shape[1])

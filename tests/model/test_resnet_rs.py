@@ -180,7 +180,7 @@ class Basic(BasicBlock):
     [
         ({"arch": "tea"}, "model.arch=tea has a ResNet of its own"),
         ({"arch": "dg_p3d"}, "model.arch=dg_p3d has a ResNet of its own"),
-        ({"arch": "tsn", "depth": 18}, "model.depth=18: .* on resnet_rs are 50, 101, 152, "),
+        ({"arch": "tsn", "depth": 18}, "model.depth=18: .* on model.backbone=resnet_rs are 50, 101, 152, "),
         ({"arch": "tsn", "depth": 152, "backbone": "resnet"}, "model.depth=152: .* are 18, 34, 50, 101$"),
         ({"arch": "tsn", "init": "am_mup"}, "model.init=am_mup"),
         ({"arch": "tsn", "pretrained": "imagenet"}, "torchvision has no ResNet-RS.*resnetrs50"),
