@@ -328,9 +328,7 @@ def check_checkpoint(whole, resumed, teacher) -> None:
     assert all(torch.equal(one[name], other[name]) for name in one) and one["projector.residual.2.weight"].any()
 
 
-@pytest.mark.parametrize(
-    ("trained", "now", "said"), [("", "b" * 16, "none, now fingerprint b"), ("a", "", "a, now none")]
-)
+@pytest.mark.parametrize(("trained", "now", "said"), [("", "b" * 16, "none, now fingerprint b"), ("a", "", "now none")])
 def test_a_run_is_not_resumed_with_another_teacher(trained, now, said, tmp_path):
     info = CheckpointInfo(1, 1, CLASSES, {}, "f" * 64, teacher_fingerprint=trained)
     write_info(tmp_path, info)
