@@ -17,6 +17,7 @@ from model.heads.recurrent import LSTMResNet, TSLSTMResNet
 from model.heads.temporal_inception import TemporalInceptionResNet
 from model.pretrained import load_pretrained
 from model.resnet import Block, BlockSpec, VideoResNet, to_channels_last
+from model.resnet_rs import replace_stem, with_resnet_rs
 from model.synthesizer import Synthesizer
 
 # What an architecture's residual blocks are, where not those of the plain ResNet: (place, depth) -> block.
@@ -107,12 +108,16 @@ def _build_backbone(config: ModelConfig) -> VideoResNet | custom.VideoNet:
             block = found
         else:
             network = found
+    if config.backbone == "resnet_rs":
+        block = with_resnet_rs(config, block)
     if config.drop_path:
         block = with_drop_path(config, block)
     if config.head in ENCODERS:
         net = ENCODERS[config.head](config, block)
     else:
         net = network(config.depth, config.num_classes, config.num_segments, config.dropout, block)
+    if config.backbone == "resnet_rs":
+        replace_stem(net)
     if config.init == "am_mup":
         am_mup.initialize(net, config.depth)
     if config.arch in INSERTED:

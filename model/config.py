@@ -31,13 +31,15 @@ PLACEMENTS: dict[str, tuple[Stage, ...]] = {
     "A": ("stem", "layer1", "layer2", "layer3"),
     "B": ("layer1", "layer2", "layer3", "layer4"),
 }
-Depth = Literal[18, 34, 50, 101]
+Depth = Literal[18, 34, 50, 101, 152, 200, 270, 350, 420]
 
 # The depths of each architecture: these replace parts of a bottleneck, which ResNet-18 and 34 have none of.
 _OF_BOTTLENECKS = ("tea", "stm", "p3d", "p3d_a", "p3d_b", "p3d_c", "dg_p3d")
 DEPTHS: dict[str, tuple[int, ...]] = {
-    arch: (50, 101) if arch in _OF_BOTTLENECKS else get_args(Depth) for arch in get_args(Architecture)
+    arch: (50, 101) if arch in _OF_BOTTLENECKS else (18, 34, 50, 101) for arch in get_args(Architecture)
 }
+RS_DEPTHS = (50, 101, 152, 200, 270, 350, 420)
+"""Those of ResNet-RS."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,8 @@ class ModelConfig:
     a block or network of your own, as MODULE:CLASS (docs/extending.md)."""
 
     depth: Depth = 50
-    """Layers of the ResNet; tea, stm, p3d and dg_p3d are made of bottlenecks and have 50 or 101."""
+    """Layers of the ResNet, 18 to 101; tea, stm, p3d and dg_p3d are made of bottlenecks and have 50 or 101, with
+    model.backbone=resnet_rs all but tea and dg_p3d 50 to 420."""
 
     num_classes: int = 400
     """Number of classes."""
@@ -150,6 +153,10 @@ class ModelConfig:
     drop_path: float = 0.0
     """Stochastic depth: probability of dropping the last residual block's branch for a clip in training, 0 <= p < 1; of
     the blocks before it is the smaller the earlier they are."""
+
+    backbone: Literal["resnet", "resnet_rs"] = "resnet"
+    """The ResNet that the architecture is built on. resnet: the plain one; resnet_rs: ResNet-RS, with a stem of 3x3
+    convolutions, shortcuts that average, and squeeze-and-excitation in every block (docs/resnet_rs.md)."""
 
     pretrained: str | None = None
     """Weights to start from: imagenet (torchvision's), a file of this or of another project (docs/weights.md), or in
@@ -216,10 +223,13 @@ class ModelConfig:
                 f"model.arch={self.arch!r}: allowed are {known}, or a class of your own as MODULE:CLASS (mine:Net for "
                 "Net in mine.py)"
             )
-        depths = DEPTHS.get(self.arch, get_args(Depth))
+        if self.backbone == "resnet_rs":
+            self._check_resnet_rs()
+        depths = RS_DEPTHS if self.backbone == "resnet_rs" else DEPTHS.get(self.arch, DEPTHS["tsn"])
         if self.depth not in depths:
             allowed = ", ".join(map(str, depths))
-            raise ValueError(f"model.depth={self.depth}: allowed for model.arch={self.arch} are {allowed}")
+            of = "" if self.backbone == "resnet" else f" on model.backbone={self.backbone}"
+            raise ValueError(f"model.depth={self.depth}: allowed for model.arch={self.arch}{of} are {allowed}")
         check_counts(self, "num_classes", "num_segments", prefix="model")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"model.dropout={self.dropout}: allowed is 0 <= dropout < 1")
@@ -263,6 +273,20 @@ class ModelConfig:
         """Return the same network without the files that it starts from, for a checkpoint to be loaded into."""
         encoder = replace(self.encoder, word_vectors=None)
         return replace(self, pretrained=None, frozen_stages=-1, linear_probe=False, encoder=encoder)
+
+    def _check_resnet_rs(self) -> None:
+        said = "model.backbone=resnet_rs"
+        if self.arch in ("tea", "dg_p3d"):
+            raise ValueError(f"{said}: model.arch={self.arch} has a ResNet of its own; use resnet, or another arch")
+        if self.init != "kaiming":
+            raise ValueError(
+                f"{said}: model.init={self.init} is for branches that do not start as nothing; use kaiming"
+            )
+        if self.pretrained == "imagenet":
+            raise ValueError(
+                f"model.pretrained='imagenet': torchvision has no ResNet-RS, which {said} is; give a file of timm's "
+                f"weights for resnetrs{self.depth}"
+            )
 
     def _check_frozen(self) -> None:
         if not -1 <= self.frozen_stages <= 4:

@@ -58,6 +58,11 @@ def find_class(config: ModelConfig) -> type[Block] | type[VideoResNet] | type[Vi
         )
     if issubclass(found, Block):
         return found
+    if config.backbone != "resnet" and issubclass(found, VideoNet):
+        raise ValueError(
+            f"model.backbone={config.backbone}: model.arch={config.arch} is no VideoResNet and has its own "
+            "backbone; leave it out"
+        )
     if config.head != "mean":
         raise ValueError(
             f"model.head={config.head}: allowed for model.arch={config.arch}, which is a complete network, is mean"

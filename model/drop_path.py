@@ -43,15 +43,24 @@ def with_drop_path(config: ModelConfig, block: Callable[[BlockSpec], Block] | No
 
 def _make(block: Callable[[BlockSpec], Block], config: ModelConfig, place: BlockSpec) -> Block:
     made = block(place)
-    forward = type(made).forward
+    check_joins(made, f"model.drop_path={config.drop_path}: {type(made).__name__} of model.arch={config.arch}", "0")
+    made.drop_path = DropPath(config.drop_path * (place.index + 1) / sum(LAYERS[config.depth]), place.num_segments)
+    return made
+
+
+def check_joins(block: Block, subject: str, otherwise: str) -> None:
+    """Raise ValueError if `block`, of a class that is not ours, adds its branch itself instead of by `Block.join`.
+
+    Args:
+        subject: the beginning of the message: the option, and whose block it is.
+        otherwise: what to use instead.
+    """
+    forward = type(block).forward
     names = getattr(getattr(forward, "__code__", None), "co_names", ())
     if not forward.__module__.startswith(f"{__package__}.") and "join" not in names:
         raise ValueError(
-            f"model.drop_path={config.drop_path}: {type(made).__name__} of model.arch={config.arch} adds its branch "
-            "itself; let its forward end with self.join(x, shortcut), or use 0"
+            f"{subject} adds its branch itself; let its forward end with self.join(x, shortcut), or use {otherwise}"
         )
-    made.drop_path = DropPath(config.drop_path * (place.index + 1) / sum(LAYERS[config.depth]), place.num_segments)
-    return made
 
 
 def check_drop_path(net: nn.Module, config: ModelConfig) -> None:

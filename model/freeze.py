@@ -13,6 +13,7 @@ from model.config import ModelConfig
 from model.resnet import Stage, VideoResNet
 
 STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
+_STEM = ("conv1", "bn1", "maxpool")
 _CLASSIFIERS = ("fc", "coarse")
 
 
@@ -78,12 +79,15 @@ def stage_of(name: str) -> str | None:
 
     >>> [stage_of(name) for name in ("conv1.weight", "layer2.0.bn1.bias", "synthesizers.stem.bn.bias", "fc.bias")]
     ['stem', 'layer2', 'stem', None]
+    >>> [stage_of(name) for name in ("conv1.3.weight", "maxpool.1.bias")]  # of ResNet-RS
+    ['stem', 'stem']
     """
     parts = name.split(".")
     if "synthesizers" in parts[:-1]:
         return parts[parts.index("synthesizers") + 1]
     stage = next((part for part in parts if part in STAGES), None)
-    return "stem" if stage is None and parts[-2:-1] and parts[-2] in ("conv1", "bn1") else stage
+    owner = next((part for part in reversed(parts[:-1]) if not part.isdecimal()), "")
+    return "stem" if stage is None and owner in _STEM else stage
 
 
 def parameter_depths(names: Collection[str]) -> Mapping[str, int]:

@@ -43,8 +43,13 @@ def _fold_batch_norms(module: nn.Module) -> None:
     for name, child in children.items():
         follower = str(int(name) + 1) if name.isdecimal() else name.replace("conv", "bn")
         norm = children.get(follower)
-        if isinstance(child, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+        if not isinstance(norm, nn.BatchNorm2d):
+            continue
+        if isinstance(child, nn.Conv2d):
             setattr(module, name, _channels_last(fuse_conv_bn_eval(child, norm)))
+            setattr(module, follower, nn.Identity())
+        elif isinstance(child, nn.Sequential) and isinstance(last := child[-1], nn.Conv2d):  # the stem of ResNet-RS
+            child[-1] = _channels_last(fuse_conv_bn_eval(last, norm))
             setattr(module, follower, nn.Identity())
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from model.weights.families import IMAGENET, RESNET
+from model.weights.families import IMAGENET, RESNET, RESNET_RS
 from model.weights.files import FileTensor, WeightFileError
 from model.weights.refused import explain_refusal
 from model.weights.source import Weights, read_weights_file
@@ -57,7 +57,8 @@ def enter_weights(net: nn.Module, source: str, weights: Weights, depth: int) -> 
         fresh |= added
     mismatch = describe_mismatch(net, {name: tuple(value.shape) for name, value in state.items()}, fresh)
     if mismatch:
-        raise ValueError(f"model.pretrained={source!r}: {_describe_weights(weights, depth)}{mismatch}")
+        described = _describe_weights(weights, depth, RESNET_RS.matches(dict.fromkeys(own, ())))
+        raise ValueError(f"model.pretrained={source!r}: {described}{mismatch}")
     net.load_state_dict(state, strict=False)
     logger.info("%s: %s", source, "; ".join(messages))  # only now it is true
     return own.keys() & (fresh - state.keys())
@@ -88,12 +89,18 @@ def _without_other_classifiers(
     return state, fresh, messages
 
 
-def _describe_weights(weights: Weights, depth: int) -> str:
-    """Return what weights that do not fit are of, as the beginning of a message."""
+def _describe_weights(weights: Weights, depth: int, of_resnet_rs: bool) -> str:
+    """Return what weights that do not fit are of, as the beginning of a message.
+
+    Args:
+        depth, of_resnet_rs: of the network that they do not fit.
+    """
     if reason := explain_refusal(weights.shapes, ""):
         return f"it looks like {reason}; "
     keys = []
-    if weights.family is not None and weights.family is not RESNET:
+    if weights.family in (RESNET, RESNET_RS) and of_resnet_rs != (weights.family is RESNET_RS):
+        keys.append(f"model.backbone={'resnet' if of_resnet_rs else 'resnet_rs'}")
+    elif weights.family is not None and weights.family not in (RESNET, RESNET_RS):
         keys.append(f"model.arch={' or '.join(weights.family.archs)}")
     if weights.depth not in (0, depth):
         keys.append(f"model.depth={weights.depth}")

@@ -20,6 +20,8 @@ from model.synthesizer import Synthesizer
 Net = TypeVar("Net", bound=nn.Module)
 
 LAYERS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+LAYERS |= {152: (3, 8, 36, 3), 200: (3, 24, 36, 3)}  # from here on of ResNet-RS alone
+LAYERS |= {270: (4, 29, 53, 4), 350: (4, 36, 72, 4), 420: (4, 44, 87, 4)}
 
 
 class Outputs(NamedTuple):
@@ -44,6 +46,10 @@ class Outputs(NamedTuple):
     step_logits: Tensor | None = None
     """(B, T, num_classes) of each time step of a network that predicts at all of them, whose mean is `logits`; the mean
     of the steps' losses is trained."""
+    features: Tensor | None = None
+    """(B*T, channels, h, w) feature maps that the head was given, of networks that are a ResNet."""
+    teacher_losses: tuple[tuple[str, Tensor], ...] = ()
+    """Names and scalars, times their weights, of what a network in training has to learn from a teacher."""
 
 
 def join_outputs(logits: Tensor, losses: list, level_logits: tuple[Tensor, ...] = ()) -> Outputs:
@@ -82,6 +88,7 @@ class Block(nn.Module):
 
     def __init__(self, *place: BlockSpec) -> None:
         super().__init__()
+        self.se: nn.Module | None = None
         self.drop_path: nn.Module | None = None
 
     def enter(self, x: Tensor) -> Tensor:
@@ -89,8 +96,10 @@ class Block(nn.Module):
         return x
 
     def join(self, x: Tensor, shortcut: Tensor) -> Tensor:
-        """Return the block's output: the branch `x`, which may be changed, and the shortcut added and rectified; with
-        model.drop_path the branch is dropped now and then."""
+        """Return the block's output: the branch `x`, which may be changed, and the shortcut added and rectified; in
+        ResNet-RS the branch's channels are weighed first, and with model.drop_path it is dropped now and then."""
+        if self.se is not None:
+            x = self.se(x)
         if self.drop_path is not None:
             x = self.drop_path(x)
         return F.relu(x.add_(shortcut), inplace=True)
@@ -244,7 +253,7 @@ class VideoResNet(nn.Module):
         """
         features, losses = self._run(clips, with_losses)
         logits = self.forward_head(features)
-        return join_outputs(logits, losses) if with_losses else logits
+        return join_outputs(logits, losses)._replace(features=features) if with_losses else logits
 
     def forward_features(self, clips: Tensor) -> Tensor:
         """Return feature maps (B*T, channels, H/32, W/32), channels-last, of clips (B, T, 3, H, W)."""

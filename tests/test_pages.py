@@ -17,12 +17,14 @@ from tests.conftest import ROOT, run_command
 
 PAGES = (
     "dg_p3d",
+    "distillation",
     "finetuning",
     "hierarchies",
     "optimizers",
     "planning",
     "recurrent_heads",
     "report",
+    "resnet_rs",
     "troubleshooting",
 )
 ELSEWHERE = {

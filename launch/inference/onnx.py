@@ -156,6 +156,7 @@ def describe(name: str, exported: Exported, checkpoint: Path, info: CheckpointIn
             "sha256": file_sha256(checkpoint / "model.safetensors"),
             "arch": config.model.arch,
             "depth": config.model.depth,
+            "backbone": config.model.backbone,
             "step": info.step,
             "epoch": info.epoch,
             "metrics": info.metrics,

@@ -159,6 +159,7 @@ def describe_run(config: Config, ranks: Ranks, net: nn.Module, loader: VideoLoad
     of_these = "" if trained == parameters else f" ({trained:,} of them trained)"
     learning_rate = config.optimizer.scaled_learning_rate(train.batch_size)
     name = model.arch if isinstance(net, VideoNet) else f"{model.arch}-{model.depth}"
+    name += "" if model.backbone == "resnet" else f" on {model.backbone}"
     return (
         f"{name}, {parameters / 1e6:.2f} M parameters{of_these}, {model.num_classes} classes; "
         f"{len(loader.dataset)} samples, {loader.steps_per_epoch} steps of {train.batch_size} clips an epoch; "

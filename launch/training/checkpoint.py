@@ -53,6 +53,8 @@ class CheckpointInfo:
     """Which packed data it was trained on."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Figures of the evaluation at this point, if there was one."""
+    teacher_fingerprint: str = ""
+    """Of the frozen network that it learned from, "" if there was none."""
     versions: dict[str, str] = field(default_factory=lambda: describe_versions())
     format_version: int = FORMAT_VERSION
 
@@ -112,7 +114,8 @@ def read_info(folder: Path) -> CheckpointInfo:
 
 def _check_info(info: CheckpointInfo) -> None:
     """Raise ValueError if a value is not of its kind."""
-    kinds = {"step": int, "epoch": int, "packing": dict, "train_fingerprint": str, "metrics": dict, "versions": dict}
+    kinds = {"step": int, "epoch": int, "packing": dict, "metrics": dict, "versions": dict}
+    kinds |= {"train_fingerprint": str, "teacher_fingerprint": str}
     for name, kind in kinds.items():
         if not isinstance(getattr(info, name), kind):
             raise ValueError(f"{name} is not of the kind {kind.__name__}")

@@ -117,6 +117,41 @@ class LossConfig:
 
 
 @dataclass(frozen=True)
+class DistillationConfig:
+    """A frozen teacher, from which the network learns besides the labels (docs/distillation.md)."""
+
+    teacher: str | None = None
+    """Folder of a run or checkpoint, a file of weights of this or of another project (docs/weights.md), or a network of
+    your own as MODULE:CLASS; null: none."""
+    features: float = 2.0
+    """Weight of 1 - the cosine between the network's and the teacher's features of a frame; 0 leaves it out."""
+    residual: bool = True
+    """Compare the network's features not as they are but with a small network added to them, which starts as nothing
+    and is thrown away after training: so the network may leave the teacher (FROSTER)."""
+    logits: float = 0.0
+    """Weight of the divergence of the network's probabilities from the teacher's, who must know the same classes; 0
+    leaves it out."""
+    temperature: float = 4.0
+    """What logits are divided by before that, above 0; the divergence is multiplied by its square (Hinton)."""
+
+    def __post_init__(self) -> None:
+        check_minimum(self, 0, "features", "logits", prefix="distillation.")
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"distillation.temperature={self.temperature}: use more than 0")
+        if self.teacher == "":
+            raise ValueError("distillation.teacher='': use null, a run folder, a file of weights, or MODULE:CLASS")
+        if self.teacher is not None and not self.features and not self.logits:
+            raise ValueError(
+                f"distillation.teacher={self.teacher}: with features=0 and logits=0 nothing is learned from it; give "
+                "one of them a weight"
+            )
+        if self.teacher is None:
+            for name in ("features", "residual", "logits", "temperature"):
+                if (value := getattr(self, name)) != getattr(DistillationConfig, name):
+                    raise ValueError(f"distillation.{name}={value}: there is no teacher; give distillation.teacher too")
+
+
+@dataclass(frozen=True)
 class Config:
     """A run."""
 
@@ -126,6 +161,7 @@ class Config:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
     phases: tuple[PhaseConfig, ...] = ()
     """Phases of the run, one after the other; by default the other sections describe the complete run."""
     deepspeed: dict[str, Any] = field(default_factory=dict)
@@ -158,6 +194,11 @@ class Config:
             )
         if self.model.multi_label:
             self._check_multi_label()
+        if self.phases and self.distillation.teacher is not None:
+            raise ValueError(
+                f"distillation.teacher={self.distillation.teacher}: phases begin with other clips and nothing but the "
+                "network's weights; leave phases out, or train each as a run of its own"
+            )
         if head in NEED_LEVELS and self.model.multi_label:
             raise ValueError(
                 f"model.head={head} needs one label on each level, and the videos of data.train={self.data.train} have "
@@ -191,6 +232,7 @@ class Config:
             ("loss.class_weights", self.loss.class_weights, None, "null"),
             ("data.class_sampling_exponent", self.data.class_sampling_exponent, 1, "1"),
             ("train.monitor", self.train.monitor, "top1", "top1, and mAP is monitored"),
+            ("distillation.logits", self.distillation.logits, 0, "0, and distillation.features"),
         )
         for name, value, default, word in given:
             if value != default:

@@ -1,5 +1,5 @@
 """What a training step minimises: cross-entropy on each level of labels, or binary ones of each class, and the
-synthesizers' losses."""
+synthesizers' losses and those of a teacher."""
 
 from collections.abc import Mapping
 
@@ -45,7 +45,9 @@ def training_losses(
         for logits, (level, of_level) in zip(outputs.level_logits, (level_labels or {}).items(), strict=True)
     }
     auxiliary = weights.interaction * outputs.interaction_loss + weights.capacity * outputs.capacity_loss
-    losses = {"loss": classification + sum(levels.values()) + auxiliary, "classification": classification} | levels
+    taught = dict(outputs.teacher_losses)
+    total = classification + sum(levels.values()) + auxiliary + sum(taught.values())
+    losses = {"loss": total, "classification": classification} | levels | taught
     for index, stage in enumerate(stages):
         losses[f"interaction/{stage}"] = outputs.interaction_losses[index]
         losses[f"capacity/{stage}"] = outputs.capacity_losses[index]

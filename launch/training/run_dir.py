@@ -26,6 +26,7 @@ from launch.training.checkpoint import (
 )
 from launch.training.config import Config
 from launch.training.config_parser import load_config
+from launch.training.distillation import teacher_fingerprint
 from launch.training.distributed import Ranks, any_rank, errors_on_all_ranks
 from launch.training.ema import WeightEma
 from launch.training.engine import Engine, load_engine, save_engine
@@ -45,6 +46,7 @@ MUTABLE_ON_RESUME = {
         *("micro_batch_size", "log_every_steps", "save_every_steps", "keep_checkpoints", "wandb"),
         *("require_gpu", "timeout_seconds", "heartbeat_timeout_seconds", "patience_epochs", "gradient_checkpointing"),
     ),
+    "distillation": ("teacher",),  # where it is; what it is, its fingerprint says
 }
 
 # What `--resume=extend` may change besides: how long training goes on, and at which learning rate.
@@ -175,9 +177,9 @@ def resume(run_dir: Path, engine: Engine, loader: VideoLoader, average: WeightEm
     last = last_checkpoint(run_dir)
     if last is None:
         return False
-    assert isinstance(engine.module, nn.Module)
-    check_weights(engine.module, last)
+    check_weights(average.module, last)
     _check_same_data(last, loader, run_dir)
+    _check_same_teacher(last, teacher_fingerprint(engine.module), run_dir)
     state = load_engine(engine, last.parent, last.name)
     loader.load_state_dict(state["loader"])
     average.load(last / "model.safetensors", engine.global_steps)
@@ -194,6 +196,17 @@ def _check_same_data(last: Path, loader: VideoLoader, run_dir: Path) -> None:
             f"of {len(dataset.manifest.classes)} classes): videos were added, removed or packed with other options; "
             f"use the split as it was, or begin another run from its weights: --model.pretrained={run_dir} "
             "--run_dir=NEW"
+        )
+
+
+def _check_same_teacher(last: Path, fingerprint: str, run_dir: Path) -> None:
+    """Raise UserError if the checkpoint was trained with another teacher, or with none, or now there is none."""
+    trained = read_info(last).teacher_fingerprint
+    if trained != fingerprint:
+        before, now = (f"fingerprint {value}" if value else "none" for value in (trained, fingerprint))
+        raise UserError(
+            f"run_dir={run_dir} was trained with another distillation.teacher: {before}, now {now}; give the same, or "
+            f"begin another run from its weights: --model.pretrained={run_dir} --run_dir=NEW"
         )
 
 

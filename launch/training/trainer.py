@@ -19,6 +19,7 @@ from launch.training.builders import (
 from launch.training.checkpoint import CheckpointInfo
 from launch.training.class_weights import find_class_weights
 from launch.training.config import Config
+from launch.training.distillation import teacher_fingerprint, with_teacher
 from launch.training.distributed import Agreement, Ranks, any_rank, errors_on_all_ranks, sum_over_ranks
 from launch.training.early_stopping import TrainingAccuracy, epochs_without_gain, read_monitored
 from launch.training.ema import WeightEma
@@ -74,6 +75,7 @@ class Trainer:
         with errors_on_all_ranks(ranks):
             self.loader, self.val_loader = build_loaders(config, ranks, micro_batch_size, train_set, val_set, agree)
             net = self.net = build_network(config)
+            trained = with_teacher(net, config, train_set.manifest.classes, ranks.device)
         if before is not None:
             take_weights(net, self.run_dir)
         self.average = WeightEma(net, train.ema_decay, ranks.device)
@@ -81,7 +83,7 @@ class Trainer:
         weights = find_class_weights(config, train_set)
         self.class_weights = None if weights is None else torch.tensor(weights, device=ranks.device)
         self.accuracy = TrainingAccuracy(ranks.device)
-        self.engine = build_engine(config, net, options, ranks)
+        self.engine = build_engine(config, trained, options, ranks)
         utilization = Utilization(config.model, config.data.crop_size, ranks.device, train.precision)
         self.meter = StepMeter(ranks, utilization)
         self.evaluation_due = False
@@ -239,6 +241,7 @@ class Trainer:
             classes=self.train_set.manifest.classes,
             packing=self.train_set.manifest.settings,
             train_fingerprint=self.train_set.fingerprint,
+            teacher_fingerprint=teacher_fingerprint(self.engine.module),
         )
         save_run(self.run_dir, self.engine, self.loader, self.average, info, self.config, self.ranks)
 

@@ -30,7 +30,8 @@ def draw_curves(run_dir: Path, path: Path | None = None) -> Path:
     if not steps and not evaluations:
         raise UserError(f"{run_dir}: no figures in metrics.jsonl; is it a run folder?")
     figure, (loss, accuracy, rate) = plt.subplots(1, 3, figsize=(15, 4), constrained_layout=True)
-    for name in ("loss", "classification"):
+    taught = [name for name in steps[-1] if name.startswith("distillation/")] if steps else []
+    for name in ("loss", "classification", *taught):
         loss.plot([line["epoch"] for line in steps], [line[name] for line in steps], label=name, linewidth=1)
     loss.set(title="training loss", xlabel="epoch", ylim=(0, None))
     several = bool(evaluations) and "map" in evaluations[-1]

@@ -181,9 +181,10 @@ class DGP3D(VideoResNet):
         Raises:
             ValueError: the clips do not have `num_segments` frames of 3 channels.
         """
-        heads = self.forward_heads(self.forward_features(clips))
+        features = self.forward_features(clips)
+        heads = self.forward_heads(features)
         logits = torch.stack(heads).mean(0)
-        return join_outputs(logits, [])._replace(head_logits=heads) if with_losses else logits
+        return join_outputs(logits, [])._replace(head_logits=heads, features=features) if with_losses else logits
 
     def forward_head(self, features: Tensor) -> Tensor:
         """Return logits (B, num_classes) of feature maps (B*T/4, channels, H/16, W/16): the mean of both heads."""

@@ -1,7 +1,7 @@
 """TSM: the temporal shift module (Lin, Gan and Han, 2019), a ResNet whose branches see parts of the neighbour frames.
 
 Of a block's C input channels the first C/8 come from the next frame, the second C/8 from the previous one, zeros beyond
-the clip's ends; the shortcut sees the input as it is. ResNet-101 shifts in every second block.
+the clip's ends; the shortcut sees the input as it is. ResNet-101 and deeper ones shift in every second block.
 """
 
 import torch
@@ -43,5 +43,5 @@ def shift(x: Tensor, num_segments: int, share: int) -> Tensor:
 def block(place: BlockSpec, depth: int) -> BasicBlock | Bottleneck:
     """Return the residual block at `place` of a TSM-ResNet."""
     plain, shifted = (BasicBlock, ShiftBasicBlock) if depth < 50 else (Bottleneck, ShiftBottleneck)
-    every = 2 if depth == 101 else 1
+    every = 2 if depth >= 101 else 1
     return (shifted if place.position % every == 0 else plain)(place)

@@ -123,7 +123,8 @@ class CrossEncoderResNet(EncoderResNet):
         """
         features, losses = self._run(clips, with_losses)
         logits, coarse_logits = self._classify(features, coarser)
-        return join_outputs(logits, losses, (coarse_logits,)) if with_losses else logits
+        outputs = join_outputs(logits, losses, (coarse_logits,))._replace(features=features)
+        return outputs if with_losses else logits
 
     def forward_head(self, features: Tensor) -> Tensor:
         return self._classify(features, None)[0]

@@ -47,7 +47,8 @@ class LSTMResNet(VideoResNet):
         features, losses = self._run(clips, with_losses)
         steps = self.forward_steps(features)
         logits = steps.mean(1)
-        return join_outputs(logits, losses)._replace(step_logits=steps) if with_losses else logits
+        outputs = join_outputs(logits, losses)._replace(step_logits=steps, features=features)
+        return outputs if with_losses else logits
 
     def forward_head(self, features: Tensor) -> Tensor:
         """Return logits (B, num_classes) of feature maps (B*T, channels, h, w): the mean of the steps' logits."""

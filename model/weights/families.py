@@ -137,10 +137,16 @@ FAMILIES = (
         volumes=True,
     ),
     Family("Res2Net (timm, its authors')", ("tea",), _made_of(r"conv[13]|bn[13]|(?:convs|bns)\.\d"), tables.same),
+    RESNET_RS := Family(
+        "ResNet-RS (timm)",
+        ("tsn",),
+        _has(r"conv1\.6\.weight$", r"maxpool\.0\.weight$", r"layer1\.0\.se\.fc1\."),
+        tables.same,
+    ),
     RESNET := Family("ResNet (torchvision, timm)", ("tsn",), _made_of(r"(?:conv|bn)[123]"), tables.same),
 )
 """In the order in which they are tried."""
-TWO_DIMENSIONAL = FAMILIES[-2:]
+TWO_DIMENSIONAL = FAMILIES[-3:]
 """Those whose names are those of this project's networks."""
 
 
@@ -166,10 +172,14 @@ def count_blocks(names: Names) -> Counts:
 
 
 def count_depth(names: Names) -> int:
-    """Return the depth of the ResNet that has these names, in any family: 18, 34, 50, 101; 0 if it is none of them."""
+    """Return the depth of the ResNet that has these names, in any family: 18, 34, 50, 101, of ResNet-RS up to 420; 0 if
+    it is none of them."""
     third = re.compile(r"layer1\.0\.conv3\.|pathway0_res0\.branch2\.c\.|branch2\.conv_c\.")
     bottleneck = any(third.search(name) for name in names)
     depths: dict[Counts, tuple[int, int]] = {(2, 2, 2, 2): (18, 0), (3, 4, 6, 3): (34, 50), (3, 4, 23, 3): (0, 101)}
+    if RESNET_RS.matches(names):
+        depths |= {(3, 8, 36, 3): (0, 152), (3, 24, 36, 3): (0, 200)}
+        depths |= {(4, 29, 53, 4): (0, 270), (4, 36, 72, 4): (0, 350), (4, 44, 87, 4): (0, 420)}
     return depths.get(count_blocks(names), (0, 0))[bottleneck]
 
 

@@ -6,7 +6,7 @@ Some have names that would fit, and would then compute something else: those are
 import re
 from collections.abc import Callable
 
-from model.weights.families import Names
+from model.weights.families import RESNET_RS, Names
 
 _Test = Callable[[Names, str], bool]
 
@@ -47,6 +47,12 @@ def _without_time(names: Names, _: str) -> bool:
     return all(shape[2] == 1 for shape in names.values() if len(shape) == 5)
 
 
+def _with_deep_stem(names: Names, _: str) -> bool:
+    """Whether a ResNet's first convolution is several, but for ResNet-RS, which is here."""
+    deep = r"(^|\.)conv1\.0\.weight$|downsample\.[23]\.|(^|\.)stem\.0\."
+    return not RESNET_RS.matches(names) and any(re.search(deep, name) for name in names)
+
+
 _STRIDES_ELSEWHERE = "it strides in the first 1x1 of a block, all networks here in the 3x3"
 _NO_SUCH = "there is no such network here"
 
@@ -71,8 +77,9 @@ _REFUSED: tuple[tuple[str, str, _Test], ...] = (
     ("I3D", "its first convolution is over several frames; the one of slowonly is over one",
      lambda names, _: _stem_frames(names) > 1),
     ("C2D (SlowFast, pytorchvideo)", "it pools over time, which no network here does", _without_time),
-    ("ResNet-D (resnet50d of timm)", "its first convolution is three, and its shortcuts pool; here it is one",
-     _named(r"(^|\.)conv1\.0\.weight$|downsample\.[23]\.|(^|\.)stem\.0\.")),
+    ("ResNet-D (resnet50d of timm)",
+     "its first convolution is three, and its shortcuts pool; of such networks only ResNet-RS (resnetrs50) is here",
+     _with_deep_stem),
     ("P3D of its authors (P3D-63, P3D-199)", "it strides in the first 1x1 and pools time; p3d here does neither",
      _named(r"(^|\.)conv1_custom\.|\.conv_normal\.")),
     ("P3D of the repository of DG-P3D", "it has one BN for both kernels and strides over time; p3d here does neither",

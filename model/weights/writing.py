@@ -16,6 +16,7 @@ from model.weights.families import (
     MMACTION2_SLOWONLY,
     MMACTION2_TSN,
     RESNET,
+    RESNET_RS,
     SLOWFAST,
     TSN,
     Family,
@@ -74,7 +75,7 @@ def find_arch(weights: Weights, given: str | None) -> str:
     if given or weights.arch:
         return given or weights.arch
     family = weights.family
-    if family is not None and family is not RESNET:
+    if family is not None and family not in (RESNET, RESNET_RS):
         return family.archs[0]
     inputs = weights.shapes.get("layer3.0.conv1.weight", (0, 0))[1]
     return "slowonly" if family is None and inputs in (384, 1536) else ""

@@ -11,7 +11,7 @@ from tests.helpers.commands import ROOT
 PACKAGES = ("sharding", "pipeline", "model", "launch")
 KINDS = {"UserError", "MediaError", "RemoteError", "MissingError", "DivergedError", "SampleError", "RuntimeError"}
 # A ValueError that begins with a key of the configuration becomes a line on the command line as well.
-KEYS = re.compile(r"(data|model|train|loss|optimizer|schedule|phases|plan|deepspeed)\b[. :]")
+KEYS = re.compile(r"(data|model|train|loss|optimizer|schedule|distillation|phases|plan|deepspeed)\b[. :]")
 GAP = "…"
 
 

@@ -16,7 +16,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import torch
@@ -25,7 +24,7 @@ from launch.studies.lr_transfer.task import TaskConfig, mean_square_update, trai
 from launch.training.checkpoint import describe_versions
 from launch.visualization.figures import plt, save
 from model.am_mup import minimal_depth
-from model.config import Depth
+from model.config import DEPTHS
 from sharding.cli import CommandLine
 from sharding.errors import UserError
 from sharding.files import check_writable, write_atomically
@@ -66,9 +65,9 @@ class TransferConfig:
                 f"--rates_per_decade {self.rates_per_decade}, --first_rate {self.first_rate}: use 1 or more, above 0"
             )
         if self.task.network == "resnet":
-            wrong = {*shallow, *self.held_out, *self.predict} - set(get_args(Depth))
+            wrong = {*shallow, *self.held_out, *self.predict} - set(DEPTHS["tsn"])
             if wrong:
-                allowed = ", ".join(map(str, get_args(Depth)))
+                allowed = ", ".join(map(str, DEPTHS["tsn"]))
                 raise ValueError(f"--depths {sorted(wrong)}: allowed for --task.network resnet are {allowed}")
 
 

@@ -38,6 +38,7 @@ def test_it_stands_on_any_backbone_and_every_part_learns(short_networks, head, a
     nn.init.normal_(net.fc.weight)
     outputs = net(torch.randn(3, T, 3, 32, 32), with_losses=True)
     assert outputs.logits.shape == (3, 5)
+    assert torch.equal(net.forward_head(outputs.features), outputs.logits)  # what a teacher is shown
     nn.functional.cross_entropy(outputs.logits, torch.tensor([0, 1, 1])).backward()
     assert not [name for name, parameter in net.named_parameters() if parameter.grad is None]
 
