@@ -17,7 +17,7 @@ from torch import nn
 from tqdm import tqdm
 
 from launch.inference.comparison import name_checkpoints
-from launch.training.batch_norm import held_norms
+from launch.training.batch_norm import NORMALISE_CLIPS, held_norms
 from launch.training.checkpoint import CheckpointInfo, load_checkpoint, write_checkpoint
 from launch.training.config import Config
 from launch.training.forward import compute_logits
@@ -106,13 +106,16 @@ def _estimate(net: Network, info: CheckpointInfo, config: Config, options: Batch
         raise UserError("--data: the checkpoints name no training split; give its folder, or --bn-batches 0")
     dataset = open_dataset(location, config.data.cache_dir, config.data.cache_bytes)
     held = held_norms(net, config.train.batch_norm)
+    batch_size = max(1, min(options.batch_size, len(dataset)))
+    if batch_size == 1 and config.model.head in NORMALISE_CLIPS:
+        raise UserError(f"--batch-size 1: model.head={config.model.head} has BatchNorm over clips; use 2 or more")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     net.to(device)
     loader = VideoLoader(
         dataset,
         config.data,
         training=True,
-        micro_batch_size=max(1, min(options.batch_size, len(dataset))),
+        micro_batch_size=batch_size,
         seed=config.train.seed,
         device=device,
     )

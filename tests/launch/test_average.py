@@ -1,14 +1,18 @@
 """The mean of checkpoints."""
 
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from launch.inference.averaging import estimate_batch_norm
-from launch.training.checkpoint import load_checkpoint
+from launch.inference.averaging import BatchNormOptions, average_checkpoints, estimate_batch_norm
+from launch.training.checkpoint import CheckpointInfo, load_checkpoint, write_checkpoint
+from launch.training.config import Config
+from model import ModelConfig, build_model
 from pipeline.loader import VideoLoader
+from sharding.errors import UserError
 from tests.conftest import run_command
 
 
@@ -48,6 +52,19 @@ def test_held_layers_keep_their_statistics():
     torch.testing.assert_close(norms[0].running_mean, torch.cat(clips).mean((0, 2, 3)))
     assert torch.equal(norms[1].running_mean, torch.zeros(3))
     assert norms[0].momentum == 0.1 and not norms[0].training
+
+
+def test_heads_that_normalise_clips_take_no_batch_of_one(motion, tmp_path):
+    model = ModelConfig("tsn", 18, 2, 4, head="ts_lstm")
+    for step in (1, 2):
+        info = CheckpointInfo(step, step, ("a", "b"), {}, "")
+        folder = tmp_path / f"step-{step:08d}"
+        folder.mkdir()
+        write_checkpoint(folder, build_model(model), info, replace(Config(), model=model))
+    options = BatchNormOptions(1, 1, str(motion / "train"))
+    with pytest.raises(UserError, match=r"^--batch-size 1: model\.head=ts_lstm has BatchNorm over clips; use 2"):
+        average_checkpoints(sorted(tmp_path.glob("step-*")), tmp_path / "mean", options)
+    assert not (tmp_path / "mean").exists()
 
 
 @pytest.mark.parametrize(
