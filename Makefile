@@ -5,7 +5,7 @@ DALI ?= cuda13
 BIN := .venv/bin
 PARALLEL := --numprocesses=auto --maxprocesses=8 --dist=worksteal
 
-.PHONY: help setup test test-slow demo experiment lint constraints clean
+.PHONY: help setup test test-slow demo experiment lint docs constraints clean
 
 help:
 	@echo "make setup      make .venv and install everything, in the versions of constraints.txt"
@@ -14,6 +14,7 @@ help:
 	@echo "make lint       ruff (rules and format) and pyright (types)"
 	@echo "make test       lint and tests"
 	@echo "make test-slow  the tests that take minutes, and those of the studies"
+	@echo "make docs       the site of docs/, into build/site; .venv/bin/mkdocs serve shows it while you write"
 
 setup: .venv/installed
 
@@ -35,6 +36,13 @@ test: setup lint
 test-slow: setup
 	$(BIN)/python -m pytest $(PARALLEL) -m 'slow or studies'
 
+docs: .venv/docs-installed
+	$(BIN)/mkdocs build --strict
+
+.venv/docs-installed: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]' -c constraints.txt
+	@touch $@
+
 demo: setup
 	$(BIN)/python -m launch.demo
 
@@ -45,7 +53,7 @@ experiment: setup
 constraints: setup
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --no-annotate --no-header --no-emit-index-url \
-	    --upgrade --extra cuda13 --extra cuda12 --extra remote --extra benchmark --extra test pyproject.toml -o constraints.txt
+	    --upgrade --extra cuda13 --extra cuda12 --extra remote --extra benchmark --extra docs --extra test pyproject.toml -o constraints.txt
 
 clean:
 	rm -rf .venv data runs

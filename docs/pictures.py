@@ -5,16 +5,23 @@ python docs/pictures.py dg_p3d        # docs/dg_p3d.png
 python docs/pictures.py hierarchies   # docs/hierarchies.png
 python docs/pictures.py flow          # docs/flow.png
 python docs/pictures.py throughput    # docs/throughput.png, from docs/throughput.json
+python docs/pictures.py scaling       # docs/scaling.png, from the same
+python docs/pictures.py run           # after make demo, by chromium and ffmpeg: report.png, gradcam.png, clips.png,
+                                      # curves.png, long_video.png
 """
 
 import json
 import math
+import shutil
+import subprocess
 import sys
+import tempfile
 from functools import partial
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from launch.studies.lr_transfer.task import TaskConfig, build_network, draw_batch
 from launch.training.optimizers import Lcam, SecondMomentExponent
@@ -183,11 +190,11 @@ def draw_flow() -> Path:
     arrow(4.7, 4.4, 6.2, 4.4, "ClipPlan")
     axes.plot([14.2, 14.2], [6.25, 4.4], color="black", linewidth=1)
     arrow(14.2, 4.4, 10.4, 4.4, "byte ranges")
-    box(8.3, 4.4, "reading threads\nonly the bytes needed\n(H.264 on a CPU: PyAV\ndecodes here)", 4.2, height=1.9)
+    box(8.3, 4.4, "worker processes\nonly the bytes needed\n(H.264 on a CPU: PyAV\ndecodes here)", 4.2, height=1.9)
     arrow(8.3, 3.45, 8.3, 2.6)
     box(8.3, 1.7, "one DALI graph\ndecode JPEG or NVDEC, crop,\nscale, flip, normalise", 4.2, height=1.8)
     arrow(10.4, 1.7, 12.3, 1.7, "VideoBatch")
-    box(14.6, 1.7, "ResNet with synthesizers\nunder DeepSpeed", 4.6, height=1.8)
+    box(14.6, 1.7, "the network\nunder DeepSpeed", 4.6, height=1.8)
     arrow(16.9, 1.7, 18.6, 1.7)
     box(20.9, 1.7, "checkpoint: network, optimizer,\n(epoch, step), settings, classes", 4.7, height=1.8)
     axes.plot([20.9, 20.9, 2.6], [0.8, 0.25, 0.25], color="black", linewidth=1)
@@ -199,20 +206,109 @@ def draw_flow() -> Path:
 
 
 def draw_throughput() -> Path:
-    """Draw the loaders in docs/throughput.json as bars, and how often ours does what decord does in the same run."""
+    """Draw the loaders in docs/throughput.json as bars, and how often ours does what decord does in the same run; next
+    to them what a GPU takes."""
     measured = json.loads((HERE / "throughput.json").read_text())
-    loaders = sorted(measured["loaders"], key=lambda loader: loader["clips_per_second"])
-    figure, axes = plt.subplots(figsize=(9, 0.45 * len(loaders) + 1.4), constrained_layout=True)
-    for place, loader in enumerate(loaders):
-        speed, ratio = loader["clips_per_second"], loader.get("over_decord")
-        axes.barh(place, speed, color="tab:blue" if ratio else "tab:gray")
-        times = f"  ({ratio} × decord)" if ratio else ""
-        axes.text(speed, place, f" {speed:.0f}{times}", va="center", fontsize=9)
-    axes.set_yticks(range(len(loaders)), [loader["name"] for loader in loaders])
-    axes.set(xlabel=f"clips/s: {measured['what']}", xlim=(0, 1.25 * loaders[-1]["clips_per_second"]))
-    figure.suptitle(f"{measured['command']}\n{measured['conditions']}", fontsize=7.5)
-    axes.spines[["top", "right"]].set_visible(False)
+    gpu = measured["gpu"]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 3.7), constrained_layout=True, width_ratios=(3, 2))
+    loaders = [
+        (loader["name"], loader["clips_per_second"], loader.get("over_decord")) for loader in measured["loaders"]
+    ]
+    _draw_rates(left, measured, [(name, rate, ratio and f"{ratio:g} × decord") for name, rate, ratio in loaders])
+    training = gpu["rates"][-1]["clips_per_second"]
+    rates = [(each["name"], each["clips_per_second"]) for each in gpu["rates"]]
+    _draw_rates(right, gpu, [(name, rate, f"{rate / training:.1f} × training") for name, rate in rates])
+    right.patches[0].set_color("tab:gray")
+    notes = [f"{each['command']}\n{each['conditions']}" for each in (measured, gpu)]
+    figure.supxlabel("\n".join(notes), fontsize=6.5, color="dimgray")
     return save(figure, HERE / "throughput.png")
+
+
+def _draw_rates(axes, measured: dict, rates: list[tuple[str, float, str | None]]) -> None:
+    """Draw (name, clips per second, what it is of another) as bars, the fastest on top, those without the last grey."""
+    rates = sorted(rates, key=lambda rate: rate[1])
+    for place, (_, speed, times) in enumerate(rates):
+        axes.barh(place, speed, color="tab:blue" if times else "tab:gray")
+        said = f"  ({times})" if times and not times.startswith("1.0 ×") else ""
+        axes.text(speed, place, f" {speed:,.0f}{said}", va="center", fontsize=9)
+    axes.set_yticks(range(len(rates)), [name for name, *_ in rates])
+    axes.set_xlim(0, 1.35 * rates[-1][1])
+    axes.set_title(measured["title"], fontsize=11, fontweight="bold", loc="left")
+    axes.set_xlabel(measured["what"], fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def draw_scaling() -> Path:
+    """Draw how many clips a second more worker processes decode, and how many a GPU trains on."""
+    measured = json.loads((HERE / "throughput.json").read_text())["scaling"]
+    figure, axes = plt.subplots(figsize=(7, 3.4), constrained_layout=True)
+    processes, rates = measured["processes"], measured["clips_per_second"]
+    axes.plot(processes, rates, "o-", label="decoding, h264 shards")
+    for count, rate in zip(processes, rates):
+        axes.annotate(f"{rate:,}", (count, rate), (0, 7), textcoords="offset points", ha="center", fontsize=8)
+    axes.axhline(measured["training"], color="tab:gray", linestyle="--", label="training VPSN-50 on the GPU")
+    axes.set(xlabel="worker processes", ylabel="clips/s", ylim=(0, 1.15 * max(rates)), xticks=processes)
+    axes.set_title(f"{measured['command']}: {measured['conditions']}", fontsize=7.5)
+    axes.legend(loc="upper left")
+    axes.grid(alpha=0.3)
+    return save(figure, HERE / "scaling.png")
+
+
+RUN, VIDEOS = Path("runs/demo"), Path("data/demo/videos/val")
+
+
+def draw_run() -> list[Path]:
+    """Draw what commands make of the run of make demo."""
+    videos = [sorted((VIDEOS / name).glob("*.mp4"))[3] for name in ("turn_clockwise", "left", "grow")]
+    _visualize("gradcam", RUN, videos[0], "--stage", "layer3", "--out", HERE / "gradcam.png")
+    _visualize("clips", RUN, "--num-clips", "3", "--out", HERE / "clips.png")
+    _visualize("curves", RUN, "--out", HERE / "curves.png")
+    with tempfile.TemporaryDirectory() as scratch:
+        _draw_long_video(videos, Path(scratch))
+        page = Path(scratch) / "report.html"
+        _visualize("report", RUN, "--mistakes", "4", "--out", page)
+        browser = shutil.which("chromium") or shutil.which("google-chrome") or "chromium"
+        headless = (browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--log-level=3")
+        size = ("--window-size=1180,1700", f"--user-data-dir={scratch}/user", "--virtual-time-budget=3000")
+        _call(*headless, *size, f"--screenshot={HERE / 'report.png'}", f"file://{page}")
+    drawn = [HERE / f"{name}.png" for name in ("gradcam", "clips", "curves", "long_video", "report")]
+    for path in drawn:
+        _shrink(path)
+    return drawn
+
+
+def _shrink(path: Path) -> None:
+    """Write a picture again in 128 colours, and at most 1,200 pixels wide."""
+    with Image.open(path) as picture:
+        small = picture.convert("RGB")
+    small.thumbnail((1200, 4000))
+    small.quantize(128).save(path, optimize=True)
+
+
+def _draw_long_video(videos: list[Path], scratch: Path) -> None:
+    """Draw frames of the overlay of a long video, which is these videos one after the other."""
+    parts = scratch / "parts.txt"
+    parts.write_text("".join(f"file '{video.resolve()}'\n" for video in videos))
+    long, overlay = scratch / "long.mp4", scratch / "overlay.mp4"
+    _call("ffmpeg", "-loglevel", "error", "-f", "concat", "-safe", "0", "-i", parts, "-c", "copy", long)
+    windows = ("--window", "2", "--stride", "0.5", "--overlay", overlay)
+    _call(sys.executable, "launch/predict.py", "--checkpoint", RUN, *windows, long)
+    rate, seconds = 2, [0.5, 1.5, 2.5, 3.5, 4.5, 5.5]
+    _call("ffmpeg", "-loglevel", "error", "-i", overlay, "-vf", f"fps={rate}", scratch / "%03d.png")
+    figure, places = plt.subplots(2, 3, figsize=(9, 6.4), constrained_layout=True)
+    for axes, second in zip(places.flat, seconds):
+        axes.imshow(plt.imread(scratch / f"{int(rate * second) + 1:03d}.png"))
+        axes.set_title(f"{second:g} s", fontsize=9)
+        axes.axis("off")
+    save(figure, HERE / "long_video.png")
+
+
+def _visualize(*arguments: object) -> None:
+    _call(sys.executable, "launch/visualize.py", *arguments)
+
+
+def _call(*command: object) -> None:
+    subprocess.run(list(map(str, command)), check=True)
 
 
 def _box(axes, x: float, y: float, text: str, width: float = 2.2, color: str = "#dbe8f6", height: float = 1.5) -> None:
@@ -232,9 +328,11 @@ PICTURES = {
     "hierarchies": draw_hierarchies,
     "flow": draw_flow,
     "throughput": draw_throughput,
+    "scaling": draw_scaling,
+    "run": draw_run,
 }
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    for name in sys.argv[1:] or PICTURES:
+    for name in sys.argv[1:] or PICTURES.keys() - {"run"}:
         print(PICTURES[name]())

@@ -13,20 +13,32 @@ from pathlib import Path
 import pytest
 import yaml
 
+from launch.training.distributed import free_port
 from tests.conftest import ROOT, run_command
 
 PAGES = (
+    "bottleneck",
+    "coming_from",
     "dg_p3d",
     "distillation",
+    "export",
     "finetuning",
+    "getting_started",
     "hierarchies",
     "optimizers",
+    "packing",
     "planning",
+    "prediction",
     "recurrent_heads",
+    "remote_data",
     "report",
     "resnet_rs",
+    "training",
     "troubleshooting",
+    "visualization",
 )
+WITH_PYTHON = ("export", "formats", "models", "packing", "prediction", "sampler")
+"""Pages whose Python is run too, after their commands; that of others is a fragment, or run by another test."""
 ELSEWHERE = {
     "README.md": "tests/test_readme.py",
     "docs/large_datasets.md": "tests/test_readme.py",
@@ -46,8 +58,8 @@ ELSEWHERE = {
 """Pages with commands that are run by another test."""
 
 
-def commands(page: Path) -> list[str]:
-    return re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL)
+def commands(page: Path, language: str = "sh") -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
 
 
 def test_every_page_of_commands_is_tested():
@@ -77,9 +89,11 @@ def checkout(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("checkout")
     for name in ("sharding", "pipeline", "model", "launch", "docs"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    configs = folder / "launch" / "configs"
     for kind in ("demo", "hierarchy", "plans"):
-        for recipe in (folder / "launch" / "configs" / kind).glob("*.yaml"):
+        for recipe in (configs / kind).glob("*.yaml"):
             cut_down(recipe)
+    cut_down(configs / "own_folder.yaml")
     packed = folder / "data" / "demo" / "packed"
     for split, count in (("train", 16), ("val", 8)):
         options = [f"--split={split}", f"--num-videos={count}", "--size=32", "--num-frames=16"]
@@ -91,14 +105,42 @@ def checkout(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def trained(checkout) -> Path:
+    """A run where make demo leaves its own, and files to predict."""
+    run_in(checkout, "python launch/train.py --config launch/configs/demo/demo.yaml --schedule.warmup_epochs=0")
+    one, other, *_ = sorted((checkout / "data" / "demo" / "packed-videos" / "val").rglob("*.mp4"))
+    for name in ("some_video.mp4", "clip.mp4", "clips/one.mp4", "more/folder/two.mp4"):
+        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(other if name.endswith("two.mp4") else one, checkout / name)
+    (checkout / "data" / "demo" / "videos").symlink_to("packed-videos")
+    return checkout
+
+
+def run_in(folder: Path, script: str) -> str:
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = os.environ | {"PATH": path, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+    command = ["bash", "-euo", "pipefail", "-c", script]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=1200)
+    assert done.returncode == 0, f"{script}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PAGES)
-def test_every_command_runs(checkout, name):
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = os.environ | {"PATH": path, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
+def test_every_command_runs(trained, name):
     for block in commands(ROOT / "docs" / f"{name}.md"):
         script = block.replace("--train-videos 150 --val-videos 50", "--train-videos 12 --val-videos 6")
         script = script.replace("train:240 val:80", "train:16 val:8").replace("train:1600 val:400", "train:16 val:8")
-        command = ["bash", "-euo", "pipefail", "-c", script]
-        done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=1200)
-        assert done.returncode == 0, f"{block}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        script = script.replace("--num-videos 64", "--num-videos 16").replace("--num-videos 32", "--num-videos 8")
+        run_in(trained, script.replace("8123", str(free_port())))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WITH_PYTHON)
+def test_python_runs(trained, name):
+    if name == "export" and not (trained / "model.onnx").exists():
+        run_in(trained, commands(ROOT / "docs" / "export.md")[0])
+    for block in commands(ROOT / "docs" / f"{name}.md", "python"):
+        (trained / "block.py").write_text(block)
+        run_in(trained, "python block.py")

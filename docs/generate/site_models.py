@@ -1,0 +1,56 @@
+"""The table of docs/models.md, counted by model.complexity.
+
+python docs/generate/site_models.py     # writes it; tests/test_site.py says if it is out of date
+"""
+
+from pathlib import Path
+
+from model import ModelConfig
+from model.complexity import measure
+from model.config import DEPTHS
+
+PAGE = Path(__file__).resolve().parents[1] / "models.md"
+BEGIN, END = "<!-- written by docs/generate/site_models.py -->\n", "<!-- end of what is written -->\n"
+WHAT = {
+    "vpsn": "synthesizers after four stages: 16 shapes of kernels in space-time, routed by a learned matrix",
+    "tsn": "a ResNet on each frame, logits averaged",
+    "tsm": "channels shifted to the neighbour frames",
+    "gst": "3 × 3 kernels split into spatial and spatio-temporal ones",
+    "tea": "motion excitation, and temporal kernels in a hierarchy of four splits (Res2Net)",
+    "stm": "channel-wise temporal kernels next to differences of frames",
+    "p3d": "spatial and temporal kernels apart, in three arrangements in turn",
+    "p3d_a": "P3D of the first arrangement alone",
+    "p3d_b": "P3D of the second",
+    "p3d_c": "P3D of the third",
+    "rf_s": "residual pair of a spatial and a temporal kernel after each stage",
+    "rf_l": "two such pairs: a larger receptive field",
+    "rf_l_inception": "several scales next to each other, without exchange",
+    "rf_l_inception_t": "the same, temporal kernels alone",
+    "slowonly": "3D kernels in the last two stages",
+    "dg_p3d": "P3D in all stages, global context, two heads; its stem merges four frames into one",
+}
+
+
+def table() -> str:
+    lines = [
+        "| `model.arch` | depths | parameters, M | multiply-adds, G | temporal modelling |",
+        "|---|---|---|---|---|",
+    ]
+    if missing := DEPTHS.keys() - WHAT.keys():
+        raise ValueError(f"{', '.join(sorted(missing))}: say in WHAT of {Path(__file__).name} what models time in it")
+    for arch, depths in DEPTHS.items():
+        cost = measure(ModelConfig(arch, 50, num_classes=174, num_segments=8))
+        numbers = f"{cost.parameters / 1e6:.2f} | {cost.multiply_adds / 1e9:.2f}"
+        lines.append(f"| `{arch}` | {', '.join(map(str, depths))} | {numbers} | {WHAT[arch]} |")
+    return "\n".join(lines) + "\n"
+
+
+def with_table(page: str) -> str:
+    """Return the text of the page with the table as it is now."""
+    before, _, rest = page.partition(BEGIN)
+    return f"{before}{BEGIN}\n{table()}\n{END}{rest.partition(END)[2]}"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(with_table(PAGE.read_text()))
+    print(PAGE)
