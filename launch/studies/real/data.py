@@ -21,7 +21,7 @@ from sharding.dataset import PackedDataset, load_dataset
 from sharding.files import new_folder
 
 SHARDING = (sys.executable, "-m", "sharding")
-_SEGMENTS = 8  # frames of a clip in launch/configs/real/folds.yaml
+_SEGMENTS = 8  # frames of a clip in launch/configs/real/real_folds.yaml
 
 
 def prepare(rows: Iterable[Row], data: Path, out: Path) -> None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from launch.studies.real.clips import Fold, make_folds, read_clips
-from launch.studies.real.rows import DIRECTIONS, SETS, Row, find_row
+from launch.studies.real.rows import DIRECTIONS, Row, find_row
 from sharding.cli import CommandLine, run_command
 from sharding.errors import UserError
 from sharding.files import write_atomically
@@ -65,7 +65,7 @@ def train_row(row: Row, data: Path, out: Path) -> int:
 
     config, folder = parse_config("launch/train.py", row.arguments(out)), row.folder(out)
     dataset, _ = load_splits(config)
-    groups = groups_of_samples(dataset.keys, {clip.key: clip.group for clip in read_clips(data, SETS[row.videos.name])})
+    groups = groups_of_samples(dataset.keys, {clip.key: clip.group for clip in read_clips(data, row.videos)})
     ranks = start_ranks()
     with locked(folder, ranks):
         start_logging(folder, ranks.rank)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-CONFIG, PRETRAINING = Path("launch/configs/real/folds.yaml"), Path("launch/configs/real/pretraining.yaml")
+CONFIG, PRETRAINING = Path("launch/configs/real/real_folds.yaml"), Path("launch/configs/real/real_pretraining.yaml")
 RESULTS = Path("docs/real")
 NETWORKS = {"tsn": "TSN", "tsm": "TSM", "gst": "GST", "vpsn": "VPSN"}
 TUNED_RATES = (0.005, 0.01, 0.02)

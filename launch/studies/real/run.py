@@ -63,7 +63,7 @@ def choose_rows(options) -> list[Row]:
     return [
         Row(experiment, SETS[videos], network, seed)
         for seed in ([TUNING_SEED] if options.tune else options.seeds)
-        for experiment in map(experiments.__getitem__, _in_order(experiments, names))
+        for experiment in (experiments[name] for name in _in_order(experiments, names))
         for videos in _in_order(experiment.sets, options.sets)
         for network in _in_order(experiment.networks, options.networks)
     ]

@@ -255,9 +255,7 @@ def test_every_command_of_the_page_runs(checkout):
         command = ["bash", "-euo", "pipefail", "-c", script]
         done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=1200)
         logs = [log.read_text()[-2000:] for log in checkout.glob("runs/real/**/study.log")]
-        assert done.returncode == 0, (
-            f"{block}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}\n{logs if done.returncode else ''}"
-        )
+        assert done.returncode == 0, f"{block}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}\n{logs}"
     results = {file.stem: json.loads(file.read_text()) for file in (checkout / "docs" / "real").glob("*.json")}
     tuned = {f"tune_{rate:g}-ut2-{name}-100" for rate in rows.TUNED_RATES for name in ("tsn", "vpsn")}
     trained = {f"{name}-ut2-{network}-0" for name in EXPERIMENTS for network in ("tsn", "vpsn")}
