@@ -69,7 +69,7 @@ def train_row(row: Row, data: Path, out: Path) -> int:
     ranks = start_ranks()
     with locked(folder, ranks):
         start_logging(folder, ranks.rank)
-        settings = {"config": settings_of(config), "fingerprint": dataset.fingerprint}
+        settings = {"config": settings_of(config, row), "fingerprint": dataset.fingerprint}
         _check_begun(folder, settings)
         folds = make_folds(groups, row.experiment.num_folds)
         for number, fold in enumerate(folds, 1):
