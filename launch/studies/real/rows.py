@@ -6,7 +6,7 @@ from pathlib import Path
 CONFIG, PRETRAINING = Path("launch/configs/real/real_folds.yaml"), Path("launch/configs/real/real_pretraining.yaml")
 RESULTS = Path("docs/real")
 NETWORKS = {"tsn": "TSN", "tsm": "TSM", "gst": "GST", "vpsn": "VPSN"}
-TUNED_RATES = (0.005, 0.01, 0.02)
+TUNED_RATES = (0.0025, 0.005, 0.01)
 TUNING_SEED = 100  # of no row
 PACKING = ("--profile=jpeg", "--max-frames=40", "--short-side=72")
 DIRECTIONS = ("forward", "reversed")
