@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -137,7 +137,7 @@ def write_index(folder: Path) -> int:
     return len(paths)
 
 
-def describe_weizmann(path: str) -> Mapping[str, str]:
+def describe_weizmann(path: str) -> dict[str, str]:
     """Return what the name of a Weizmann clip says.
 
     >>> describe_weizmann("walk/lena_walk2.avi"), describe_weizmann("daria_wave2.avi")
@@ -150,7 +150,7 @@ def describe_weizmann(path: str) -> Mapping[str, str]:
     return {"person": person, "label": label}
 
 
-def describe_ut(path: str) -> Mapping[str, str]:
+def describe_ut(path: str) -> dict[str, str]:
     """Return what the name of a segmented UT-Interaction clip says: number_sequence_class.
 
     >>> describe_ut("segmented_set2/8_12_5.avi")

@@ -174,7 +174,7 @@ def _tuning(results: Results) -> str:
     for experiment in TUNING.values():
         cells = []
         for network in experiment.networks:
-            found = results.get((experiment.name, *experiment.sets, network))
+            found = results.get((experiment.name, experiment.sets[0], network))
             cells.append(_percent(accuracy_of(scores_of(found))) if found else "")
         if any(cells):
             lines.append(f"| {experiment.name.removeprefix('tune_')} | " + " | ".join(cells) + " |")

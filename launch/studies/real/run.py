@@ -20,7 +20,7 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 from tqdm import tqdm
 
 from launch.studies.commands import run_logged
-from launch.studies.real.clips import COLUMNS, make_folds, read_clips, write_index
+from launch.studies.real.clips import INDEX, make_folds, read_clips, write_index
 from launch.studies.real.data import make_motion, prepare, pretrain
 from launch.studies.real.folds import same_settings, settings_of
 from launch.studies.real.report import write_page
@@ -38,20 +38,22 @@ def main(arguments: list[str] | None = None) -> None:
         unknown = [value for value in getattr(options, name) if value not in known]
         if unknown:
             raise UserError(f"--{name} {unknown[0]}: allowed are {', '.join(known)}")
-    if options.data is None and not options.report_only:
+    if options.report_only:
+        print(write_page())
+        return
+    data = options.data
+    if data is None:
         raise UserError("--data: give the folder that holds weizmann/ and ut_interaction/")
     if options.write_index:
-        for folder in COLUMNS:
-            if folder in {SETS[name].folder for name in options.sets}:
-                print(f"{options.data / folder / 'index.csv'}: {write_index(options.data / folder)} clips")
+        for folder in dict.fromkeys(SETS[name].folder for name in options.sets):
+            print(f"{data / folder / INDEX}: {write_index(data / folder)} clips")
         return
-    if not options.report_only:
-        rows = choose_rows(options)
-        for videos in {row.videos.name: row.videos for row in rows}.values():
-            clips = read_clips(options.data, videos)
-            folds = make_folds(clip.group for clip in clips)
-            print(f"{videos.title}: {len(clips)} clips, {len(folds)} folds of a {videos.group} each")
-        perform(rows, options.data, options.out, options.jobs)
+    rows = choose_rows(options)
+    for videos in {row.videos.name: row.videos for row in rows}.values():
+        clips = read_clips(data, videos)
+        folds = make_folds(clip.group for clip in clips)
+        print(f"{videos.title}: {len(clips)} clips, {len(folds)} {videos.group}s", flush=True)
+    perform(rows, data, options.out, options.jobs)
     print(write_page())
 
 
