@@ -170,14 +170,14 @@ def _comparisons(results: Results) -> str:
 
 
 def _tuning(results: Results) -> str:
-    lines = ["### Learning rates that were tried", "", "| learning rate | TSN | VPSN |", "|---|---|---|"]
+    lines = ["### Hyper-parameters that were tried", "", "| optimizer, learning rate | TSN | VPSN |", "|---|---|---|"]
     for experiment in TUNING.values():
         cells = []
         for network in experiment.networks:
             found = results.get((experiment.name, experiment.sets[0], network))
             cells.append(_percent(accuracy_of(scores_of(found))) if found else "")
         if any(cells):
-            lines.append(f"| {experiment.name.removeprefix('tune_')} | " + " | ".join(cells) + " |")
+            lines.append(f"| {experiment.title} | " + " | ".join(cells) + " |")
     return "\n".join(lines) if len(lines) > 4 else ""
 
 

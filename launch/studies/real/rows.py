@@ -6,7 +6,7 @@ from pathlib import Path
 CONFIG, PRETRAINING = Path("launch/configs/real/real_folds.yaml"), Path("launch/configs/real/real_pretraining.yaml")
 RESULTS = Path("docs/real")
 NETWORKS = {"tsn": "TSN", "tsm": "TSM", "gst": "GST", "vpsn": "VPSN"}
-TUNED_RATES = (0.0025, 0.005, 0.01)
+TRIED = (("sgd", 0.0025), ("sgd", 0.005), ("sgd", 0.01), ("adamw", 0.0003), ("adamw", 0.001), ("adamw", 0.003))
 TUNING_SEED = 100  # of no row
 PACKING = ("--profile=jpeg", "--max-frames=40", "--short-side=72")
 DIRECTIONS = ("forward", "reversed")
@@ -81,15 +81,15 @@ EXPERIMENTS = {
 TUNING = {
     each.name: each
     for each in (
-        Experiment(
-            f"tune_{rate:g}",
-            f"learning rate {rate:g}",
-            options=(f"--optimizer.learning_rate={rate}",),  # half of the clips: half as many steps as a fold
+        Experiment(  # half of the clips: half as many steps as a fold
+            f"tune_{optimizer}_{rate:g}",
+            f"{optimizer} {rate:g}",
+            options=(f"--optimizer.name={optimizer}", f"--optimizer.learning_rate={rate}"),
             networks=("tsn", "vpsn"),
             sets=("ut2",),
             num_folds=2,
         )
-        for rate in TUNED_RATES
+        for optimizer, rate in TRIED
     )
 }
 

@@ -3,7 +3,7 @@
     python -m launch.studies.real --data DATA                     # all that has no result yet; stopped, it continues
     python -m launch.studies.real --data DATA --write-index       # first: index.csv from the names of the clips
     python -m launch.studies.real --data DATA --experiments action --sets ut1 --networks tsn vpsn --seeds 0 1
-    python -m launch.studies.real --data DATA --tune              # the learning rates that were tried
+    python -m launch.studies.real --data DATA --tune              # the optimizers and rates that were tried
     python -m launch.studies.real --report-only                   # docs/real_videos.md from the results there are
 
 DATA holds weizmann/ and ut_interaction/. Results are files in docs/real, a file for all folds of a network on a set.
@@ -132,7 +132,7 @@ def _parser() -> CommandLine:
     add("--networks", type=tuple[str, ...], default=tuple(NETWORKS), help=f"Of {', '.join(NETWORKS)}.")
     add("--seeds", type=tuple[NonNegativeInt, ...], default=(0,), help="Seeds of the rows.")
     add("--jobs", type=PositiveInt, default=cores_per_rank(), help="Rows at a time; they share the cores.")
-    add("--tune", type=bool, default=False, help="Instead, the learning rates that were tried.")
+    add("--tune", type=bool, default=False, help="Instead, the optimizers and learning rates that were tried.")
     add("--write-index", type=bool, default=False, help="Only write index.csv, from the names of the clips.")
     add("--report-only", type=bool, default=False, help="Run nothing; write the page.")
     return parser

@@ -167,7 +167,7 @@ def test_tables_say_what_the_results_do(tmp_path):
         ("action", "ut1", "vpsn"): [made_result("action", "ut1", "vpsn", dict.fromkeys(clips, True))],
         ("direction", "ut1", "tsn"): [made_result("direction", "ut1", "tsn", halves)],
         ("direction", "ut1", "vpsn"): [made_result("direction", "ut1", "vpsn", dict.fromkeys(halves, True))],
-        ("tune_0.01", "ut2", "tsn"): [made_result("tune_0.01", "ut2", "tsn", dict.fromkeys(clips, True))],
+        ("tune_sgd_0.01", "ut2", "tsn"): [made_result("tune_sgd_0.01", "ut2", "tsn", dict.fromkeys(clips, True))],
     }
     right = sum(clip < "clip12" for clip in clips)
     assert accuracy_of(report.scores_of(found["direction", "ut1", "tsn"])) == Accuracy(10.0, 20)
@@ -176,7 +176,7 @@ def test_tables_say_what_the_results_do(tmp_path):
     assert "not found: TSN knows forward from reversed (50.0 (30 to 70)" in text
     assert "**found**: VPSN knows forward from reversed (100.0 (84 to 100)" in text
     assert "| TSN | 1 |  | " + f"{5 * right:.1f} (" in text  # nothing of Weizmann yet, and so not of all
-    assert "| 0.01 | 100.0 (84 to 100) |  |" in text
+    assert "| sgd 0.01 | 100.0 (84 to 100) |  |" in text
     assert "pretrained over" not in text
     assert report.draw(found, tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
 
@@ -257,7 +257,7 @@ def test_every_command_of_the_page_runs(checkout):
         logs = [log.read_text()[-2000:] for log in checkout.glob("runs/real/**/study.log")]
         assert done.returncode == 0, f"{block}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}\n{logs}"
     results = {file.stem: json.loads(file.read_text()) for file in (checkout / "docs" / "real").glob("*.json")}
-    tuned = {f"tune_{rate:g}-ut2-{name}-100" for rate in rows.TUNED_RATES for name in ("tsn", "vpsn")}
+    tuned = {f"{experiment}-ut2-{name}-100" for experiment in TUNING for name in ("tsn", "vpsn")}
     trained = {f"{name}-ut2-{network}-0" for name in EXPERIMENTS for network in ("tsn", "vpsn")}
     assert results.keys() == tuned | trained | {f"direction-ut2-{network}-1" for network in ("tsn", "vpsn")}
     for name, result in results.items():
