@@ -6,7 +6,7 @@ from pathlib import Path
 CONFIG, PRETRAINING = Path("launch/configs/real/real_folds.yaml"), Path("launch/configs/real/real_pretraining.yaml")
 RESULTS = Path("docs/real")
 NETWORKS = {"tsn": "TSN", "tsm": "TSM", "gst": "GST", "vpsn": "VPSN"}
-TRIED = (("sgd", 0.0025), ("sgd", 0.005), ("sgd", 0.01), ("adamw", 0.0003), ("adamw", 0.001), ("adamw", 0.003))
+TRIED = (("sgd", 0.0025), ("sgd", 0.005), ("sgd", 0.01), ("adamw", 0.0001), ("adamw", 0.0003), ("adamw", 0.001))
 TUNING_SEED = 100  # of no row
 PACKING = ("--profile=jpeg", "--max-frames=40", "--short-side=72")
 DIRECTIONS = ("forward", "reversed")
