@@ -185,10 +185,12 @@ def draw(results: Results, path: Path) -> Path:
     """Draw the accuracy of each network on each set with its interval, and the differences on all clips."""
     shown = [experiment for experiment in EXPERIMENTS.values() if _has(results, experiment)]
     differences = list(compared(results))[::-1]
-    figure, axes = plt.subplots(1, len(shown) + 1, figsize=(4.2 * len(shown) + 6, 4.6), constrained_layout=True)
+    size = (4.2 * len(shown) + 6, 4.6)
+    figure, [axes] = plt.subplots(1, len(shown) + 1, figsize=size, constrained_layout=True, squeeze=False)
     for axis, experiment in zip(axes, shown):
         _draw_accuracies(axis, results, experiment)
-    axes[0].legend(loc="lower right", fontsize=8)
+    if shown:
+        axes[0].legend(loc="lower right", fontsize=8)
     last = axes[-1]
     for place, (_, difference, _) in enumerate(differences):
         colour = "tab:green" if difference.is_found else "tab:gray"

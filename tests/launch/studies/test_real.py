@@ -179,6 +179,8 @@ def test_tables_say_what_the_results_do(tmp_path):
     assert "| sgd 0.01 | 100.0 (84 to 100) |  |" in text
     assert "pretrained over" not in text
     assert report.draw(found, tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+    tuning = {key: each for key, each in found.items() if key[0].startswith("tune")}
+    assert report.draw(tuning, tmp_path / "tuning.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_seeds_of_a_clip_count_once():
