@@ -274,7 +274,8 @@ class VideoLoader:
             order = plan_order(self.dataset.shards, *settings)
         else:
             order = plan_balanced_order(self.dataset, self._good_samples(), *settings)
-        bad = np.union1d(self.dataset.quarantined, np.array(self.excluded, np.int64))
+        left_out = np.union1d(self.dataset.quarantined, self.dataset.excluded)
+        bad = np.union1d(left_out, np.array(self.excluded, np.int64))
         # Left out of the order and not of what is ordered: what came before the sample stays as it was.
         order = order[~np.isin(sample_ids_of(order), bad)] if len(bad) else order
         return plan_rank_batches(order, self.batch_size, self.micro_batch_size, self.rank, self.world_size)

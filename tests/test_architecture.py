@@ -24,7 +24,7 @@ ROOMS = {
     "visualization": {"inference", "training"},
     "benchmarks": {"inference", "training", "visualization"},
     "schedule_search": {"training", "visualization"},
-    "studies": {"training", "visualization", "benchmarks.report"},
+    "studies": {"training", "visualization", "benchmarks.report", "inference.class_table"},
 }
 # Libraries that only one module may know.
 BEHIND_ONE_MODULE = {"nvidia": "pipeline/dali_graph.py", "deepspeed": "launch/training/engine.py"}

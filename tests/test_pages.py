@@ -53,6 +53,7 @@ ELSEWHERE = {
     "docs/long_videos.md": "tests/launch/inference/test_long_pages.py",
     "docs/multilabel.md": "tests/launch/test_multilabel.py",
     "docs/object_storage.md": "tests/sharding/objects/test_page.py",
+    "docs/real_videos.md": "tests/launch/studies/test_real.py, with generated clips in place of those that it needs",
     "docs/weights.md": "tests/launch/test_weights_page.py",
 }
 """Pages with commands that are run by another test."""

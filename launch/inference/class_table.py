@@ -30,7 +30,7 @@ class ClassRow:
         return self.correct / self.samples if self.samples else float("nan")
 
 
-def wilson_interval(correct: int, samples: int) -> tuple[float, float]:
+def wilson_interval(correct: float, samples: int) -> tuple[float, float]:
     """Return the 95 % score interval of a fraction: Wilson, Probable inference, the law of succession, and statistical
     inference, JASA 1927; unlike accuracy +- 1.96 standard errors it holds for few samples and near 0 and 1.
 

@@ -2,6 +2,7 @@
 
 import io
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,17 @@ def test_batches_and_length(dataset):
         assert batch.clips.permute(0, 1, 3, 4, 2).is_contiguous()
         assert batch.labels.tolist() == dataset.labels[batch.sample_ids.numpy()].tolist()
         assert repr(batch).startswith("VideoBatch(clips=(3, 8, 3, 64, 64)")
+
+
+@pytest.mark.parametrize("exponent", [1, 0.5])
+def test_excluded_samples_come_in_no_epoch(dataset, exponent):
+    """Samples that whoever reads the split leaves out, as a fold's test: of 13 two steps of 4 are left."""
+    held_out = replace(dataset, excluded=np.array([0, 5, 12]))
+    loader = load(held_out, replace(WHOLE_FRAME, class_sampling_exponent=exponent), micro_batch_size=4)
+    assert loader.steps_per_epoch == 2
+    seen = [batch.sample_ids for _ in range(6) for batch in loader]
+    assert len(seen) == 12
+    assert set(torch.cat(seen).tolist()) == set(range(13)) - {0, 5, 12}
 
 
 def test_epochs_differ_and_repeat(dataset):

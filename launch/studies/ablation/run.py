@@ -12,8 +12,6 @@ between two runs.
 
 import json
 import os
-import shlex
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -38,6 +36,7 @@ from launch.studies.ablation.rows import (
     TUNING_SEED,
     VIDEOS,
 )
+from launch.studies.commands import run_logged
 from launch.training.config import Config
 from launch.training.config_parser import parse_config
 from launch.training.distributed import free_port
@@ -104,9 +103,9 @@ def make_data() -> None:
         videos, packed = DATA / "videos", DATA / "packed"
         if not (packed / split / "manifest.json").exists():
             if not (videos / split).exists():
-                _run([*sharding, "motion", f"--out={videos}", f"--split={split}", *options, *VIDEOS])
+                run_logged([*sharding, "motion", f"--out={videos}", f"--split={split}", *options, *VIDEOS])
             pack = ["pack", "--dataset=folder", f"--videos={videos / split}", f"--split={split}", f"--out={packed}"]
-            _run([*sharding, *pack])
+            run_logged([*sharding, *pack])
 
 
 def perform(runs: list[Run], jobs: int) -> None:
@@ -140,9 +139,9 @@ def _perform(run: Run, threads: int) -> None:
     deepspeed = [str(Path(sys.executable).with_name("deepspeed")), "--num_gpus=1", f"--master_port={free_port()}"]
     run.run_dir.mkdir(parents=True, exist_ok=True)
     log = run.run_dir / "experiment.log"
-    _run([*deepspeed, "launch/train.py", *run.arguments(), "--resume"], environment, log)
+    run_logged([*deepspeed, "launch/train.py", *run.arguments(), "--resume"], environment, log)
     evaluate = ["launch/evaluate.py", f"--checkpoint={run.run_dir}", f"--data={DATA / 'packed' / 'val'}"]
-    _run([*deepspeed, *evaluate, f"--out={run.run_dir}", "--batch_size=32"], environment, log)
+    run_logged([*deepspeed, *evaluate, f"--out={run.run_dir}", "--batch_size=32"], environment, log)
     config, evaluation = run.config(), json.loads((run.run_dir / "evaluation.json").read_text())
     steps = [line for line in read_metrics(run.run_dir) if line["kind"] == "train"]
     cost = measure(config.model.without_files(), config.data.crop_size)
@@ -203,22 +202,6 @@ def _agree(recorded: object, present: object) -> bool:
 
 def _fingerprints() -> dict[str, str]:
     return {split: load_manifest(DATA / "packed" / split).fingerprint for split in SPLITS}
-
-
-def _run(command: list[str], environment: dict[str, str] | None = None, log: Path | None = None) -> None:
-    """Show a command and run it; what it says goes to `log`, if that is given.
-
-    Raises:
-        UserError: it failed.
-    """
-    tqdm.write(f"$ {shlex.join([Path(command[0]).name, *command[1:]])}")
-    if log is None:
-        code = subprocess.run(command, env=environment).returncode
-    else:
-        with log.open("a") as file:
-            code = subprocess.run(command, env=environment, stdout=file, stderr=file).returncode
-    if code:
-        raise UserError(f"{shlex.join(command[:3])} … ended with {code}" + (f"; see {log}" if log else ""))
 
 
 def _parser() -> CommandLine:
