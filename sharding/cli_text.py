@@ -53,7 +53,11 @@ class HelpFormatter(DefaultHelpFormatter):
         return text.replace("%", "%%") + (f" ({', '.join(notes).replace('%', '%%')})" if notes else "")
 
     def _format_action_invocation(self, action: argparse.Action, *arguments, **options) -> str:
-        return super()._format_action_invocation(action, *arguments, **options).replace(" [applied on parse]", "")
+        text = super()._format_action_invocation(action, *arguments, **options).replace(" [applied on parse]", "")
+        if len(text) <= self._width - self._current_indent:
+            return text
+        lines = textwrap.wrap(text.replace(",", ", "), self._width - 8, break_on_hyphens=False)  # many choices
+        return f"\n{' ' * 8}".join(line.replace(", ", ",") for line in lines)
 
     def _expand_help(self, action: argparse.Action) -> str:
         return self._get_help_string(action).replace("%%", "%")

@@ -32,7 +32,7 @@ def rows(output: str) -> dict[str, list[str]]:
     return {line.split()[0]: line.split()[1:] for line in output.splitlines() if line.split()}
 
 
-@pytest.mark.parametrize("fixture", ["numbered", "numbered_jpeg"])
+@pytest.mark.parametrize("fixture", ["numbered", pytest.param("numbered_jpeg", marks=pytest.mark.slow)])
 def test_loader(request, fixture):
     sizes = ["--seconds=0.2", "--num_segments=2", "--crop_size=32", "--batch_size=4", "--clips_per_second=0.5"]
     output = benchmark("loader", f"--data={request.getfixturevalue(fixture)}", *sizes)

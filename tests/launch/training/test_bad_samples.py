@@ -22,9 +22,10 @@ def damaged(motion, tmp_path) -> tuple[Path, str]:
     return copy, dataset.key(9)
 
 
-def test_the_sample_is_named_and_training_ends(small_config, damaged, tmp_path):
+@pytest.mark.parametrize("num_ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_the_sample_is_named_and_training_ends(small_config, damaged, tmp_path, num_ranks):
     folder, key = damaged
-    done = train(small_config, tmp_path / "run", f"--data.train={folder}", num_ranks=2)
+    done = train(small_config, tmp_path / "run", f"--data.train={folder}", num_ranks=num_ranks)
     assert done.returncode != 0
     assert f"sample {key}" in done.stdout + done.stderr
     assert f"python -m sharding verify {folder} --decode" in done.stdout + done.stderr

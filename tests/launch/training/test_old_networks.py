@@ -63,8 +63,9 @@ def test_a_resumed_run_says_it_before_the_engine_reads_anything(old_run, monkeyp
     config, folder = old_run
     monkeypatch.setattr(run_dir, "load_engine", lambda *_: pytest.fail("read"))
     engine, ranks = SimpleNamespace(module=build_model(config.model)), Ranks(0, 1, torch.device("cpu"))
+    average = SimpleNamespace(module=engine.module)
     with pytest.raises(UserError) as caught:
-        run_dir.resume(folder.parent.parent, engine, None, None, ranks)
+        run_dir.resume(folder.parent.parent, engine, None, average, ranks)
     assert REASONS[config.model.arch] in str(caught.value) and "\n" not in str(caught.value)
 
 
