@@ -5,12 +5,13 @@ python docs/generate/site_models.py     # writes it; tests/test_site.py says if 
 
 from pathlib import Path
 
+from launch.studies.marks import with_written
 from model import ModelConfig
 from model.complexity import measure
 from model.config import DEPTHS
 
 PAGE = Path(__file__).resolve().parents[1] / "models.md"
-BEGIN, END = "<!-- written by docs/generate/site_models.py -->\n", "<!-- end of what is written -->\n"
+PROGRAM = "docs/generate/site_models.py"
 WHAT = {
     "vpsn": "synthesizers after four stages: 16 shapes of kernels in space-time, routed by a learned matrix",
     "tsn": "a ResNet on each frame, logits averaged",
@@ -42,13 +43,12 @@ def table() -> str:
         cost = measure(ModelConfig(arch, 50, num_classes=174, num_segments=8))
         numbers = f"{cost.parameters / 1e6:.2f} | {cost.multiply_adds / 1e9:.2f}"
         lines.append(f"| `{arch}` | {', '.join(map(str, depths))} | {numbers} | {WHAT[arch]} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def with_table(page: str) -> str:
     """Return the text of the page with the table as it is now."""
-    before, _, rest = page.partition(BEGIN)
-    return f"{before}{BEGIN}\n{table()}\n{END}{rest.partition(END)[2]}"
+    return with_written(page, PROGRAM, table(), PAGE.name)
 
 
 if __name__ == "__main__":

@@ -132,6 +132,16 @@ def alone_command(config: Path, run_dir: Path, *options: str) -> list[object]:
     return [sys.executable, "launch/train.py", f"--config={config}", f"--run_dir={run_dir}", *options]
 
 
+def kill_and_resume(config: Path, run_dir: Path, step: int, *options: str) -> None:
+    """Train with two ranks, kill both when `step` steps are logged, and resume to the end."""
+    with started_ranks(alone_command(config, run_dir, *options), 2) as ranks:
+        wait_for_step(run_dir, step, ranks[0])
+        for rank in ranks:
+            rank.kill()
+    done = train(config, run_dir, *options, "--resume", num_ranks=2)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 STRIKING = """
 import os, sys
 from launch.train import main

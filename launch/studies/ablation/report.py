@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from launch.studies.ablation.rows import RESULTS, ROWS, TUNED_RATES, TUNING_SEED
+from launch.studies.marks import with_written
 from launch.visualization.figures import plt, save
 from sharding.errors import UserError
 from sharding.files import write_atomically
 
 PAGE, PICTURE = Path("RESULTS.md"), Path("docs/experiment.png")
-BEGIN, END = "<!-- written by python -m launch.studies.ablation -->", "<!-- end of what is written -->"
+PROGRAM = "python -m launch.studies.ablation"
 STUDENT_T = (12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 """Half of a 95 % interval in standard errors (Student's t) with 1, 2, … degrees of freedom; more are taken for 9."""
 PAPER_CHANCE = 1.3
@@ -88,12 +89,8 @@ def write_results() -> str:
     results = load_results()
     if not results:
         raise UserError(f"{RESULTS}: no results; run python -m launch.studies.ablation")
-    text = PAGE.read_text()
-    if BEGIN not in text or END not in text:
-        raise UserError(f"{PAGE}: lacks the line {BEGIN} or {END}")
     tables = describe(results)
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
-    write_atomically(PAGE, f"{before}{BEGIN}\n\n{tables}\n\n{END}{after}")
+    write_atomically(PAGE, with_written(PAGE.read_text(), PROGRAM, tables, PAGE))
     draw(results, PICTURE)
     return tables
 

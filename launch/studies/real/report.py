@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from launch.studies.marks import with_written
 from launch.studies.real.folds import clip_of
 from launch.studies.real.rows import EXPERIMENTS, NETWORKS, RESULTS, SETS, TUNING, Experiment, VideoSet
 from launch.studies.real.statistics import SIGNIFICANT, Accuracy, Difference, Scores, accuracy_of, compare
@@ -14,7 +15,7 @@ from sharding.errors import UserError
 from sharding.files import write_atomically
 
 PAGE, PICTURE = Path("docs/real_videos.md"), Path("docs/real_videos.png")
-BEGIN, END = "<!-- written by python -m launch.studies.real -->", "<!-- end of what is written -->"
+PROGRAM = "python -m launch.studies.real"
 CHANCE_OF_DIRECTION = 0.5
 
 Results = Mapping[tuple[str, str, str], Sequence[dict]]
@@ -60,12 +61,8 @@ def write_page() -> str:
     results = load_results()
     if not results:
         raise UserError(f"{RESULTS}: no results; run python -m launch.studies.real --data DATA")
-    text = PAGE.read_text()
-    if BEGIN not in text or END not in text:
-        raise UserError(f"{PAGE}: lacks the line {BEGIN} or {END}")
     tables = describe(results)
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
-    write_atomically(PAGE, f"{before}{BEGIN}\n\n{tables}\n\n{END}{after}")
+    write_atomically(PAGE, with_written(PAGE.read_text(), PROGRAM, tables, PAGE))
     draw(results, PICTURE)
     return tables
 

@@ -16,6 +16,7 @@ from launch.studies.ablation import run as study
 from launch.studies.ablation.report import COMPARISONS, Comparison, compare, describe, published_difference, verdict
 from launch.studies.ablation.rows import ROWS
 from launch.studies.ablation.run import Run
+from launch.studies.marks import END, begin_mark, with_written
 from sharding.errors import UserError
 from tests.conftest import ROOT
 
@@ -124,7 +125,7 @@ def test_results_page_holds_the_results() -> None:
     """The tables in RESULTS.md are those of the files in docs/experiment."""
     found = report.load_results()
     assert found
-    written = report.PAGE.read_text().split(report.BEGIN)[1].split(report.END)[0].strip()
+    written = report.PAGE.read_text().split(begin_mark(report.PROGRAM))[1].split(END)[0].strip()
     assert written == describe(found)
 
 
@@ -169,7 +170,7 @@ def test_runs_go_on_where_results_are_missing(tmp_path: Path, monkeypatch: pytes
     }
     config["train"]["batch_size"] = 4
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(config))
-    page = "# Results\n\n" + report.BEGIN + "\n" + report.END + "\nafter\n"
+    page = "# Results\n\n" + begin_mark(report.PROGRAM) + "\n" + END + "\nafter\n"
     (tmp_path / "RESULTS.md").write_text(page)
     for module, changes in {
         study: {
@@ -204,3 +205,12 @@ def test_runs_go_on_where_results_are_missing(tmp_path: Path, monkeypatch: pytes
     first.write_text(json.dumps(result | {"fingerprints": {"train": "other", "val": "other"}}))
     with pytest.raises(UserError, match="remove it"):
         study.main(["--rows=[tsn]", "--seeds=[0]"])
+
+
+def test_what_is_written_stands_between_the_marks_and_nothing_else_changes():
+    begin = begin_mark("me")
+    page = f"before\n{begin}\nold\n{END}\nafter\n{begin} again"
+    assert with_written(page, "me", "new", "PAGE") == f"before\n{begin}\n\nnew\n\n{END}\nafter\n{begin} again"
+    for broken in (page.replace(END, ""), page.replace(begin, ""), f"{END}\n{begin}"):
+        with pytest.raises(UserError, match=f"^PAGE: lacks the line {begin}, or {END} below it$"):
+            with_written(broken, "me", "new", "PAGE")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
+from launch.studies.marks import END, begin_mark
 from launch.studies.real import report, rows
 from launch.studies.real import run as study
 from launch.studies.real.clips import COLUMNS, make_folds, read_clips, read_index, write_index
@@ -190,7 +191,7 @@ def test_seeds_of_a_clip_count_once():
 
 def test_the_page_holds_the_results():
     results = report.load_results()
-    written = PAGE.read_text().split(report.BEGIN)[1].split(report.END)[0].strip()
+    written = PAGE.read_text().split(begin_mark(report.PROGRAM))[1].split(END)[0].strip()
     assert written == (report.describe(results) if results else "")
 
 
@@ -235,8 +236,8 @@ def checkout(tmp_path_factory) -> Path:
     text = re.sub(r"--schedule.warmup_epochs=\d+", "--schedule.warmup_epochs=0", text)
     table.write_text(text.replace("--num-videos=1600", "--num-videos=16"))
     (folder / "docs").mkdir()
-    before, after = PAGE.read_text().split(report.BEGIN)[0], PAGE.read_text().split(report.END)[1]
-    (folder / "docs" / PAGE.name).write_text(f"{before}{report.BEGIN}\n{report.END}{after}")
+    before, after = PAGE.read_text().split(begin_mark(report.PROGRAM))[0], PAGE.read_text().split(END)[1]
+    (folder / "docs" / PAGE.name).write_text(f"{before}{begin_mark(report.PROGRAM)}\n{END}{after}")
     clips = folder / "videos" / "real" / "ut_interaction" / "segmented_set2"
     for sequence in (18, 19, 20):
         for number in range(4):

@@ -10,7 +10,7 @@ from launch.training.optimizers import Lcam, SecondMomentExponent, build_optimiz
 from model import ModelConfig, build_model
 from model.config import EncoderConfig
 from sharding.errors import UserError
-from tests.launch.conftest import alone_command, losses, same_weights, started_ranks, train, train_alone, wait_for_step
+from tests.launch.conftest import kill_and_resume, losses, same_weights, train, train_alone
 
 OPTIONS = {
     "adamw": ["--optimizer.name=adamw", "--optimizer.learning_rate=0.001", "--optimizer.layer_decay=0.8"],
@@ -114,12 +114,7 @@ def test_killed_within_an_epoch_it_goes_on_bit_for_bit(small_config, tmp_path, n
     done = train(small_config, tmp_path / "whole", *options, num_ranks=2)
     assert done.returncode == 0, done.stdout + done.stderr
     killed = tmp_path / "killed"
-    with started_ranks(alone_command(small_config, killed, *options), 2) as ranks:
-        wait_for_step(killed, 9, ranks[0])
-        for rank in ranks:
-            rank.kill()
-    done = train(small_config, killed, *options, "--resume", num_ranks=2)
-    assert done.returncode == 0, done.stdout + done.stderr
+    kill_and_resume(small_config, killed, 9, *options)
     assert losses(killed) == losses(tmp_path / "whole")
     assert same_weights(killed, tmp_path / "whole")
 

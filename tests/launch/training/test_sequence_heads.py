@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from tests.conftest import run_command
-from tests.launch.conftest import alone_command, losses, same_weights, started_ranks, train, wait_for_step
+from tests.launch.conftest import kill_and_resume, losses, same_weights, train
 
 
 @pytest.mark.slow
@@ -19,12 +19,7 @@ def test_killed_it_goes_on_bit_for_bit_and_is_evaluated_in_views_and_exported(sm
     done = train(small_config, tmp_path / "whole", *options, num_ranks=2)
     assert done.returncode == 0, done.stdout + done.stderr
     killed = tmp_path / "killed"
-    with started_ranks(alone_command(small_config, killed, *options), 2) as ranks:
-        wait_for_step(killed, 4, ranks[0])
-        for rank in ranks:
-            rank.kill()
-    done = train(small_config, killed, *options, "--resume", num_ranks=2)
-    assert done.returncode == 0, done.stdout + done.stderr
+    kill_and_resume(small_config, killed, 4, *options)
     assert losses(killed) == losses(tmp_path / "whole")
     assert all(same_weights(killed, tmp_path / "whole", name) for name in ("model", "model_raw"))
 
