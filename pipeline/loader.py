@@ -219,7 +219,7 @@ class VideoLoader:
 
     def _good_samples(self) -> np.ndarray:
         """Return the sample ids that are to come and that the dataset lists neither as quarantined nor as excluded."""
-        return np.setdiff1d(self._sample_ids, np.union1d(self.dataset.quarantined, self.dataset.excluded))
+        return np.setdiff1d(self._sample_ids, self.dataset.left_out)
 
     def _evaluation_batches(self) -> list[np.ndarray]:
         return plan_rank_evaluation(self._good_samples(), self.micro_batch_size, self.rank, self.world_size)
@@ -274,8 +274,7 @@ class VideoLoader:
             order = plan_order(self.dataset.shards, *settings)
         else:
             order = plan_balanced_order(self.dataset, self._good_samples(), *settings)
-        left_out = np.union1d(self.dataset.quarantined, self.dataset.excluded)
-        bad = np.union1d(left_out, np.array(self.excluded, np.int64))
+        bad = np.union1d(self.dataset.left_out, np.array(self.excluded, np.int64))
         # Left out of the order and not of what is ordered: what came before the sample stays as it was.
         order = order[~np.isin(sample_ids_of(order), bad)] if len(bad) else order
         return plan_rank_batches(order, self.batch_size, self.micro_batch_size, self.rank, self.world_size)

@@ -200,6 +200,11 @@ class PackedDataset:
             return np.empty(0, np.int64)
         return np.array([i for i, key in enumerate(self.keys) if key in listed], np.int64)
 
+    @property
+    def left_out(self) -> np.ndarray:
+        """Sample ids (int64, sorted) that nobody is to read: the quarantined and the excluded ones."""
+        return np.union1d(self.quarantined, self.excluded)
+
 
 def load_dataset(directory: Path | str) -> PackedDataset:
     """Open a packed split and make the cheap checks: complete, readable by this version, all files there and in size.

@@ -171,7 +171,7 @@ def _settings(options: FeatureOptions, checkpoint: Path, config: Config, dataset
 
 
 def _good_samples(dataset: PackedDataset) -> list[int]:
-    return np.setdiff1d(np.arange(len(dataset)), dataset.quarantined).tolist()
+    return np.setdiff1d(np.arange(len(dataset)), dataset.left_out).tolist()
 
 
 def _features_of(name: str, video: OpenedVideo, reader: WindowReader, extractor: FeatureExtractor) -> VideoFeatures:

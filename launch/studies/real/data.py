@@ -5,11 +5,9 @@ files, once in order and once in the reverse order, and both folders are packed 
 two clips every picture is the same to the last byte, and only their order differs.
 """
 
-import os
 import shutil
 import sys
 from collections.abc import Iterable
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +15,7 @@ import numpy as np
 from launch.studies.commands import run_logged
 from launch.studies.real.clips import read_clips, write_list
 from launch.studies.real.rows import DIRECTIONS, MOTION, PACKING, PRETRAINING, Row, VideoSet, packed_split
+from pipeline.reading import read_packets
 from sharding.dataset import PackedDataset, load_dataset
 from sharding.files import new_folder
 
@@ -60,8 +59,8 @@ def write_both_directions(dataset: PackedDataset, folder: Path) -> None:
     """Write folder/forward/KEY/00001.jpg … and folder/reversed/KEY/00001.jpg … for each sample."""
     with new_folder(folder) as new:
         for sample_id in range(len(dataset)):
-            pictures = read_pictures(dataset, sample_id)
-            chosen = [pictures[i] for i in symmetric_frames(len(pictures))]
+            frames = symmetric_frames(int(dataset.num_frames[sample_id]))
+            chosen = [picture for _, picture in read_packets(dataset, sample_id, frames)]
             for direction, ordered in zip(DIRECTIONS, (chosen, chosen[::-1])):
                 clip = new / direction / dataset.key(sample_id)
                 clip.mkdir(parents=True)
@@ -81,18 +80,6 @@ def symmetric_frames(num_frames: int) -> np.ndarray:
     fitting = [count for count in (5 * _SEGMENTS, 3 * _SEGMENTS, _SEGMENTS) if count <= num_frames]
     count = fitting[0] if fitting else num_frames
     return (2 * np.arange(count) + 1) * num_frames // (2 * count)
-
-
-def read_pictures(dataset: PackedDataset, sample_id: int) -> list[bytes]:
-    """Return the JPEG files that a sample of the jpeg profile is made of."""
-    offsets = dataset.frame_offsets(sample_id)
-    assert offsets is not None, "the jpeg profile has an index of frames"
-    shard = dataset.open_shard(int(dataset.shards[sample_id]))
-    try:
-        media = os.pread(shard, int(dataset.media_bytes[sample_id]), int(dataset.media_offsets[sample_id]))
-    finally:
-        os.close(shard)
-    return [media[begin:end] for begin, end in pairwise(offsets.tolist())]
 
 
 def pretrain(network: str, out: Path, environment: dict[str, str]) -> None:

@@ -92,10 +92,10 @@ class Labelled(SimpleNamespace):
 
 
 def dataset(flip_pairs=()) -> Labelled:
-    """Six clips of class 0, two of 1, one of 3 and another that is quarantined; none of class 2."""
+    """Six clips of class 0, two of 1, one of 3, another that is quarantined, and one of 2 that is excluded."""
     manifest = SimpleNamespace(classes=tuple("abcd"), flip_pairs=flip_pairs)
-    labels, quarantined = np.array([0] * 6 + [1] * 2 + [3] * 2), np.array([9])
-    return Labelled(manifest=manifest, labels=labels, quarantined=quarantined, location="D")
+    labels, quarantined, left_out = np.array([0] * 6 + [1] * 2 + [3] * 2 + [2]), np.array([9]), np.array([9, 10])
+    return Labelled(manifest=manifest, labels=labels, quarantined=quarantined, left_out=left_out, location="D")
 
 
 def test_balanced_weights_are_the_inverse_of_how_often_a_class_comes():
