@@ -51,6 +51,7 @@ from torch import nn
 
 from launch.training.config import Config
 from launch.training.forward import AUTOCAST_DTYPES
+from launch.training.host_memory import keep_freed_memory
 from launch.training.loss_scale import LossScale
 from launch.training.rank_environment import adopt_launcher
 from launch.training.raw_options import ConsultedDict, check_said_elsewhere, unknown_key
@@ -102,6 +103,7 @@ def start_ranks(timeout_seconds: float = 600.0) -> Ranks:
         torch.cuda.set_device(device)
     else:
         device = torch.device("cpu")
+        keep_freed_memory()
         if "OMP_NUM_THREADS" not in os.environ:  # ranks on one machine share its cores
             torch.set_num_threads(cores_per_rank())
     if not dist.is_initialized():
