@@ -1,4 +1,4 @@
-"""What the controlled experiment compares: its videos and its rows."""
+"""What the controlled experiment compares: its videos, its rows, and for how long they are trained."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,3 +79,27 @@ ROWS = {
         _vpsn("vpsn_16f", "VPSN, 16 frames", None, "", _SIXTEEN),
     )
 }
+
+
+@dataclass(frozen=True)
+class Budget:
+    """For how long rows are trained."""
+
+    name: str
+    num_steps: int
+    options: tuple[str, ...]
+    """What it has next to the configuration that all share."""
+    rows: tuple[str, ...]
+    folder: str
+    """Of its results and runs, below those of the experiment."""
+
+
+SHORT = Budget("short", 300, (), tuple(ROWS), "")
+LONG = Budget(
+    "long",
+    1500,
+    ("--train.epochs=5",),
+    ("tsn", "tsm", "rf_l_inception", "vpsn", "vpsn_both", "vpsn_both_normalised", "vpsn_no_pool"),
+    "long",
+)
+BUDGETS = {each.name: each for each in (SHORT, LONG)}

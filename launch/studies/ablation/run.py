@@ -1,13 +1,13 @@
 """The controlled experiment: every architecture and every part of the synthesizer at one budget, on generated videos.
 
     python -m launch.studies.ablation                 # all that has no result yet, then RESULTS.md; stopped, it resumes
-    python -m launch.studies.ablation --rows [tsn,vpsn] --seeds [0]
+    python -m launch.studies.ablation --budgets [short] --rows [tsn,vpsn] --seeds [0]
     python -m launch.studies.ablation --tune true           # the learning rates that were tried for TSN
-    python -m launch.studies.ablation --report_only true    # RESULTS.md and its picture from the results there are
+    python -m launch.studies.ablation --report_only true    # RESULTS.md and its pictures from the results there are
 
-A run is `launch/train.py` with launch/configs/ablation/experiment.yaml and the options of its row, then
+A run is `launch/train.py` with launch/configs/ablation/experiment.yaml and the options of its row and its budget, then
 `launch/evaluate.py`; its result is a file in docs/experiment. Nothing but the options of the row and the seed differs
-between two runs.
+between two runs of a budget.
 """
 
 import json
@@ -25,16 +25,20 @@ from tqdm import tqdm
 from launch.benchmarks.report import conditions
 from launch.studies.ablation.report import write_results
 from launch.studies.ablation.rows import (
+    BUDGETS,
     CONFIG,
     DATA,
+    LONG,
     NUM_SIZES,
     RESULTS,
     ROWS,
     RUNS,
+    SHORT,
     SPLITS,
     TUNED_RATES,
     TUNING_SEED,
     VIDEOS,
+    Budget,
 )
 from launch.studies.commands import run_logged
 from launch.training.config import Config
@@ -52,23 +56,26 @@ from sharding.manifest import load_manifest
 
 @dataclass(frozen=True)
 class Run:
-    """A row with a seed."""
+    """A row with a seed and a budget."""
 
     name: str
     options: tuple[str, ...]
+    """Of the row."""
     seed: int
+    budget: Budget = SHORT
 
     @property
     def run_dir(self) -> Path:
-        return RUNS / f"{self.name}-{self.seed}"
+        return RUNS / self.budget.folder / f"{self.name}-{self.seed}"
 
     @property
     def result(self) -> Path:
-        return RESULTS / f"{self.name}-{self.seed}.json"
+        return RESULTS / self.budget.folder / f"{self.name}-{self.seed}.json"
 
     def arguments(self) -> list[str]:
         """Return the arguments of `launch/train.py`."""
-        return [f"--config={CONFIG}", *self.options, f"--train.seed={self.seed}", f"--run_dir={self.run_dir}"]
+        own = (*self.options, *self.budget.options, f"--train.seed={self.seed}", f"--run_dir={self.run_dir}")
+        return [f"--config={CONFIG}", *own]
 
     def config(self) -> Config:
         return parse_config("launch/train.py", self.arguments())
@@ -76,9 +83,12 @@ class Run:
 
 def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
-    unknown = [name for name in options.rows or () if name not in ROWS]
-    if unknown:
-        raise UserError(f"--rows {unknown[0]}: allowed are {', '.join(ROWS)}")
+    for option, known in (("rows", ROWS), ("budgets", BUDGETS)):
+        unknown = [name for name in getattr(options, option) or () if name not in known]
+        if unknown:
+            raise UserError(f"--{option} {unknown[0]}: allowed are {', '.join(known)}")
+    if options.rows and not any(_rounds(options)):
+        raise UserError(f"--rows {options.rows[0]}: of no such budget; allowed are {', '.join(LONG.rows)}")
     if not options.report_only:
         make_data()
         for round_ in _rounds(options):
@@ -88,12 +98,17 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _rounds(options) -> list[list[Run]]:
-    """Return the runs: a seed of all rows before the next, so that a part of the experiment is as useful as can be."""
+    """Return the runs: a seed of all rows before the next, so that a part of the experiment is as useful as can be, and
+    the short budget before the long one."""
     if options.tune:
         rates = [(f"tune_{rate:g}", ("--model.arch=tsn", f"--optimizer.learning_rate={rate}")) for rate in TUNED_RATES]
         return [[Run(name, chosen, TUNING_SEED) for name, chosen in rates]]
-    rows = [ROWS[name] for name in options.rows or ROWS]
-    return [[Run(row.name, row.options, seed) for row in rows] for seed in options.seeds]
+    return [
+        [Run(name, ROWS[name].options, seed, budget) for name in budget.rows if name in (options.rows or ROWS)]
+        for budget in BUDGETS.values()
+        if budget.name in options.budgets
+        for seed in options.seeds
+    ]
 
 
 def make_data() -> None:
@@ -154,6 +169,7 @@ def _perform(run: Run, threads: int) -> None:
         "size_top1": [_accuracy(confusion[size::NUM_SIZES], size) for size in range(NUM_SIZES)],
         "samples": evaluation["samples"],
         "training_loss": steps[-1]["classification"],
+        "training_losses": [[line["step"], round(line["classification"], 4)] for line in steps],
         "mean_gates": {
             name.removeprefix("mean_gate/"): value for name, value in steps[-1].items() if name.startswith("mean_gate/")
         },
@@ -165,7 +181,7 @@ def _perform(run: Run, threads: int) -> None:
         "fingerprints": _fingerprints(),
         "config": _settings(config),
     }
-    RESULTS.mkdir(parents=True, exist_ok=True)
+    run.result.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(run.result, json.dumps(result, indent=1) + "\n")
 
 
@@ -207,6 +223,8 @@ def _fingerprints() -> dict[str, str]:
 def _parser() -> CommandLine:
     parser = CommandLine(prog="python -m launch.studies.ablation", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rows", type=list[str] | None, default=None, help="Only these rows.")
+    names = " and ".join(f"{each.name} ({each.num_steps:,} steps)" for each in BUDGETS.values())
+    parser.add_argument("--budgets", type=list[str], default=list(BUDGETS), help=f"Of {names}.")
     parser.add_argument("--seeds", type=list[NonNegativeInt], default=[0, 1, 2], help="Seeds of the rows.")
     jobs = 1 if torch.cuda.is_available() else os.cpu_count() or 1
     parser.add_argument("--jobs", type=PositiveInt, default=jobs, help="Runs at a time; they share the cores.")
