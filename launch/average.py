@@ -1,7 +1,7 @@
 """The mean of the weights of several checkpoints of a run, as a checkpoint (SWA).
 
     python launch/average.py --checkpoint runs/demo/checkpoints/step-* --out runs/demo_average
-    python launch/evaluate.py --checkpoint runs/demo_average runs/demo/last --data data/motion/packed/val --out compared
+    python launch/evaluate.py --checkpoint runs/demo_average runs/demo/last --data data/demo/packed/val --out compared
 
 The statistics of BatchNorm are estimated again, from batches of training clips. The result is used like any other
 checkpoint: to evaluate, to predict, to export, to start from.

@@ -23,6 +23,7 @@ from sharding.manifest import (
     load_manifest,
     read_json_lines,
 )
+from sharding.objects.folder import WRITABLE
 from sharding.table import read_column, read_column_names, read_columns, read_label_sets
 
 SHARDS_URL = "shards.url"
@@ -216,7 +217,7 @@ def load_dataset(directory: Path | str) -> PackedDataset:
     return dataset
 
 
-_SCHEMES = ("http", "https", "s3", "gs")
+_SCHEMES = ("http", "https", *WRITABLE)
 _MAX_URL_BYTES = 4096
 
 

@@ -39,7 +39,7 @@ class PackConfig:
     them."""
     profile: str = "h264"
     """In what form frames are stored: h264 (at most --max-frames frames, each a keyframe), jpeg (the same frames as a
-    row of JPEGs: three times the bytes, twice the speed of loading), dense (all frames, every 8th a keyframe), copy
+    row of JPEGs: twice the bytes, up to 1.6 times the speed of loading), dense (all frames, every 8th a keyframe), copy
     (the original bytes, checked by decoding)."""
     max_frames: int = 64
     """h264, jpeg: at most this many frames of a video are kept, evenly spaced in time."""

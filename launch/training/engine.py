@@ -82,6 +82,18 @@ def check_device(config: Config) -> None:
         raise UserError(f"train.precision=bf16: {torch.cuda.get_device_name()} has no bf16; use fp16 or fp32")
 
 
+def unusable_gpu(devices: Path = Path("/dev")) -> str | None:
+    """Return a warning if this machine has an NVIDIA GPU that nobody hid and torch cannot use; else None."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    if torch.cuda.is_available() or hidden or not any(devices.glob("nvidia[0-9]*")):
+        return None
+    built = f"for CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
+    return (
+        f"this machine has a GPU that torch {torch.__version__}, built {built}, cannot use; training on the CPU. "
+        "Its driver may be too old: nvidia-smi shows for which CUDA it is"
+    )
+
+
 def start_ranks(timeout_seconds: float = 600.0) -> Ranks:
     """Join the process group that the launcher describes in the environment; alone if there is no launcher.
 
@@ -147,7 +159,7 @@ def deepspeed_options(config: Config, world_size: int) -> dict:
         UserError: the batch cannot be shared, or `config.deepspeed` contradicts another section.
     """
     train = config.train
-    share = train.batch_size // world_size
+    share = max(1, train.batch_size // world_size)
     micro_batch_size = train.micro_batch_size or share
     if train.batch_size % (world_size * micro_batch_size):
         raise UserError(

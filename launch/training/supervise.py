@@ -9,7 +9,7 @@ from launch.training.builders import check_phases, load_splits, warn_of_short_vi
 from launch.training.config import Config
 from launch.training.config_parser import load_config
 from launch.training.distributed import Ranks, barrier, errors_on_all_ranks
-from launch.training.engine import check_device, deepspeed_options, start_ranks, stop_ranks
+from launch.training.engine import check_device, deepspeed_options, start_ranks, stop_ranks, unusable_gpu
 from launch.training.heartbeat import Heartbeat
 from launch.training.launcher import expected_world_size
 from launch.training.preemption import EXIT_CODE, follow_launcher
@@ -37,6 +37,8 @@ def train_run(config: Config) -> int:
         with errors_on_all_ranks(ranks):
             run_dir = open_run(config, train_set.manifest.classes, ranks)
         start_logging(run_dir, ranks.rank)
+        if warning := unusable_gpu():
+            log.warning(warning)
         warn_of_short_videos(config, train_set)
         return run(config, ranks, lambda: train_phases(config, ranks, train_set, val_set))
 

@@ -134,6 +134,8 @@ def test_what_the_deepspeed_section_may_not_say(raw, message):
 def test_ranks_must_share_the_batch():
     with pytest.raises(UserError, match=r"train\.batch_size=64 is not a multiple of 3"):
         deepspeed_options(Config(), world_size=3)
+    with pytest.raises(UserError, match=r"train\.batch_size=64 is not a multiple of 65"):
+        deepspeed_options(Config(), world_size=65)
 
 
 def test_paper_schedule():

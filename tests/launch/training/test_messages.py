@@ -13,6 +13,7 @@ from launch.training.best_checkpoint import describe_best
 from launch.training.builders import describe_length, warn_of_short_videos
 from launch.training.checkpoint import CheckpointInfo, point, write_info
 from launch.training.config import Config, TrainConfig
+from launch.training.engine import unusable_gpu
 from launch.training.optimizer_config import ScheduleConfig
 from launch.training.run_log import start_logging
 from pipeline.config import DataConfig
@@ -97,3 +98,16 @@ def test_a_long_file_is_answered_from_few_frames():
     row = {"video": "a.mp4", "predictions": [], "num_frames": 8, "seconds": 51.2}
     assert "8 frames spread over 51 s" in describe_row(row)
     assert describe_row(row | {"seconds": 5.0}).splitlines()[0] == "a.mp4"
+
+
+def test_a_gpu_that_cannot_be_used_is_not_passed_over_in_silence(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert unusable_gpu(tmp_path) is None
+    (tmp_path / "nvidiactl").touch()
+    assert unusable_gpu(tmp_path) is None
+    (tmp_path / "nvidia0").touch()
+    warning = unusable_gpu(tmp_path)
+    assert warning is not None and warning.startswith("this machine has a GPU that torch ")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # none is wanted
+    assert unusable_gpu(tmp_path) is None

@@ -8,7 +8,7 @@ from pipeline.dataset import open_dataset
 from pipeline.remote.transport import RemoteError
 from sharding import IndexConfig, UserError, index, measure, verify
 from sharding.__main__ import main
-from sharding.dataset import load_dataset
+from sharding.dataset import load_dataset, read_shards_url
 from tests.helpers.servers import Fault
 from tests.pipeline.conftest import QUICK, content_of
 
@@ -55,3 +55,9 @@ def test_only_stores_and_servers_may_be_named(indexed, tmp_path):
         (folder / "shards.url").write_text(text)
         with pytest.raises(UserError, match=r"shards\.url: .* is no URL of http, https, s3, gs"):
             open_dataset(folder, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("url", ["https://host/train", "s3://b/train", "gcs://b/train", "abfs://container/train"])
+def test_every_store_that_index_writes_may_be_named(tmp_path, url):
+    (tmp_path / "shards.url").write_text(url + "\n")
+    assert read_shards_url(tmp_path) == url
