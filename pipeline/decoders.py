@@ -1,6 +1,6 @@
 """Which decode node suits a dataset on a device: known, tried, measured, and recorded for the next run.
 
-    choose_decoder("auto", dataset, device, Trial(measure=clips_per_second, gather=gather_objects))
+    choose_decoder("auto", dataset, device, Trial(measure=clips_per_second, gather=gather_over_ranks))
 
 On a CPU one node fits a dataset. On a GPU two do, one that decodes on the CPU and one on the GPU, and which of them is
 faster depends on cores, GPU, driver and videos: auto takes the faster one, and never an unmeasured one that decodes on

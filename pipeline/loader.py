@@ -190,6 +190,8 @@ class VideoLoader:
                 f"{location}, sample {self.dataset.key(sample_id)}: {self.dataset.num_frames[sample_id]} frames, but "
                 f"data.min_frames={config.min_frames}; lower it, or list the sample in quarantine.jsonl"
             )
+        if not len(kept):
+            raise UserError(f"{location}: none of its {len(self._sample_ids)} samples is left: all are quarantined")
         if not self.training:
             if config.test_crops == 10 and (self.dataset.manifest.flip_pairs or not config.flip):
                 reason = "the network was trained without mirroring (data.flip)" if not config.flip else ""

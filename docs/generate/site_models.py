@@ -9,6 +9,7 @@ from launch.studies.marks import with_written
 from model import ModelConfig
 from model.complexity import measure
 from model.config import DEPTHS
+from sharding.files import write_atomically
 
 PAGE = Path(__file__).resolve().parents[1] / "models.md"
 PROGRAM = "docs/generate/site_models.py"
@@ -52,5 +53,5 @@ def with_table(page: str) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(with_table(PAGE.read_text()))
+    write_atomically(PAGE, with_table(PAGE.read_text()))
     print(PAGE)

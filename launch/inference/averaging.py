@@ -7,13 +7,14 @@ weights changes, so they are estimated again from training clips (Section 3.2 th
 
 import itertools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm import tqdm
 
 from launch.inference.comparison import name_checkpoints
@@ -56,8 +57,10 @@ def average_checkpoints(paths: Sequence[Path], out: Path, options: BatchNormOpti
         if other.model.without_files() != config.model.without_files() or other_info.classes != info.classes:
             raise UserError(f"{name}: of another network or other classes than the others; average those of one run")
     with new_folder(out) as folder:
-        net.load_state_dict(mean_tensors([each.state_dict() for each, _, _ in loaded]))
-        statistics = _estimate(net, info, config, options) if options.num_batches else "the mean of theirs"
+        states = [each.state_dict() for each, _, _ in loaded]
+        net.load_state_dict(mean_tensors(states))
+        held = {*held_norms(net, config.train.batch_norm), *_unchanged_norms(net, states)}
+        statistics = _estimate(net, info, config, options, held) if options.num_batches else "the mean of theirs"
         write_checkpoint(folder, net, replace(info, metrics={}), config)
     print(f"{out}: the mean of {len(named)} checkpoints: {', '.join(named.values())}; BatchNorm: {statistics}")
 
@@ -74,7 +77,7 @@ def mean_tensors(states: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.T
 
 
 def estimate_batch_norm(
-    net: nn.Module, batches: Iterator[torch.Tensor], precision: str, held: Sequence[nn.Module] = ()
+    net: nn.Module, batches: Iterator[torch.Tensor], precision: str, held: Collection[nn.Module] = ()
 ) -> None:
     """Set the statistics of BatchNorm to the mean of those of batches (B, T, 3, H, W), all of which count alike. Leaves
     the network in evaluation mode.
@@ -83,9 +86,7 @@ def estimate_batch_norm(
         held: BatchNorm layers that keep theirs.
     """
     kept = set(held)
-    norms = [
-        module for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm) and module not in kept
-    ]
+    norms = [module for module in net.modules() if isinstance(module, _BatchNorm) and module not in kept]
     momenta = [norm.momentum for norm in norms]
     net.eval()
     for norm in norms:
@@ -99,13 +100,29 @@ def estimate_batch_norm(
     net.eval()
 
 
-def _estimate(net: Network, info: CheckpointInfo, config: Config, options: BatchNormOptions) -> str:
-    """Estimate the statistics from training clips, and return in words what from."""
+def _unchanged_norms(net: nn.Module, states: Sequence[dict[str, torch.Tensor]]) -> list[nn.Module]:
+    """Return the BatchNorm layers with the same statistics in all states, since training held them: those of frozen
+    stages and pathways."""
+    norms = ((name, module) for name, module in net.named_modules() if isinstance(module, _BatchNorm))
+    return [
+        norm
+        for name, norm in norms
+        if all(
+            torch.equal(states[0][f"{name}.{figure}"], state[f"{name}.{figure}"])
+            for state in states[1:]
+            for figure in ("running_mean", "running_var")
+        )
+    ]
+
+
+def _estimate(
+    net: Network, info: CheckpointInfo, config: Config, options: BatchNormOptions, held: Collection[nn.Module]
+) -> str:
+    """Estimate the statistics from training clips, but of layers that are `held`; return in words what from."""
     location = options.data or config.data.train
     if location is None:
         raise UserError("--data: the checkpoints name no training split; give its folder, or --bn-batches 0")
     dataset = open_dataset(location, config.data.cache_dir, config.data.cache_bytes)
-    held = held_norms(net, config.train.batch_norm)
     batch_size = max(1, min(options.batch_size, len(dataset)))
     if batch_size == 1 and config.model.head in NORMALISE_CLIPS:
         raise UserError(f"--batch-size 1: model.head={config.model.head} has BatchNorm over clips; use 2 or more")

@@ -17,7 +17,7 @@ from launch.inference.predictor import choose_device, with_views
 from launch.inference.windows import Window, WindowOptions
 from launch.training.checkpoint import find_checkpoint, load_checkpoint
 from launch.training.config import Config
-from launch.training.distributed import Ranks, errors_on_all_ranks, gather_objects
+from launch.training.distributed import Ranks, errors_on_all_ranks, gather_over_ranks
 from model import fuse_batch_norm
 from pipeline.dataset import open_dataset
 from pipeline.loader import VideoLoader
@@ -61,10 +61,10 @@ def _joined_ranks() -> Iterator[Ranks]:
     if "RANK" not in os.environ:
         yield Ranks(0, 1, choose_device(None))
         return
-    from launch.training.engine import start_ranks, stop_ranks
+    from launch.training.engine import joined_ranks
 
-    yield start_ranks()
-    stop_ranks()
+    with joined_ranks() as ranks:
+        yield ranks
 
 
 class _FeatureRun:
@@ -91,7 +91,7 @@ class _FeatureRun:
         names = [self.dataset.key(n) for n in _good_samples(self.dataset)] if self.dataset else list(self.videos)
         # As the first rank finds it, before any of them begins.
         left = [name for name in names if not self.folder.is_done(name)] if ranks.is_main_process else []
-        left = gather_objects(left, ranks)[0]
+        left = gather_over_ranks(left)[0]
         num_views = self.data.num_views
         num_clips = max(1, self.options.batch_size // num_views) * num_views
         net = fuse_batch_norm(self.net).to(ranks.device)
@@ -101,7 +101,7 @@ class _FeatureRun:
             self._extract_packed(self.dataset, left, extractor, ranks)
         else:
             failures = self._extract_files(left[ranks.rank :: ranks.world_size], extractor, ranks)
-        failures = {name: why for found in gather_objects(failures, ranks) for name, why in found.items()}
+        failures = {name: why for found in gather_over_ranks(failures) for name, why in found.items()}
         return _finish(names, left, failures, self.folder) if ranks.is_main_process else int(bool(failures))
 
     def _extract_packed(

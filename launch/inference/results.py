@@ -18,7 +18,7 @@ from launch.inference.scores import Scores, write_scores
 from launch.training.checkpoint import CheckpointInfo, load_checkpoint
 from launch.training.config import Config
 from launch.training.distributed import Ranks, errors_on_all_ranks, gather_over_ranks
-from launch.training.engine import start_ranks, stop_ranks
+from launch.training.engine import joined_ranks
 from launch.training.evaluation import Evaluation, evaluate
 from launch.training.multilabel import evaluate_multilabel
 from model import Network, fuse_batch_norm
@@ -92,21 +92,20 @@ def evaluate_checkpoints(
     if out is not None:
         folders = [out / subject.name.replace("/", "-") for subject in subjects] if len(subjects) > 1 else [out]
         subjects = [replace(subject, out=folder) for subject, folder in zip(subjects, folders)]
-    ranks = start_ranks()
-    with errors_on_all_ranks(ranks):
-        if ranks.is_main_process:
-            for subject in subjects:
-                check_writable(subject.out / "evaluation.json")
-    if subjects[0].config.model.multi_label:
-        _evaluate_multilabel(subjects[0], options, ranks)
-        rows = []
-    else:
-        rows = [_evaluate(subject, options, ranks, alone=len(subjects) == 1) for subject in subjects]
-    if ranks.is_main_process and len(rows) > 1:
-        assert out is not None
-        write_rows(rows, out)
-        print(describe_rows(rows) + f"written to {out}: comparison.json, comparison.csv, and a folder for each")
-    stop_ranks()
+    with joined_ranks() as ranks:
+        with errors_on_all_ranks(ranks):
+            if ranks.is_main_process:
+                for subject in subjects:
+                    check_writable(subject.out / "evaluation.json")
+        if subjects[0].config.model.multi_label:
+            _evaluate_multilabel(subjects[0], options, ranks)
+            rows = []
+        else:
+            rows = [_evaluate(subject, options, ranks, alone=len(subjects) == 1) for subject in subjects]
+        if ranks.is_main_process and len(rows) > 1:
+            assert out is not None
+            write_rows(rows, out)
+            print(describe_rows(rows) + f"written to {out}: comparison.json, comparison.csv, and a folder for each")
     return [subject.out / "evaluation.json" for subject in subjects] if ranks.is_main_process else []
 
 

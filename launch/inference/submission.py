@@ -13,7 +13,7 @@ from launch.inference.submission_forms import FORMS, SplitScores
 from launch.training.checkpoint import CheckpointInfo, find_checkpoint, load_checkpoint
 from launch.training.config import Config
 from launch.training.distributed import errors_on_all_ranks, gather_over_ranks
-from launch.training.engine import start_ranks, stop_ranks
+from launch.training.engine import joined_ranks
 from launch.training.evaluation import compute_scores
 from model import Network, fuse_batch_norm
 from pipeline.dataset import open_dataset
@@ -56,20 +56,19 @@ def write_submission(
     except ValueError as error:
         raise UserError(str(error)) from error
     target = (out or checkpoint / f"evaluation-{dataset.manifest.split}") / FORMS[form].name
-    ranks = start_ranks()
-    with errors_on_all_ranks(ranks):
-        if ranks.is_main_process:
-            check_writable(target)
-    of_rank = {"rank": ranks.rank, "world_size": ranks.world_size, "device": ranks.device}
-    with closing(VideoLoader(dataset, data, training=False, micro_batch_size=batch_size, **of_rank)) as loader:
-        found = _scores(fuse_batch_norm(net).to(ranks.device), loader, config.train.precision)
-    split = _join(gather_over_ranks(found), dataset)
-    with errors_on_all_ranks(ranks):
-        if ranks.is_main_process:
-            FORMS[form].write(target, split, supervision)
-            write_scores(target.with_name("scores.parquet"), _with_labels(split, dataset))
-            print(_describe(split, dataset, target))
-    stop_ranks()
+    with joined_ranks() as ranks:
+        with errors_on_all_ranks(ranks):
+            if ranks.is_main_process:
+                check_writable(target)
+        of_rank = {"rank": ranks.rank, "world_size": ranks.world_size, "device": ranks.device}
+        with closing(VideoLoader(dataset, data, training=False, micro_batch_size=batch_size, **of_rank)) as loader:
+            found = _scores(fuse_batch_norm(net).to(ranks.device), loader, config.train.precision)
+        split = _join(gather_over_ranks(found), dataset)
+        with errors_on_all_ranks(ranks):
+            if ranks.is_main_process:
+                FORMS[form].write(target, split, supervision)
+                write_scores(target.with_name("scores.parquet"), _with_labels(split, dataset))
+                print(_describe(split, dataset, target))
     return target if ranks.is_main_process else None
 
 

@@ -14,6 +14,7 @@ Exit codes are those of launch/train.py.
 import json
 import logging
 import os
+import shlex
 import shutil
 from collections.abc import Callable
 from contextlib import closing
@@ -30,11 +31,11 @@ from launch.training.builders import build_network, check_phases, load_splits
 from launch.training.checkpoint import read_info
 from launch.training.config import Config
 from launch.training.config_parser import load_config
-from launch.training.distributed import Ranks, errors_on_all_ranks, gather_objects
+from launch.training.distributed import Ranks, errors_on_all_ranks, gather_over_ranks
 from launch.training.engine import check_device, deepspeed_options, start_ranks
 from launch.training.evaluation import evaluate
 from launch.training.launcher import expected_world_size
-from launch.training.run_dir import check_same_run, last_checkpoint, open_run
+from launch.training.run_dir import check_same_run, last_checkpoint, locked, open_run
 from launch.training.run_log import check_wandb, read_metrics, start_logging
 from launch.training.supervise import run
 from launch.training.trainer import Trainer
@@ -52,17 +53,20 @@ def find_schedule(config: PlannedConfig) -> int:
     check_device(config)
     if config.train.wandb:
         check_wandb()
-    deepspeed_options(config, expected_world_size())
+    schedule = config.schedule_of_all()
+    for phase in schedule.split_phases():
+        deepspeed_options(phase, expected_world_size())
     if config.data.val is None:
         raise UserError("data.val is not set: a plan is made by the accuracy on a packed validation split")
-    check_phases(config.schedule_of_all())
+    check_phases(schedule)
     train_set, val_set = load_splits(config)
     assert val_set is not None  # as data.val names it
     ranks = start_ranks(config.train.timeout_seconds)
-    with errors_on_all_ranks(ranks):
-        open_plan(config, ranks)
-    start_logging(Path(config.run_dir), ranks.rank)
-    return run(config, ranks, lambda: search(config, ranks, train_set, val_set))
+    with locked(Path(config.run_dir), ranks):
+        with errors_on_all_ranks(ranks):
+            open_plan(config, ranks)
+        start_logging(Path(config.run_dir), ranks.rank)
+        return run(config, ranks, lambda: search(config, ranks, train_set, val_set))
 
 
 def open_plan(config: PlannedConfig, ranks: Ranks) -> None:
@@ -228,7 +232,7 @@ def conclude(config: PlannedConfig, plan: Plan) -> None:
         log.info(
             "%d epochs: %d frames, learning rate %g", phase.epochs, complete.data.frames_per_clip, phase.learning_rate
         )
-    log.info("%s; train it with launch/train.py --config %s", picture, folder / "schedule.yaml")
+    log.info("%s; train it with launch/train.py --config %s", picture, shlex.quote(str(folder / "schedule.yaml")))
 
 
 def schedule_yaml(config: Config) -> str:
@@ -250,4 +254,5 @@ def schedule_yaml(config: Config) -> str:
 
 def _from_first(call: Callable[[], Value], ranks: Ranks) -> Value:
     """Return what `call` returns on the first rank, on all of them."""
-    return gather_objects(call() if ranks.is_main_process else None, ranks)[0]
+    found: list = gather_over_ranks(call() if ranks.is_main_process else None)
+    return found[0]

@@ -1,5 +1,6 @@
 """Which checkpoint of a run is the best, by the figure that is monitored, and how good it is."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,9 +21,14 @@ def record_evaluation(run_dir: Path, metrics: dict[str, float], ranks: Ranks, mo
     last, best = pointed(folder, "last"), pointed(folder, "best")
     assert last is not None  # what was evaluated was saved
     # Without figures it will be evaluated again, so they come last.
-    if best is None or metrics[monitor] >= read_info(folder / best).metrics.get(monitor, 0.0):
+    if best is None or _or_least(metrics[monitor]) >= _or_least(read_info(folder / best).metrics.get(monitor, 0.0)):
         point(folder, "best", last)
     write_info(folder / last, replace(read_info(folder / last), metrics=metrics))
+
+
+def _or_least(figure: float) -> float:
+    """Return a figure, the least one for nan: that of a split in which nothing could be counted."""
+    return -math.inf if math.isnan(figure) else figure
 
 
 def describe_best(run_dir: Path, monitor: str = "top1") -> str:

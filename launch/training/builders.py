@@ -2,7 +2,6 @@
 
 import logging
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from launch.training.batch_norm import prepare_batch_norm
 from launch.training.checkpoint import find_checkpoint
 from launch.training.class_weights import find_class_weights
 from launch.training.config import NEED_LEVELS, Config
-from launch.training.distributed import Ranks, gather_objects
+from launch.training.distributed import Ranks, gather_over_ranks
 from launch.training.optimizers import learning_rate_scales
 from model import ModelConfig, Network, VideoNet, build_model
 from model.freeze import checkpoint_blocks
@@ -92,7 +91,7 @@ def build_loaders(
     """Return the loader of the training split, and of the validation split if there is one; `agree` joins what the
     ranks find bad."""
     shared: dict[str, Any] = {"rank": ranks.rank, "world_size": ranks.world_size, "device": ranks.device}
-    shared |= {"micro_batch_size": micro_batch_size, "gather": partial(gather_objects, ranks=ranks)}
+    shared |= {"micro_batch_size": micro_batch_size, "gather": gather_over_ranks}
     loader = VideoLoader(
         train_set,
         config.data,
@@ -141,13 +140,14 @@ def check_phases(config: Config) -> None:
         with torch.device("meta"):
             net = build_model(phase.model.without_files())
         shapes.append({name: tuple(value.shape) for name, value in net.state_dict().items()})
-        for name, shape in shapes[0].items():
-            if shapes[-1].get(name) != shape:
+        for name in shapes[0] | shapes[-1]:
+            first, now = shapes[0].get(name, "none"), shapes[-1].get(name, "none")
+            if first != now:
                 model = phase.model
                 raise UserError(
-                    f"phase {number}: {name} has shape {shapes[-1].get(name)} with num_segments={model.num_segments}, "
-                    f"{shape} in phase 1: model.arch={model.arch} with model.head={model.head} cannot change it; use "
-                    "the same num_segments in all phases, or another network"
+                    f"phase {number}: {name} has shape {now} with num_segments={model.num_segments}, {first} in phase "
+                    f"1: model.arch={model.arch} with model.head={model.head} cannot change it; use the same "
+                    "num_segments in all phases, or another network"
                 )
 
 

@@ -85,21 +85,27 @@ class DistilledNet(nn.Module):
     def forward(self, clips: Tensor, *given: Tensor, with_losses: bool = True) -> Outputs:
         """Return the network's outputs for clips (B, T, 3, H, W), with `teacher_losses`."""
         outputs = self.net(clips, *given, with_losses=True)
-        teacher, seen = self._teacher[0], self._shown(clips)
+        features, logits = self._targets(self._shown(clips))
         losses = []
-        if self.projector is not None:
+        if self.projector is not None and features is not None:
             assert outputs.features is not None  # a ResNet's
-            with torch.no_grad():
-                target = teacher.features(seen)
-            own = self._aligned(frame_vectors(outputs.features, len(clips)), clips.shape[1], target.shape[1])
-            target = target if own.shape[1] == target.shape[1] else target.mean(1, keepdim=True)
+            own = self._aligned(frame_vectors(outputs.features, len(clips)), clips.shape[1], features.shape[1])
+            target = features if own.shape[1] == features.shape[1] else features.mean(1, keepdim=True)
             losses.append(("distillation/features", self.wanted.features * feature_loss(self.projector(own), target)))
-        if self.wanted.logits:
-            with torch.no_grad():
-                target = teacher.logits(seen)
-            loss = logit_loss(outputs.logits, target, self.wanted.temperature)
+        if logits is not None:
+            loss = logit_loss(outputs.logits, logits, self.wanted.temperature)
             losses.append(("distillation/logits", self.wanted.logits * loss))
         return outputs._replace(features=None, teacher_losses=tuple(losses))
+
+    @torch.no_grad()
+    def _targets(self, clips: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Return the teacher's features and logits of clips that it expects; None for what is not learned."""
+        teacher = self._teacher[0]
+        if self.projector is not None and self.wanted.logits:
+            return teacher.features_and_logits(clips)
+        if self.projector is not None:
+            return teacher.features(clips), None
+        return None, teacher.logits(clips) if self.wanted.logits else None
 
     def _shown(self, clips: Tensor) -> Tensor:
         """Return the frames that the teacher sees, in its pixels."""

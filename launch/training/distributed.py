@@ -56,14 +56,6 @@ def any_rank(flag: bool, ranks: Ranks) -> bool:
     return bool(value)
 
 
-def gather_objects(value: object, ranks: Ranks) -> list:
-    """Return what each rank gives, by rank, on all of them; waits like `any_rank`."""
-    values = [value] * ranks.world_size
-    if ranks.world_size > 1:
-        dist.all_gather_object(values, value, group=_host_group())
-    return values
-
-
 def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
     """Return the sum of `values` over all ranks, computed in place where they are: on the devices or the processors."""
     dist.all_reduce(values, group=_host_group() if values.device.type == "cpu" else None)
@@ -74,9 +66,12 @@ Value = TypeVar("Value")
 
 
 def gather_over_ranks(value: Value) -> list[Value]:
-    """Return the values of all ranks, in the order of the ranks, on each of them."""
+    """Return the values of all ranks, in the order of the ranks, on each of them; waits like `any_rank`. A process that
+    has joined no others is alone."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return [value]
     values: list = [None] * dist.get_world_size()
-    dist.all_gather_object(values, value)
+    dist.all_gather_object(values, value, group=_host_group())
     return values
 
 
@@ -100,18 +95,23 @@ class Agreement:
         return sorted({sample_id for ids in lists for sample_id in ids})
 
 
+class ErrorOfAllRanks(UserError):
+    """One that every rank raises at the same place, in the same words."""
+
+
 @contextmanager
 def errors_on_all_ranks(ranks: Ranks) -> Iterator[None]:
-    """Raise on all ranks what of the UserErrors within the lowest of them raised; all must come here."""
+    """Raise on all ranks, as ErrorOfAllRanks, what of the UserErrors within the lowest of them raised; all must come
+    here."""
     found = None
     try:
         yield
     except UserError as error:
         found = str(error)
-    errors = gather_objects(found, ranks)
+    errors = gather_over_ranks(found)
     for rank, error in enumerate(errors):
         if error is not None:
-            raise UserError(error if errors[0] == error else f"rank {rank}: {error}")
+            raise ErrorOfAllRanks(error if errors[0] == error else f"rank {rank}: {error}")
 
 
 _FIRST, _COUNT = 20_000, 12_000

@@ -1,36 +1,31 @@
 """When training ends before its last epoch, and how right it was on its own clips."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
-from launch.training.checkpoint import read_info
 from launch.training.distributed import sum_over_ranks
-from launch.training.run_dir import last_checkpoint
 from launch.training.run_log import read_metrics
 
 
 def epochs_without_gain(values: Mapping[int, float]) -> int:
-    """Return how many epochs came after that which first had the highest of the `values` by epoch.
+    """Return how many epochs came after that which first had the highest of the `values` by epoch; nan counts for none.
 
-    >>> epochs_without_gain({1: 0.2, 2: 0.5, 3: 0.5, 4: 0.4}), epochs_without_gain({})
-    (2, 0)
+    >>> [epochs_without_gain(values) for values in ({1: 0.2, 2: 0.5, 3: 0.5, 4: 0.4}, {}, {1: math.nan})]
+    [2, 0, 0]
     """
-    if not values:
+    best = max((value for value in values.values() if not math.isnan(value)), default=None)
+    if best is None:
         return 0
-    best = max(values.values())
     return max(values) - min(epoch for epoch, value in values.items() if value == best)
 
 
 def read_monitored(run_dir: Path, monitor: str) -> dict[int, float]:
     """Return the monitored figure by epoch, as the run has recorded it, whatever was resumed in between."""
     lines = [line for line in read_metrics(run_dir) if line["kind"] == "evaluation"]
-    values = {line["epoch"]: line[monitor] for line in lines if monitor in line}
-    last = last_checkpoint(run_dir)
-    if last is not None and monitor in (info := read_info(last)).metrics:
-        values[info.epoch] = info.metrics[monitor]  # a run killed in between has it only here
-    return values
+    return {line["epoch"]: line[monitor] for line in lines if monitor in line}
 
 
 class TrainingAccuracy:

@@ -47,7 +47,7 @@ class WeightEma:
         torch.ops.aten._foreach_lerp_.Scalar(old, new, 1 - self._decay)
         for average, value in zip(averages, values, strict=True):
             if not average.is_floating_point():  # BatchNorm's number of batches
-                average.copy_(average * self._decay + value * (1 - self._decay))
+                average.copy_(value)
 
     def load(self, path: Path, num_updates: int) -> None:
         """Resume from the file `path` with the tensors that `module` had after `num_updates` updates."""

@@ -6,7 +6,8 @@ import io
 import logging
 import os
 import sys
-from contextlib import redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -130,6 +131,16 @@ def stop_ranks() -> None:
     _host_group.cache_clear()
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+@contextmanager
+def joined_ranks() -> Iterator[Ranks]:
+    """Join the process group as `start_ranks` does, and leave it whatever happens. Raises what it raises."""
+    ranks = start_ranks()
+    try:
+        yield ranks
+    finally:
+        stop_ranks()
 
 
 def _join(backend: str, timeout: timedelta) -> None:

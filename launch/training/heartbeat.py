@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]  # documented, not in __all__
 
 from launch.training.distributed import Ranks
+from sharding.errors import UserError
 
 log = logging.getLogger("launch.training.heartbeat")
 
@@ -57,7 +58,8 @@ class Heartbeat:
     def explain(self, error: BaseException) -> str:
         """Return what ended the job, on a rank in which `error` was raised: that, or if that only says that another
         rank does not answer, what happened to the other."""
-        own = f"rank {self._ranks.rank}: {type(error).__name__}: {' '.join(str(error).split())}"
+        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+        own = f"rank {self._ranks.rank}: {kind}{' '.join(str(error).split())}"
         if self._ranks.world_size == 1:
             return own
         self._failed = True

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.distributed as dist
 
 from launch.training.average_precision import average_precisions, mean_over_known
 from launch.training.distributed import gather_over_ranks
@@ -79,7 +78,7 @@ def evaluate_multilabel(
         num_clips += len(batch.clips)
     seconds = time.perf_counter() - begin
     found = torch.cat(scores).numpy(), torch.cat(labels).numpy()
-    parts = gather_over_ranks(found) if dist.is_initialized() else [found]
+    parts = gather_over_ranks(found)
     all_scores, all_labels = (np.concatenate(part) for part in zip(*parts))
     return MultiLabelEvaluation(
         average_precision=average_precisions(all_scores, all_labels),

@@ -28,6 +28,7 @@ from launch.training.config import Config
 from launch.training.config_parser import load_config
 from launch.training.distillation import teacher_fingerprint
 from launch.training.distributed import Ranks, any_rank, errors_on_all_ranks
+from launch.training.early_stopping import epochs_without_gain, read_monitored
 from launch.training.ema import WeightEma
 from launch.training.engine import Engine, load_engine, save_engine
 from launch.training.optimizer_config import ScheduleConfig
@@ -38,7 +39,8 @@ from sharding.manifest import describe_class_difference
 
 log = logging.getLogger("launch.training.run_dir")
 
-# What may differ between a run and its continuation: it changes where and how fast, not what is computed. Of the data
+# What may differ between a run and its continuation: it changes where and how fast, not what is computed (but that
+# BatchNorm and mixup look at a micro-batch). Of the data
 # section its own `sampling_settings` says.
 MUTABLE_ON_RESUME = {
     "": ("run_dir", "resume"),
@@ -117,7 +119,7 @@ def open_run(config: Config, classes: tuple[str, ...], ranks: Ranks) -> Path:
         if last is None:
             if config.resume == "extend":
                 raise UserError(f"run_dir={run_dir} holds no checkpoint that could be extended; leave --resume out")
-            path.write_text(config.to_yaml())
+            write_atomically(path, config.to_yaml())
             return run_dir
     except OSError as error:
         raise UserError(f"run_dir={run_dir} cannot be written: {error.strerror}; choose another") from error
@@ -151,6 +153,12 @@ def _check_extension(old: Config, new: Config, info: CheckpointInfo) -> None:
         raise UserError(
             f"train.epochs={new.train.epochs}: {info.epoch} epochs of run_dir={new.run_dir} are trained; give more, as "
             f"with --train.epochs={2 * info.epoch}"
+        )
+    patience, monitor = new.train.patience_epochs, new.monitored_figure
+    if patience and epochs_without_gain(read_monitored(Path(new.run_dir), monitor)) >= patience:
+        raise UserError(
+            f"train.patience_epochs={patience}: in run_dir={new.run_dir} {monitor} has not risen for so many epochs: "
+            "nothing more would be trained; give more, or 0"
         )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from launch.training.builders import check_phases, load_splits, warn_of_short_videos
 from launch.training.config import Config
 from launch.training.config_parser import load_config
-from launch.training.distributed import Ranks, barrier, errors_on_all_ranks
+from launch.training.distributed import ErrorOfAllRanks, Ranks, barrier, errors_on_all_ranks
 from launch.training.engine import check_device, deepspeed_options, start_ranks, stop_ranks, unusable_gpu
 from launch.training.heartbeat import Heartbeat
 from launch.training.launcher import expected_world_size
@@ -28,7 +28,8 @@ def train_run(config: Config) -> int:
     check_device(config)
     if config.train.wandb:
         check_wandb()
-    deepspeed_options(config, expected_world_size())
+    for phase in config.split_phases():
+        deepspeed_options(phase, expected_world_size())
     check_phases(config)
     train_set, val_set = load_splits(config)
     follow_launcher()
@@ -65,7 +66,11 @@ def run(config: Config, ranks: Ranks, train: Callable[[], bool]) -> int:
         barrier()  # from here on none waits for another
         heartbeat.stop()
         return 0 if finished else EXIT_CODE
-    except UserError:
+    except UserError as error:
+        if not isinstance(error, ErrorOfAllRanks) and ranks.world_size > 1:
+            explained = heartbeat.explain(error)
+            if not ranks.is_main_process:  # whose error nobody else says
+                log.error("%s", explained)
         raise
     except DivergedError as error:  # on all ranks alike
         if ranks.is_main_process:

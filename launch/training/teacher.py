@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from launch.training.checkpoint import find_checkpoint, load_checkpoint
 from launch.training.config import DistillationConfig
-from model import ModelConfig, Network, build_model
+from model import ModelConfig, Network, VideoResNet, build_model
 from model.heads.hierarchy import pathway_frames
 from model.weights.families import RESNET_RS, Statistics
 from model.weights.files import WeightFileError
@@ -53,6 +53,13 @@ class Teacher:
     def logits(self, clips: Tensor) -> Tensor:
         """Return logits (B, num_classes) of such clips."""
         return self.net(clips)
+
+    def features_and_logits(self, clips: Tensor) -> tuple[Tensor, Tensor]:
+        """Return both, of one pass through a ResNet."""
+        if not isinstance(self.net, VideoResNet):
+            return self.features(clips), self.logits(clips)
+        maps = self.net.forward_features(clips)
+        return frame_vectors(maps, len(clips)), self.net.forward_head(maps)
 
 
 def frame_vectors(features: Tensor, num_clips: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -97,7 +98,7 @@ class Trainer:
     @property
     def step(self) -> int:
         """Optimizer steps taken since the beginning of the run."""
-        return self.loader.epoch * self.loader.steps_per_epoch + self.loader.step
+        return self.engine.global_steps
 
     def train(self, enough: Callable[[], bool] = lambda: False) -> bool:
         """Train until the last epoch, or until it is `enough`, which is asked before each, or until a signal asks to
@@ -126,7 +127,8 @@ class Trainer:
             log.info("%s", describe_best(self.run_dir, self.config.monitored_figure))
             val = self.config.data.val
             assert val is not None  # it has a loader
-            log.info("next: python launch/evaluate.py --checkpoint %s --data %s", self.run_dir, redacted(val))
+            command = ["python", "launch/evaluate.py", "--checkpoint", str(self.run_dir), "--data", redacted(val)]
+            log.info("next: %s", shlex.join(command))
         return True
 
     def end(self) -> PhaseEnd:
@@ -202,7 +204,8 @@ class Trainer:
 
     def log_step(self, figures: dict[str, float]) -> None:
         steps = self.loader.steps_per_epoch
-        figures = figures | {"epoch": self.step / steps, "learning_rate": self.learning_rate(self.step - 1)}
+        epoch = self.loader.epoch + self.loader.step / steps
+        figures = figures | {"epoch": epoch, "learning_rate": self.learning_rate(self.step - 1)}
         self.log.write("train", self.step, **figures)
         epochs_left = self.config.train.epochs - figures["epoch"]
         line = describe_step(figures, epochs_left, steps * self.config.train.batch_size)
@@ -218,8 +221,9 @@ class Trainer:
             evaluation = evaluate_multilabel(net, loader, model.num_classes, precision)
         else:
             evaluation = evaluate(net, loader, model.num_classes, precision, model.levels)
-        record_evaluation(self.run_dir, evaluation.figures(), self.ranks, self.config.monitored_figure)
         self.log.write("evaluation", self.step, epoch=self.loader.epoch, **evaluation.figures())
+        # The checkpoint's figures say that it was evaluated: behind all else.
+        record_evaluation(self.run_dir, evaluation.figures(), self.ranks, self.config.monitored_figure)
         log.info("after epoch %d: %s", self.loader.epoch, evaluation)
 
     def save_within_epoch(self) -> bool:

@@ -1,6 +1,7 @@
 """The pictures of `launch/visualize.py`: each function reads what it draws, draws it, and returns the file."""
 
 import json
+import shlex
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -71,20 +72,26 @@ def find_evaluation(path: Path) -> Path:
     """
     found = find_evaluations(path)
     if not found:
-        raise UserError(f"{path}: no evaluation in it; make one with launch/evaluate.py --checkpoint {path} --data VAL")
+        command = f"launch/evaluate.py --checkpoint {shlex.quote(str(path))} --data VAL"
+        raise UserError(f"{path}: no evaluation in it; make one with {command}")
     return found[0]
 
 
 def synthesizers(checkpoint: Path, relative_to_init: bool, out: Path | None) -> Path:
     """Draw how strongly each spatial kernel feeds each temporal one, or by how much training changed that."""
     from launch.training.builders import build_network
-    from launch.training.checkpoint import load_checkpoint
+    from launch.training.checkpoint import find_checkpoint, load_checkpoint
 
-    net, _, config = load_checkpoint(checkpoint)
+    folder = find_checkpoint(checkpoint)
+    net, _, config = load_checkpoint(folder)
     norms = _fusion_norms(net)
     if not norms:
         raise UserError(f"{checkpoint}: its network, model.arch={config.model.arch}, has no synthesizers")
-    target = _target(out or checkpoint / "synthesizers.png")
+    if relative_to_init and any((values == 0).any() for values in norms.values()):
+        raise UserError(
+            f"{checkpoint}: its fusion is fixed, so training cannot change it; leave --relative-to-init out"
+        )
+    target = _target(out or folder / "synthesizers.png")
     title = f"{config.model.arch}-{config.model.depth}, {checkpoint}"
     start = _fusion_norms(build_network(config)) if relative_to_init else None
     return draw_synthesizers(norms, config.model.synthesizer, title, target, start)

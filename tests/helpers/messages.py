@@ -9,7 +9,16 @@ from pathlib import Path
 from tests.helpers.commands import ROOT
 
 PACKAGES = ("sharding", "pipeline", "model", "launch")
-KINDS = {"UserError", "MediaError", "RemoteError", "MissingError", "DivergedError", "SampleError", "RuntimeError"}
+KINDS = {
+    "UserError",
+    "ErrorOfAllRanks",
+    "MediaError",
+    "RemoteError",
+    "MissingError",
+    "DivergedError",
+    "SampleError",
+    "RuntimeError",
+}
 # A ValueError that begins with a key of the configuration becomes a line on the command line as well.
 KEYS = re.compile(r"(data|model|train|loss|optimizer|schedule|distillation|phases|plan|deepspeed)\b[. :]")
 GAP = "…"

@@ -11,6 +11,7 @@ from launch.inference.averaging import BatchNormOptions, average_checkpoints, es
 from launch.training.checkpoint import CheckpointInfo, load_checkpoint, write_checkpoint
 from launch.training.config import Config
 from model import ModelConfig, build_model
+from pipeline.config import DataConfig
 from pipeline.loader import VideoLoader
 from sharding.errors import UserError
 from tests.conftest import run_command
@@ -79,3 +80,24 @@ def test_averages_that_are_none(trained, tmp_path, options, message):
     done = run_command([sys.executable, "launch/average.py", *options, f"--out={tmp_path / 'out'}"])
     assert done.returncode == 2 and message in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_layers_that_training_held_are_found_by_their_statistics(motion, tmp_path):
+    """Those of frozen stages are the same in all checkpoints; what is in front of them is not estimated anew."""
+    model = ModelConfig("tsn", 18, 2, 4)
+    data = DataConfig(num_segments=4, short_side=32, crop_size=32, flip=False)
+    torch.manual_seed(0)
+    net = build_model(model)
+    for step in (1, 2):
+        for name, buffer in net.named_buffers():
+            if name.startswith("layer4") and name.endswith("running_mean"):
+                buffer += step
+        folder = tmp_path / f"step-{step:08d}"
+        folder.mkdir()
+        info = CheckpointInfo(step, step, ("a", "b"), {}, "")
+        write_checkpoint(folder, net, info, replace(Config(), model=model, data=data))
+    options = BatchNormOptions(1, 4, str(motion / "train"))
+    average_checkpoints(sorted(tmp_path.glob("step-*")), tmp_path / "mean", options)
+    before, after = load_file(folder / "model.safetensors"), load_file(tmp_path / "mean" / "model.safetensors")
+    changed = {name for name in before if name.endswith("running_var") and not torch.equal(before[name], after[name])}
+    assert changed == {name for name in before if name.startswith("layer4") and name.endswith("running_var")}

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from launch.training.builders import build_network
-from launch.training.checkpoint import load_checkpoint
+from launch.training.checkpoint import CheckpointInfo, find_checkpoint, load_checkpoint, write_checkpoint
+from launch.training.config import Config
 from launch.visualization.gradcam import compute_gradcam, restore_pixels
 from launch.visualization.plots import draw_frames, draw_heat, kernel_names, share_before
 from launch.visualize import main
@@ -191,3 +192,20 @@ def test_bad_input_is_refused_before_the_work(trained, motion, tmp_path):
             main([str(argument) for argument in arguments])
         assert message in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+def test_a_picture_beside_a_pointer_does_not_take_its_place(trained, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    for _ in range(2):
+        main(["synthesizers", str(run / "best")])
+        picture = find_checkpoint(run / "best") / "synthesizers.png"
+        assert capsys.readouterr().out.strip() == str(picture)
+        assert picture.read_bytes().startswith(PNG)
+
+
+def test_a_fixed_fusion_is_not_said_to_have_changed(tmp_path):
+    config = Config(model=ModelConfig("rf_l_inception", 18, 3, SEGMENTS))
+    write_checkpoint(tmp_path, build("rf_l_inception"), CheckpointInfo(1, 1, ("a", "b", "c"), {}, ""), config)
+    with pytest.raises(UserError, match=r": its fusion is fixed, so training cannot change it; leave"):
+        main(["synthesizers", str(tmp_path), "--relative-to-init"])

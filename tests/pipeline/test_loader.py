@@ -245,3 +245,10 @@ def test_a_damaged_shard_names_sample_and_remedy(numbered, tmp_path):
     assert path.name in message
     assert dataset.key(sample_id) in message
     assert f"python -m sharding verify {copy} --decode" in message
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_split_of_which_nothing_is_left_is_refused(dataset, training):
+    empty = replace(dataset, excluded=np.arange(len(dataset)))
+    with pytest.raises(UserError, match=rf"none of its {len(dataset)} samples is left: all are quarantined$"):
+        load(empty, training=training)

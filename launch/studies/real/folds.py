@@ -58,7 +58,7 @@ def train_row(row: Row, data: Path, out: Path) -> int:
     """Train and test the folds that are not done yet, then write the row's result; return the exit code."""
     from launch.training.builders import load_splits
     from launch.training.config_parser import parse_config
-    from launch.training.engine import start_ranks, stop_ranks
+    from launch.training.engine import joined_ranks
     from launch.training.preemption import EXIT_CODE
     from launch.training.run_dir import locked
     from launch.training.run_log import start_logging
@@ -66,8 +66,7 @@ def train_row(row: Row, data: Path, out: Path) -> int:
     config, folder = parse_config("launch/train.py", row.arguments(out)), row.folder(out)
     dataset, _ = load_splits(config)
     groups = groups_of_samples(dataset.keys, {clip.key: clip.group for clip in read_clips(data, row.videos)})
-    ranks = start_ranks()
-    with locked(folder, ranks):
+    with joined_ranks() as ranks, locked(folder, ranks):
         start_logging(folder, ranks.rank)
         settings = {"config": settings_of(config, row), "fingerprint": dataset.fingerprint}
         _check_begun(folder, settings)
@@ -82,7 +81,6 @@ def train_row(row: Row, data: Path, out: Path) -> int:
                 write_atomically(path, json.dumps(result) + "\n")
                 log.info("fold %d of %d, %s: %s", number, len(folds), fold.name, _describe(result))
         write_result(row, folder, folds, settings)
-    stop_ranks()
     return 0
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from launch.training.checkpoint import CheckpointInfo, pointed, read_info
 from launch.training.config import Config
 from launch.training.config_parser import load_config
+from launch.training.early_stopping import epochs_without_gain
 from launch.training.run_log import read_metrics
 from sharding.errors import UserError, redacted
 
@@ -53,8 +54,12 @@ class RunFacts:
             return "running"
         if self.last is None and not self.steps:
             return "not started"
-        finished = self.config is not None and self.last is not None and self.last.epoch >= self.config.train.epochs
-        return "finished" if finished else "stopped"
+        if self.config is None or self.last is None:
+            return "stopped"
+        patience, monitor = self.config.train.patience_epochs, self.config.monitored_figure
+        values = {line["epoch"]: line[monitor] for line in self.evaluations if monitor in line}
+        stopped_early = patience and epochs_without_gain(values) >= patience
+        return "finished" if stopped_early or self.last.epoch >= self.config.train.epochs else "stopped"
 
     @property
     def measure(self) -> str:

@@ -15,7 +15,9 @@ from launch.schedule_search.search import conclude, evaluate_start, read_accurac
 from launch.search_schedule import main
 from launch.training.config_parser import parse_config
 from launch.training.distributed import Ranks
+from launch.training.engine import joined_ranks
 from launch.training.evaluation import evaluate
+from launch.training.run_dir import locked
 from launch.training.run_log import RunLog, read_metrics
 from model import build_model
 from pipeline.loader import VideoLoader
@@ -208,3 +210,11 @@ def test_two_ranks_plan_together(plan_config, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(json.loads((run_dir / "plan.json").read_text())["edges"]) == 3
     assert (run_dir / "schedule.yaml").exists() and "Traceback" not in done.stdout + done.stderr
+
+
+def test_one_plan_at_a_time_writes_into_a_folder(plan_config, tmp_path):
+    run_dir = tmp_path / "run"
+    taken = pytest.raises(UserError, match="another training is writing to it")
+    with joined_ranks() as ranks, locked(run_dir, ranks), taken:
+        main([f"--config={plan_config}", f"--run_dir={run_dir}"])
+    assert not (run_dir / "plan.yaml").exists()

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from launch.training.checkpoint import read_info
+from launch.training.run_dir import last_checkpoint
 from launch.training.run_log import read_metrics
 from sharding.dataset import load_dataset
 from tests.launch.conftest import losses, same_weights, train
@@ -51,3 +53,16 @@ def test_all_ranks_leave_it_out_and_go_on(small_config, damaged, tmp_path, num_r
     assert done.returncode == 0, done.stdout + done.stderr
     assert losses(tmp_path / "again") == losses(tmp_path / "run")
     assert same_weights(tmp_path / "run", tmp_path / "again")
+
+
+@pytest.mark.slow
+def test_steps_are_counted_where_an_epoch_becomes_shorter(small_config, damaged, tmp_path):
+    """22 samples are two batches of 11, 21 are one."""
+    folder, _ = damaged
+    options = [f"--data.train={folder}", "--data.on_bad_sample=quarantine", "--train.batch_size=11", "--train.epochs=3"]
+    done = train(small_config, tmp_path / "run", *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = read_metrics(tmp_path / "run")
+    assert [line["step"] for line in lines if line["kind"] == "train"] == [1, 2, 3]
+    assert [line["step"] for line in lines if line["kind"] == "evaluation"] == [1, 2, 3]
+    assert read_info(last_checkpoint(tmp_path / "run")).step == 3

@@ -1,5 +1,6 @@
 """Runs of phases: clips, learning rate and BatchNorm that change on the way."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -9,6 +10,7 @@ from safetensors.torch import load_file
 
 from launch.schedule_search.algorithm import plan_edges
 from launch.schedule_search.config import PlannedConfig
+from launch.train import main
 from launch.training.builders import check_phases
 from launch.training.checkpoint import load_checkpoint, pointed
 from launch.training.clip_schedule import PhaseConfig
@@ -100,6 +102,11 @@ def test_a_network_made_for_one_length_is_refused_in_a_line():
         check_phases(Config(model=model, schedule=schedule, phases=phases))
     with pytest.raises(ValueError, match=r"model\.num_segments=6"):
         Config(model=ModelConfig(arch="dg_p3d"), schedule=schedule, phases=(PhaseConfig(num_segments=6),))
+    growing = ModelConfig(arch="tsn", depth=18, num_classes=3, head="temporal_inception")
+    growing = replace(growing, temporal_inception=replace(growing.temporal_inception, kernel_lengths=(5,)))
+    phases_of_16 = (PhaseConfig(num_segments=8), PhaseConfig(num_segments=16))
+    with pytest.raises(UserError, match=r"phase 2: .* has shape \(.*\) with num_segments=16, none in phase 1"):
+        check_phases(Config(model=growing, schedule=schedule, phases=phases_of_16))
     for arch in ("vpsn", "tsn", "tsm", "gst", "stm", "tea", "p3d"):
         check_phases(Config(model=ModelConfig(arch=arch), schedule=schedule, phases=phases))
 
@@ -211,3 +218,17 @@ def test_the_published_paths(name, frames, loss_weight, rates, epochs):
     path = [0, *(states[state] for state in zip(frames, ours))]
     edges = set(plan_edges(3, 3, extended=True))
     assert all(edge in edges for edge in pairwise(path))
+
+
+def test_the_batches_of_each_stage_are_checked_before_anything_is_begun(small_config, tmp_path):
+    """BatchNorm over the clips of a micro-batch of one: told of the second stage, too; not of what no stage does."""
+    options = [f"--config={small_config}", f"--run_dir={tmp_path / 'run'}", "--model.head=ts_lstm", *CONSTANT]
+    options += ["--train.micro_batch_size=1", "--train.batch_norm=partial"]
+    phases = "[{epochs: 1, num_segments: 4}, {epochs: 1, num_segments: 4, batch_norm: train}]"
+    values = yaml.safe_load(small_config.read_text())
+    del values["train"]["epochs"]
+    (tmp_path / "phases.yaml").write_text(yaml.safe_dump(values))
+    options[0] = f"--config={tmp_path / 'phases.yaml'}"
+    with pytest.raises(UserError, match=r"^train\.micro_batch_size=1: model\.head=ts_lstm has BatchNorm"):
+        main([*options, f"--phases={phases}"])
+    assert not (tmp_path / "run").exists()

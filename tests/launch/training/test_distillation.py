@@ -13,7 +13,7 @@ from torch import nn
 
 from launch.training.checkpoint import CheckpointInfo, load_checkpoint, pointed, write_checkpoint, write_info
 from launch.training.config import Config, DistillationConfig, LossConfig
-from launch.training.distillation import DistilledNet, Projector, teacher_fingerprint, with_teacher
+from launch.training.distillation import DistilledNet, Projector, logit_loss, teacher_fingerprint, with_teacher
 from launch.training.engine import _PLAIN_TYPES
 from launch.training.losses import training_losses
 from launch.training.optimizers import parameter_groups
@@ -336,3 +336,16 @@ def test_a_run_is_not_resumed_with_another_teacher(trained, now, said, tmp_path)
 def test_a_network_without_a_teacher_has_no_fingerprint():
     net = make_net()
     assert with_teacher(net, Config(), CLASSES, CPU) is net and teacher_fingerprint(net) == ""
+
+
+def test_the_teacher_looks_once_for_features_and_logits():
+    student, teacher = make_net(), make_net("tsm", seed=2)
+    trained = DistilledNet(student, make_teacher(teacher), make_config(logits=1.0))
+    seen = []
+    teacher.conv1.register_forward_hook(lambda *_: seen.append(1))
+    clips = torch.randn(2, 4, 3, 32, 32)
+    outputs = by_name(trained(clips))
+    assert len(seen) == 1 and len(outputs) == 2
+    with torch.no_grad():
+        expected = logit_loss(student.eval()(clips), teacher(clips), trained.wanted.temperature)
+    torch.testing.assert_close(by_name(trained.eval()(clips))["distillation/logits"], expected)

@@ -36,6 +36,7 @@ def test_it_is_the_exponential_average_of_weights_and_buffers():
         if value.is_floating_point():
             torch.testing.assert_close(found[name], value)
     assert "1.running_var" in expected
+    assert found["1.num_batches_tracked"] == net.state_dict()["1.num_batches_tracked"] == 4
 
 
 def test_without_decay_it_is_the_network():

@@ -1,6 +1,7 @@
 """Fine-tuning: what is frozen stays as it was, the rest learns at its own rate, and all of it resumes bit for bit."""
 
 import copy
+import json
 import math
 import shutil
 import sys
@@ -10,14 +11,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from launch.train import main
 from launch.training.batch_norm import set_training_mode
 from launch.training.builders import build_network
-from launch.training.checkpoint import find_checkpoint
+from launch.training.checkpoint import find_checkpoint, read_info, write_info
 from launch.training.config import Config, TrainConfig
 from launch.training.config_parser import load_config, parse_config
 from launch.training.early_stopping import read_monitored
 from launch.training.optimizer_config import AdamWConfig, OptimizerConfig
 from launch.training.optimizers import build_optimizer, parameter_groups
+from launch.training.run_dir import last_checkpoint
 from launch.training.run_log import read_metrics
 from model import ModelConfig, build_model
 from model.freeze import checkpoint_blocks
@@ -326,14 +329,29 @@ def test_training_stops_when_the_figure_does_not_rise(small_config, trained, tmp
     assert [line["epoch"] for line in read_metrics(run_dir) if line["kind"] == "evaluation"] == [1, 2, 3]
 
 
-def test_the_record_of_the_monitored_figure(trained, tmp_path):
-    """From metrics.jsonl, and the last figure, where a run was killed before it wrote it there, from the checkpoint."""
+def test_an_evaluation_counts_as_done_when_all_of_it_is_written(small_config, trained, tmp_path, monkeypatch):
+    """Killed between the log and the checkpoint, an epoch is evaluated again, and has its figure once."""
     values = read_monitored(trained, "top1")
     assert list(values) == [1, 2]
     killed = tmp_path / "killed"
     shutil.copytree(trained, killed)
-    lines = (killed / "metrics.jsonl").read_text().splitlines(keepends=True)
-    *others, last = [number for number, line in enumerate(lines) if "evaluation" in line]
-    assert len(others) == 1
-    (killed / "metrics.jsonl").write_text("".join(lines[:last] + lines[last + 1 :]))
+    last = last_checkpoint(killed)
+    write_info(last, replace(read_info(last), metrics={}))
+    done = train_alone(small_config, killed, "--resume")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert read_info(last).metrics["top1"] == values[2]
     assert read_monitored(killed, "top1") == values
+
+
+def test_an_extension_that_patience_would_end_at_once_is_refused(trained, tmp_path):
+    run_dir = tmp_path / "run"
+    shutil.copytree(trained, run_dir)
+    path = run_dir / "metrics.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:
+        if line["kind"] == "evaluation":
+            line["top1"] = 0.5
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    options = ["--resume=extend", "--train.epochs=4", "--train.patience_epochs=1"]
+    with pytest.raises(UserError, match=r"^train\.patience_epochs=1: in run_dir=.* top1 has not risen for so many"):
+        main([f"--config={run_dir / 'config.yaml'}", f"--run_dir={run_dir}", *options])

@@ -10,7 +10,8 @@ from contextlib import ExitStack
 import pytest
 
 from launch.training.distributed import free_port
-from tests.launch.conftest import started, wait_for_step
+from launch.training.run_dir import last_checkpoint
+from tests.launch.conftest import started, train, wait_for_step
 
 
 def start_rank(stack: ExitStack, rank: int, world_size: int, port: int, *arguments: object) -> subprocess.Popen:
@@ -78,3 +79,21 @@ def test_a_mistake_of_all_ranks_is_told_once(small_config, tmp_path, option, mes
         assert [rank.returncode for rank in ranks] == [2, 2]
     assert [output.count("error:") for output in outputs] == [1, 0], outputs
     assert message in outputs[0]
+
+
+@pytest.mark.slow
+def test_what_only_one_rank_finds_is_said(small_config, tmp_path):
+    """Under ZeRO each rank reads a file of its own; that of the second is damaged, by which the first is not misled."""
+    run_dir = tmp_path / "run"
+    options = ["--train.zero_stage=1", "--data.val=null", "--train.heartbeat_timeout_seconds=3"]
+    done = train(small_config, run_dir, *options, num_ranks=2)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (damaged,) = last_checkpoint(run_dir).glob("**/*zero_pp_rank_1*")
+    damaged.write_bytes(damaged.read_bytes()[:1000])
+    port = free_port()
+    with ExitStack() as stack:
+        arguments = [f"--config={small_config}", f"--run_dir={run_dir}", *options, "--resume", "--train.epochs=2"]
+        ranks = [start_rank(stack, rank, 2, port, *arguments) for rank in (0, 1)]
+        outputs = [rank.communicate(timeout=60)[0] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [1, 2]
+    assert all(f"rank 1: {damaged}" in " ".join(output.split()) for output in outputs), outputs

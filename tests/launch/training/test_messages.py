@@ -1,18 +1,21 @@
 """What a run says at its start and in its end, and what it warns of."""
 
 import logging
+import math
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from launch.inference.class_table import describe_classes
 from launch.inference.predictions import describe_row
-from launch.training.best_checkpoint import describe_best
+from launch.training.best_checkpoint import describe_best, record_evaluation
 from launch.training.builders import describe_length, warn_of_short_videos
-from launch.training.checkpoint import CheckpointInfo, point, write_info
+from launch.training.checkpoint import CheckpointInfo, point, pointed, write_info
 from launch.training.config import Config, TrainConfig
+from launch.training.distributed import Ranks
 from launch.training.engine import unusable_gpu
 from launch.training.optimizer_config import ScheduleConfig
 from launch.training.run_log import start_logging
@@ -111,3 +114,13 @@ def test_a_gpu_that_cannot_be_used_is_not_passed_over_in_silence(tmp_path, monke
     assert warning is not None and warning.startswith("this machine has a GPU that torch ")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # none is wanted
     assert unusable_gpu(tmp_path) is None
+
+
+def test_what_could_not_be_counted_is_never_the_best(tmp_path):
+    for step, mean_class in enumerate((math.nan, 0.1, math.nan), 1):
+        folder = tmp_path / "checkpoints" / f"step-{step:08d}"
+        folder.mkdir(parents=True)
+        write_info(folder, CheckpointInfo(step, step, ("a", "b"), {}, ""))
+        point(tmp_path / "checkpoints", "last", folder.name)
+        record_evaluation(tmp_path, {"mean_class": mean_class}, Ranks(0, 1, torch.device("cpu")), "mean_class")
+    assert pointed(tmp_path / "checkpoints", "best") == "step-00000002"

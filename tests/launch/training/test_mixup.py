@@ -3,10 +3,12 @@
 import pytest
 import torch
 
-from launch.training.config import LossConfig, TrainConfig
+from launch.training.config import Config, LossConfig, TrainConfig
+from launch.training.engine import deepspeed_options
 from launch.training.losses import training_losses
 from launch.training.mixup import build_mixing
 from model import Outputs
+from sharding.errors import UserError
 
 CLIPS = torch.arange(4.0)[:, None, None, None, None].expand(4, 2, 3, 16, 16).contiguous()  # clip i is full of i
 LABELS = torch.tensor([0, 1, 2, 3])
@@ -49,3 +51,11 @@ def test_smoothed_labels():
     torch.testing.assert_close(smooth, -(target * logits.log_softmax(1)).sum())
     same = training_losses(outputs, target[None], LossConfig(), ())["loss"]
     torch.testing.assert_close(smooth, same)
+
+
+@pytest.mark.parametrize("kind", ["mixup", "cutmix"])
+def test_a_micro_batch_of_one_has_nothing_to_blend(kind):
+    config = Config(train=TrainConfig(batch_size=8, micro_batch_size=1, **{kind: 0.5}))
+    with pytest.raises(UserError, match=r"^train\.micro_batch_size=1: train\.mixup and train\.cutmix blend"):
+        deepspeed_options(config, 2)
+    assert deepspeed_options(Config(train=TrainConfig(batch_size=8, micro_batch_size=1)), 2)

@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -168,6 +169,13 @@ def test_a_run_of_any_state_has_a_page(numbered, tmp_path):
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert "running" in report(partial).text
     assert "finished" in report(write_run(tmp_path / "finished", ("a", "b"), numbered)).text
+    early = write_run(tmp_path / "early", ("a", "b"), numbered, epochs=30, done=10)
+    config = load_config(early / "config.yaml")
+    (early / "config.yaml").write_text(replace(config, train=replace(config.train, patience_epochs=4)).to_yaml())
+    with (early / "metrics.jsonl").open("a") as file:
+        for epoch, top1 in enumerate([0.6, 0.5, 0.5, 0.5, 0.5], 6):
+            file.write(json.dumps({"kind": "evaluation", "step": 40 * epoch, "epoch": epoch, "top1": top1}) + "\n")
+    assert "finished" in report(early).text and "--resume" not in report(early).text
     (partial / "config.yaml").write_text("data: [")
     (partial / "metrics.jsonl").write_text('{"kind": "train", "step": NaN}\n[1]\nbroken\n')
     text = report(partial).text
