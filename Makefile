@@ -3,6 +3,7 @@ PYTHON ?= python3
 # Which build of NVIDIA DALI: cuda13 or cuda12. Both also run on machines without a GPU.
 DALI ?= cuda13
 BIN := .venv/bin
+INSTALLED := .venv/installed-$(DALI)
 PARALLEL := --numprocesses=auto --maxprocesses=8 --dist=worksteal
 
 .PHONY: help setup test test-slow demo experiment lint docs constraints clean
@@ -16,10 +17,10 @@ help:
 	@echo "make test-slow  the tests that take minutes, and those of the studies"
 	@echo "make docs       the site of docs/, into build/site; .venv/bin/mkdocs serve shows it while you write"
 
-setup: .venv/installed
+setup: $(INSTALLED)
 
-.venv/installed: pyproject.toml constraints.txt
-	@test -e $@ || rm -rf .venv  # what a killed installation left cannot be mended by another
+$(INSTALLED): pyproject.toml constraints.txt
+	@test -e $@ || rm -rf .venv  # neither what a killed installation left nor another build of DALI can be mended
 	$(PYTHON) -m venv .venv
 	@rm -f $@
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(DALI),test]' -c constraints.txt
@@ -39,7 +40,7 @@ test-slow: setup
 docs: .venv/docs-installed
 	$(BIN)/mkdocs build --strict
 
-.venv/docs-installed: .venv/installed
+.venv/docs-installed: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]' -c constraints.txt
 	@touch $@
 

@@ -43,7 +43,7 @@ def read(shards: Path, num_frames: int) -> Iterator[tuple[dict, list[int], torch
         about = json.loads(sample["json"])  # key, label, label_name, num_frames, fps, width, height, …
         last = about["num_frames"] - 1
         numbers = sorted({round(number) for number in np.linspace(0, last, num_frames)})
-        media = next(value for name, value in sample.items() if name in ("mp4", "webm", "mkv", "avi"))
+        media = next(value for name, value in sample.items() if name[0] != "_" and name not in ("json", "cls"))
         yield about, numbers, decode(media, numbers)
 
 

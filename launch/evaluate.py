@@ -100,7 +100,8 @@ def _parser() -> CommandLine:
     parser.add_argument("--rename-classes", type=Path | None, default=None, help=renamed_help)
     parser.add_argument("--calibration-bins", type=int, default=15, help="Bins of the calibration error.")
     parser.add_argument("--batch-size", type=int, default=16, help="Clips per forward pass on each rank.")
-    parser.add_argument("--decoder", type=Decoder, default="auto", help="Decode node: pyav, nvdec, jpeg or auto.")
+    decoder_help = "Decode node: pyav, nvdec, jpeg, nvjpeg or auto."
+    parser.add_argument("--decoder", type=Decoder, default="auto", help=decoder_help)
     parser.add_argument("--out", type=Path | None, default=None, help="Folder for results; default: in the checkpoint.")
     parser.add_argument("--local_rank", type=int, default=0, help=argparse.SUPPRESS)  # set by the launcher
     return parser

@@ -62,7 +62,7 @@ def convert(source: Path, to: str, out: Path, arch: str | None = None) -> list[s
         if to == "ours":
             content = {name: value.contiguous() for name, value in state.items()}
             write_weights(out, content, describe_weights(arch, statistics))
-            return lines + ([f"for model.arch={arch}"] if arch else [])
+            return [*lines, *weights.notes, *([f"for model.arch={arch}"] if arch else [])]
         renamed, depth = rename_for(to, state, arch)
         write_weights(out, TARGETS[to].wrap(renamed, depth))
         said = describe_statistics(to, statistics)

@@ -10,7 +10,7 @@ import numpy as np
 from pipeline.class_sampling import sample_and_epoch
 from pipeline.config import DataConfig
 from pipeline.crops import crop_window, is_scaled
-from pipeline.nvdec import wanted_stream
+from pipeline.nvdec import stream_overhead, wanted_stream
 from pipeline.plan import ClipPlan, plan_clip
 from pipeline.reading import jpeg_size, read_media, read_packets
 from sharding.dataset import PackedDataset
@@ -146,7 +146,8 @@ def media_bound(dataset: PackedDataset, config: DataConfig, decoder: str, num_fr
         sizes = np.array([shard.bytes for shard in dataset.manifest.shards], np.int64)[dataset.shards]
         offsets = dataset.media_offsets
         in_shard = (offsets >= 0) & (dataset.media_bytes <= sizes - np.maximum(offsets, 0))  # no other can be read
-        return int(dataset.media_bytes[in_shard].max(initial=1))
+        stored = dataset.media_bytes + (stream_overhead(dataset.num_frames) if decoder == "nvdec" else 0)
+        return int(stored[in_shard].max(initial=1))
     sizes = np.unique(np.stack([dataset.heights, dataset.widths], 1), axis=0).tolist()
     return (
         num_frames * 3 * max((_largest_window(height, width, config, training) for height, width in sizes), default=1)

@@ -1,4 +1,4 @@
-"""How many CPU cores belong to one rank."""
+"""What of a machine belongs to one rank."""
 
 import os
 from collections.abc import Mapping
@@ -12,6 +12,9 @@ def cores_per_rank(environment: Mapping[str, str] = os.environ) -> int:
 
     A container or a batch system may allow a process fewer cores than the machine has. 16 cores and 8 ranks give 2.
     """
-    allowed = len(os.sched_getaffinity(0))
-    ranks = next((environment[name] for name in _RANKS_OF_MACHINE if name in environment), "1")
-    return max(1, allowed // max(1, int(ranks)))
+    return max(1, len(os.sched_getaffinity(0)) // ranks_of_machine(environment))
+
+
+def ranks_of_machine(environment: Mapping[str, str] = os.environ) -> int:
+    """Return how many ranks of the job run on this machine, as its launcher says; 1 without one."""
+    return max(1, int(next((environment[name] for name in _RANKS_OF_MACHINE if name in environment), "1")))

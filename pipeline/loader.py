@@ -94,13 +94,13 @@ class VideoLoader:
         self.batch_size = batch_size or micro_batch_size * world_size
         self.device = torch.device(device)
         self.epoch = self.step = 0
-        self.excluded: tuple[int, ...] = ()
-        """Sample ids left out as bad by this run, besides those that the dataset lists as quarantined."""
-        trial = Trial(self._measure, gather, parameters=dataset.all_codec_parameters)
-        self.decoder = choose_decoder(config.decoder, dataset, self.device, trial)
+        self._exclusions: dict[int, tuple[int, int]] = {}
+        """Sample ids left out as bad by this run, and the epoch and step from which on."""
         self.steps_per_epoch = self._count_steps()
         """Optimizer steps in one epoch of training, before any sample was left out; in evaluation its batches."""
         self._check()
+        trial = Trial(self._measure, gather, parameters=dataset.all_codec_parameters)
+        self.decoder = choose_decoder(config.decoder, dataset, self.device, trial)
         self._stream = self._build_stream(self.decoder)
 
     def __enter__(self) -> "VideoLoader":
@@ -113,9 +113,16 @@ class VideoLoader:
         """Return the number of batches that this rank yields in one epoch."""
         return self.steps_per_epoch * self._micro_batches_per_step
 
+    @property
+    def excluded(self) -> tuple[int, ...]:
+        """Sample ids left out as bad by this run, besides those that the dataset lists as quarantined."""
+        return tuple(sorted(self._exclusions))
+
     def state_dict(self) -> dict:
         """Return the position of the loader, and what it must be set up with for that to mean anything."""
-        return {"epoch": self.epoch, "step": self.step, "excluded": list(self.excluded), **self._identity()}
+        position = {"epoch": self.epoch, "step": self.step}
+        places = [list(self._exclusions[sample_id]) for sample_id in self.excluded]
+        return position | {"excluded": list(self.excluded), "excluded_from": places} | self._identity()
 
     def load_state_dict(self, state: dict) -> None:
         """Move to the position at which `state` was taken.
@@ -131,8 +138,18 @@ class VideoLoader:
                     f"cannot resume: the checkpoint was made with {name} {state.get(name)}, this run has {ours}; "
                     "use the same, or begin a new run in another folder"
                 )
+        self.epoch, self.step = state["epoch"], state["step"]
+        self._take_exclusions(state)
+
+    def follow(self, state: dict) -> None:
+        """Begin where another loader of the same samples, with other clips, ended an epoch: with its `state`."""
+        self.set_epoch(state["epoch"])
+        self._take_exclusions(state)
+
+    def _take_exclusions(self, state: dict) -> None:
         excluded = state["excluded"] if "excluded" in state else state["left_out"]  # as versions before 0.2 named it
-        self.epoch, self.step, self.excluded = state["epoch"], state["step"], tuple(excluded)
+        places = state.get("excluded_from") or [(0, 0)] * len(excluded)
+        self._exclusions = {sample_id: (epoch, step) for sample_id, (epoch, step) in zip(excluded, places)}
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the beginning of an epoch."""
@@ -276,9 +293,15 @@ class VideoLoader:
             order = plan_order(self.dataset.shards, *settings)
         else:
             order = plan_balanced_order(self.dataset, self._good_samples(), *settings)
-        bad = np.union1d(self.dataset.left_out, np.array(self.excluded, np.int64))
-        # Left out of the order and not of what is ordered: what came before the sample stays as it was.
-        order = order[~np.isin(sample_ids_of(order), bad)] if len(bad) else order
+        if len(bad := self.dataset.left_out):
+            order = order[~np.isin(sample_ids_of(order), bad)]
+        # Left out of the order and not of what is ordered: what came before a sample was found bad stays as it was.
+        for found, step in sorted({*self._exclusions.values()}):
+            if found <= epoch:
+                bad = [sample_id for sample_id, place in self._exclusions.items() if place == (found, step)]
+                left = ~np.isin(sample_ids_of(order), bad)
+                left[: step * self.batch_size if found == epoch else 0] = True
+                order = order[left]
         return plan_rank_batches(order, self.batch_size, self.micro_batch_size, self.rank, self.world_size)
 
     def _next_step(self) -> Iterator[VideoBatch]:
@@ -318,7 +341,7 @@ class VideoLoader:
         return [], num_steps
 
     def _leave_out(self, sample_ids: list[int]) -> None:
-        self.excluded = tuple(sorted({*self.excluded, *sample_ids}))
+        self._exclusions |= dict.fromkeys(sample_ids, (self.epoch, self.step))
         count, most, location = len(self.excluded), self.config.max_bad_samples, self.dataset.location
         log.warning("%d bad sample(s) of %s left out so far", count, location)
         if count > most:

@@ -42,7 +42,14 @@ _BT601 = {5, 6}
 _LARGEST_GUESSED_BT601 = (1024, 576)  # as sharding.video.decode guesses where a file does not say
 _DELIMITER = bytes((ACCESS_UNIT_DELIMITER, 0xF0))  # primary_pic_type 7: any slice may follow (7.4.2.4)
 _TICKS_PER_SECOND = 25
+_BYTES_A_FRAME, _HEAD_BYTES = 6 + 8, 2048
 _UNIT_MATRIX = struct.pack(">9I", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+
+
+def stream_overhead(num_frames: np.ndarray) -> np.ndarray:
+    """Return by how many bytes `wanted_stream` of all frames of samples may be longer than their files: a delimiter and
+    its length for each frame, entries of two tables, and a head."""
+    return _BYTES_A_FRAME * num_frames.astype(np.int64) + _HEAD_BYTES
 
 
 def wanted_stream(packets: Sequence[bytes], parameters: bytes) -> bytes:

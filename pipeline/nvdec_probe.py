@@ -15,12 +15,12 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
-from pathlib import Path
 
 import av
 import numpy as np
 import torch
 
+from pipeline.modules import module_command, module_environment
 from pipeline.nvdec import MAX_SIZE, MIN_SIZE, check_delivered, wanted_stream
 
 _LIBRARY = "libnvcuvid.so.1"
@@ -68,16 +68,15 @@ class DecoderCaps:
 @cache
 def probe_nvdec(device_index: int) -> NvdecProbe:
     """Return whether NVDEC works on a GPU; it is found out once in the life of this process."""
-    return run_probe((sys.executable, "-m", "pipeline.nvdec_probe", str(device_index)))
+    return run_probe((*module_command("pipeline.nvdec_probe"), str(device_index)))
 
 
 def run_probe(command: Sequence[str], timeout_seconds: float = _TIMEOUT_SECONDS) -> NvdecProbe:
     """Run a command that prints a probe's result, and return that, or how the command failed."""
-    paths = (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH"))
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, env=environment,
+            command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL,
+            env=module_environment(),
             timeout=timeout_seconds,
         )  # fmt: skip
     except subprocess.TimeoutExpired:

@@ -10,23 +10,22 @@ import select
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 import numpy as np
 
 from pipeline.class_sampling import sample_ids_of
+from pipeline.modules import module_command, module_environment
 from pipeline.worker import HEAD, MAX_MESSAGE_BYTES, share_columns
 from pipeline.workers import Batch, Batches, BatchReader, ReaderSettings
 from sharding.errors import UserError
 
 log = logging.getLogger("pipeline.workers")
 
-_MAX_DEATHS = 20
+_MAX_DEATHS = 20  # that no sample is to blame for; how many of those a run bears, data.max_bad_samples says
 _MAX_TASK_SAMPLES = 8
 _TASKS_HELD = 2  # by a worker: one that it works on, and one that it finds when it is done
 
@@ -82,6 +81,8 @@ class ProcessReader(BatchReader):
         self._poll.register(self._wake, select.POLLIN)
         self._workers: list[_Worker] = []
         self._deaths = self._generation = 0
+        self._deadly: set[int] = set()
+        """Samples at which a worker has died."""
         self._closed = False
         self._changed = threading.Condition(threading.RLock())
         """Held for whatever follows."""
@@ -143,8 +144,10 @@ class ProcessReader(BatchReader):
         for worker in self._workers:
             self._end(worker)
         self._workers.clear()
-        for file in (self._memory_file, self._status_file, self._table_file, self._wake, self._woken):
-            os.close(file)
+        with self._changed:  # whoever still releases a batch finds them closed
+            woken, self._woken = self._woken, -1
+            for file in (self._memory_file, self._status_file, self._table_file, self._wake, woken):
+                os.close(file)
 
     @property
     def process_ids(self) -> list[int]:
@@ -266,7 +269,8 @@ class ProcessReader(BatchReader):
         """Note what came of a task: `count` samples, and what was wrong with the one after them, if it is not all."""
         batch = task.batch
         if batch.generation != self._generation:  # of a stream that was dropped: only its slot counts
-            if not any(held.batch.slot == batch.slot for worker in self._workers for held in worker.held):
+            held = any(held.batch.slot == batch.slot for worker in self._workers for held in worker.held)
+            if not held and batch.slot not in self._free:  # a worker that died may have held two tasks of it
                 self._free.append(batch.slot)
             return
         batch.missing -= count
@@ -286,8 +290,10 @@ class ProcessReader(BatchReader):
         self._status[worker.number] = 0
         self._end(worker)
         self._workers.remove(worker)
-        self._deaths += 1
-        at = f"at sample {self._settings.dataset.key(int(sample_ids_of(draw)))}" if draw >= 0 else "between samples"
+        sample_id = int(sample_ids_of(draw)) if draw >= 0 else -1
+        self._deaths += sample_id < 0 or sample_id in self._deadly
+        self._deadly.add(sample_id)
+        at = f"at sample {self._settings.dataset.key(sample_id)}" if draw >= 0 else "between samples"
         log.error("loader worker %d (process %d) %s, %s", worker.number, worker.process.pid, why, at)
         if self._deaths > _MAX_DEATHS:
             raise RuntimeError(f"loader worker {worker.number} {why}, {at}; {self._deaths} have ended so far")
@@ -320,10 +326,8 @@ class ProcessReader(BatchReader):
             "training": s.training,
             "seed": s.seed,
         }
-        # It is to find this package, wherever it is, and to keep to one core.
-        paths = [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "pipeline.worker"]
+        environment = module_environment() | {"OMP_NUM_THREADS": "1"}  # it keeps to one core
+        command = module_command("pipeline.worker")
         process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=tuple(files.values()), env=environment)
         theirs.close()
         assert process.stdin is not None
@@ -352,5 +356,6 @@ class ProcessReader(BatchReader):
         self._may_open.release()
 
     def _signal(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # it has not even read those before
-            os.write(self._woken, b"x")
+        with self._changed, contextlib.suppress(BlockingIOError):  # it has not even read those before
+            if self._woken >= 0:
+                os.write(self._woken, b"x")

@@ -206,6 +206,11 @@ class PackedDataset:
         """Sample ids (int64, sorted) that nobody is to read: the quarantined and the excluded ones."""
         return np.union1d(self.quarantined, self.excluded)
 
+    @property
+    def num_left(self) -> int:
+        """Number of samples besides these."""
+        return len(self) - len(self.left_out)
+
 
 def load_dataset(directory: Path | str) -> PackedDataset:
     """Open a packed split and make the cheap checks: complete, readable by this version, all files there and in size.

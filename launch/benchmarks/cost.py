@@ -6,7 +6,7 @@ Hours are epochs x clips / (clips a second), and disk is videos x (kB a video). 
 import math
 from dataclasses import dataclass, replace
 
-from launch.benchmarks.options import CostOptions
+from launch.benchmarks.options import CostOptions, find_recipe
 from launch.benchmarks.report import table
 from launch.training.config import Config
 from launch.training.config_parser import parse_config
@@ -52,7 +52,7 @@ class Rate:
 
 def cost(options: CostOptions) -> None:
     """Print the tables of `launch/benchmark.py cost`."""
-    loading, config = options.loader_clips_per_second, parse_config("cost", [f"--config={options.config}"])
+    loading, config = options.loader_clips_per_second, parse_config("cost", [f"--config={find_recipe(options.config)}"])
     if not options.datasets:
         raise UserError("--datasets={}: give training and validation videos by name, as {mine: [5000, 500]}")
     recipe, train = describe_training(config), config.train

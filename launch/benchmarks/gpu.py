@@ -16,8 +16,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from launch.benchmarks import gpu_parts
-from launch.benchmarks.gpu_parts import ROOT, Check
-from launch.benchmarks.options import GpuOptions
+from launch.benchmarks.gpu_parts import Check
+from launch.benchmarks.options import ROOT, GpuOptions
 from sharding.errors import UserError
 from sharding.files import check_writable, write_atomically
 

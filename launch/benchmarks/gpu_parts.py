@@ -17,6 +17,7 @@ from torch import nn
 
 from launch.benchmarks.conv3d_reference import build_conv3d_reference
 from launch.benchmarks.loader_stages import measure_loader, measure_stages
+from launch.benchmarks.options import ROOT
 from launch.benchmarks.sampler_scale import write_large_dataset
 from launch.benchmarks.train_step import measure_step_memory, measure_steps
 from launch.training.run_log import read_metrics
@@ -29,8 +30,6 @@ from pipeline.loader import VideoLoader
 from pipeline.nvdec_probe import probe_nvdec
 from sharding.dataset import PackedDataset, load_dataset
 from sharding.errors import UserError
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)

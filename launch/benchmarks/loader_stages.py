@@ -41,7 +41,8 @@ def measure_loader(
     min_epochs: int = 0,
 ) -> LoaderSpeed:
     """Run the training loader for some `seconds` and complete `min_epochs`, after a first batch that is not counted."""
-    loader = VideoLoader(dataset, config, training=True, micro_batch_size=min(batch_size, len(dataset)), device=device)
+    size = min(batch_size, dataset.num_left)
+    loader = VideoLoader(dataset, config, training=True, micro_batch_size=size, device=device)
     clips = read = 0
     began: float | None = None
     while began is None or time.perf_counter() - began < seconds or loader.epoch < min_epochs:

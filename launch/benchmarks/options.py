@@ -9,6 +9,15 @@ from typing import TYPE_CHECKING, Literal
 from model.config import Depth
 from sharding.errors import UserError
 
+ROOT = Path(__file__).resolve().parents[2]
+"""What holds the packages: a checkout, or the folder that they are installed in."""
+
+
+def find_recipe(path: Path) -> Path:
+    """Return a recipe, which may be named from here or as this project names it."""
+    return path if path.exists() else ROOT / path
+
+
 if TYPE_CHECKING:
     Positive = float
     PositiveInt = NonNegativeInt = int
@@ -158,7 +167,7 @@ class StepOptions(Options):
     """Side of the frames in pixels."""
     batch_size: int = 2
     """Clips per step."""
-    precision: str = "bf16"
+    precision: Literal["bf16", "fp16", "fp32"] = "bf16"
     """Arithmetic: bf16, fp16 or fp32."""
     rounds: int = 5
     """Measured steps of each."""

@@ -98,16 +98,16 @@ def prepare(name: str, videos: Sequence[Path], scratch: Path, short_side: int) -
         UserError: the library is unknown, not installed, or cannot read the first file.
     """
     if name not in READERS:
-        raise UserError(f"--against {name}: known are {', '.join(READERS)}")
+        raise UserError(f"--compare-with {name}: known are {', '.join(READERS)}")
     try:
         paths = list(videos)
         if name == "frames":
             paths = [extract_frames(path, scratch / str(number), short_side) for number, path in enumerate(videos)]
         READERS[name](paths[0], 1)
     except ImportError as error:
-        raise UserError(f"--against {name}: {error}; pip install 'vpsn[benchmark]'") from error
+        raise UserError(f"--compare-with {name}: {error}; pip install 'vpsn[benchmark]'") from error
     except Exception as error:
-        raise UserError(f"--against {name}: {videos[0]}: {error}") from error
+        raise UserError(f"--compare-with {name}: {videos[0]}: {error}") from error
     return paths
 
 

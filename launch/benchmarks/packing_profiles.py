@@ -1,5 +1,6 @@
 """Which profile to pack a dataset under: measured on a sample of the user's own videos, with the real loader."""
 
+import itertools
 import math
 import random
 import tempfile
@@ -43,27 +44,34 @@ class Candidate:
 
 
 def measure_candidates(
-    videos: Sequence[Path], num_videos: int, config: DataConfig, workers: int, seconds: float, batch_size: int
+    videos: Sequence[Path],
+    num_videos: int,
+    config: DataConfig,
+    workers: int,
+    seconds: float,
+    batch_size: int,
+    device: torch.device,
 ) -> list[Candidate]:
-    """Pack `videos` under every profile and load them; totals are for `num_videos` videos like these.
+    """Pack `videos` under every profile and load them on a device; totals are for `num_videos` videos like these.
 
     Raises:
         UserError: none of the videos can be packed.
     """
-    videos = list(videos) * math.ceil(LEAST_VIDEOS / len(videos))
+    waves = max(2, math.ceil(max(LEAST_VIDEOS, len(videos)) / workers))
+    videos = list(itertools.islice(itertools.cycle(videos), waves * workers))
     candidates = []
     for profile in CANDIDATES:
-        # What one video takes is mostly the start of the processes; in a large dataset that is nothing.
+        # What one video for each worker takes is mostly the start of the processes; in a large dataset that is nothing.
         with tempfile.TemporaryDirectory(prefix="vpsn-advise-") as folder:
-            startup, *_ = _timed_pack(videos[:1], Path(folder), profile, workers)
+            startup, *_ = _timed_pack(videos[:workers], Path(folder), profile, workers)
         with tempfile.TemporaryDirectory(prefix="vpsn-advise-") as folder:
             elapsed, packed, failures = _timed_pack(videos, Path(folder), profile, workers)
             if len(failures) == len(videos):
                 raise UserError(f"none of {len(videos)} videos can be packed; the first: {failures[0]}")
             dataset = load_dataset(packed)
             size = dataset.manifest.bytes / len(dataset)
-            speed = measure_loader(dataset, config, batch_size, seconds)
-        hours = max(0.0, elapsed - startup) / (len(videos) - 1) * num_videos / 3600
+            speed = measure_loader(dataset, config, batch_size, seconds, device=device)
+        hours = max(0.0, elapsed - startup) / (len(videos) - workers) * num_videos / 3600
         candidates.append(Candidate(profile, size, size * num_videos, hours, speed.clips_per_second))
     return candidates
 
@@ -117,7 +125,7 @@ def advise(options: AdviseOptions) -> None:
         needed = measure_steps({"vpsn": lambda: build_model(config)}, shape, device)["vpsn"].clips_per_second
     data = DataConfig(num_segments=options.num_segments, crop_size=side, short_side=max(256, side))
     num_videos = options.num_videos or len(found)
-    candidates = measure_candidates(chosen, num_videos, data, options.workers, options.seconds, batch_size)
+    candidates = measure_candidates(chosen, num_videos, data, options.workers, options.seconds, batch_size, device)
     rows = [
         (
             candidate.profile,

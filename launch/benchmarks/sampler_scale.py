@@ -18,6 +18,7 @@ from launch.benchmarks.report import conditions, table
 from pipeline.config import DataConfig
 from pipeline.plan import plan_clip, plan_order, plan_rank_batches
 from sharding.dataset import PackedDataset, load_dataset
+from sharding.errors import UserError
 from sharding.files import file_sha256
 from sharding.manifest import FRAMES, MANIFEST, TABLE, Manifest, fingerprint_of
 
@@ -53,6 +54,8 @@ def measure_plan(
     """Plans an epoch of so many samples for one of so many ranks."""
     shards = np.arange(num_samples, dtype=np.int32) // samples_per_shard
     batch_size = world_size * batch_per_rank
+    if num_samples < batch_size:
+        raise UserError(f"--samples {num_samples}: a batch is {batch_size} samples; give at least so many")
     began = time.perf_counter()
     order = plan_order(shards, config, batch_size, 0, 0)
     batches = plan_rank_batches(order, batch_size, batch_per_rank, world_size // 2, world_size)

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import torch
 
-from launch.benchmarks.options import RanksOptions
+from launch.benchmarks.options import ROOT, RanksOptions, find_recipe
 from launch.benchmarks.report import conditions, table
 from launch.training.distributed import free_port
 from launch.training.run_log import read_metrics
 from pipeline.cores import cores_per_rank
 from sharding.errors import UserError
 
-WARM_UP_LINES = 1
+LINE_STEPS, WARM_UP_LINES = 5, 1
 
 
 @dataclass(frozen=True)
@@ -60,18 +60,23 @@ def _train(config: Path, data: Path, ranks: int, run_dir: Path, threads: int) ->
     """Return the lines that training logs."""
     launcher = [str(Path(sys.executable).with_name("deepspeed")), f"--num_gpus={ranks}", f"--master_port={free_port()}"]
     options = [f"--config={config}", f"--data.train={data}", "--data.val=null", f"--run_dir={run_dir}"]
-    options += ["--train.epochs=1", "--train.log_every_steps=5", "--schedule.warmup_epochs=0"]
+    options += ["--train.epochs=1", f"--train.log_every_steps={LINE_STEPS}", "--schedule.warmup_epochs=0"]
     environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
     options += [f"--data.num_workers={threads}"] if threads else []
-    done = subprocess.run([*launcher, "launch/train.py", *options], env=environment, capture_output=True, text=True)
+    command = [*launcher, str(ROOT / "launch" / "train.py"), *options]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
         raise UserError(f"--config {config}: training with {ranks} rank(s) failed: {done.stderr.strip()[-300:]}")
-    return [line for line in read_metrics(run_dir) if line["kind"] == "train"]
+    lines = [line for line in read_metrics(run_dir) if line["kind"] == "train"]
+    if len(lines) <= WARM_UP_LINES:
+        steps = LINE_STEPS * (WARM_UP_LINES + 1)
+        raise UserError(f"--data {data}: an epoch has fewer than {steps} steps, too few to measure; take more videos")
+    return lines
 
 
 def ranks(options: RanksOptions) -> None:
     """Print how training gains by more ranks."""
-    speeds = measure_ranks(options.config, options.data, options.numbers, options.rounds)
+    speeds = measure_ranks(find_recipe(options.config), options.data, options.numbers, options.rounds)
     rows = [
         (
             speed.ranks,

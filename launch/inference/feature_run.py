@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from launch.inference.feature_files import SETTINGS, FeatureFolder, VideoFeatures
+from launch.inference.feature_files import RESERVED, SETTINGS, FeatureFolder, VideoFeatures
 from launch.inference.feature_names import name_videos
 from launch.inference.feature_progress import show_count
 from launch.inference.features import FeatureExtractor
@@ -74,7 +74,7 @@ class _FeatureRun:
         self.options = options
         checkpoint = find_checkpoint(options.checkpoint)
         self.net, self.info, config = load_checkpoint(checkpoint)
-        self.config = replace(config, data=with_views(config.data, options.clips, options.crops))
+        self.config = replace(config, data=with_views(config.data, options.clips, options.crops, self.info.classes))
         self.data = self.config.data
         self.dataset, self.videos = None, {}
         if options.data:
@@ -89,6 +89,10 @@ class _FeatureRun:
                 check_writable(self.options.out / SETTINGS)
                 self.folder.begin()
         names = [self.dataset.key(n) for n in _good_samples(self.dataset)] if self.dataset else list(self.videos)
+        if not names:
+            raise UserError(f"{self.options.data}: none of its samples is left: all are quarantined")
+        if RESERVED in names:
+            raise UserError(f"{RESERVED}: the name {RESERVED} is taken by what describes the folder; rename it")
         # As the first rank finds it, before any of them begins.
         left = [name for name in names if not self.folder.is_done(name)] if ranks.is_main_process else []
         left = gather_over_ranks(left)[0]

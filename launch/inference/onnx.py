@@ -68,16 +68,20 @@ def export(net: nn.Module, shape: Sequence[int], path: Path, opset: int | None =
     """
     logging.getLogger("onnxscript").setLevel(logging.ERROR)  # it reports every way it tries to convert an opset
     clips = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
-    program = torch.onnx.export(
-        net,
-        (clips,),
-        input_names=[INPUT],
-        output_names=[OUTPUT],
-        dynamic_shapes={INPUT: {0: torch.export.Dim("batch")}},
-        opset_version=opset,
-        dynamo=True,
-        verbose=False,
-    )
+    try:
+        program = torch.onnx.export(
+            net,
+            (clips,),
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes={INPUT: {0: torch.export.Dim("batch")}},
+            opset_version=opset,
+            dynamo=True,
+            verbose=False,
+        )
+    except torch.onnx.OnnxExporterError as error:
+        reason = next((line for line in str(error.__cause__ or error).splitlines() if line.strip()), "no reason given")
+        raise UserError(f"{type(net).__name__}: PyTorch's exporter cannot follow it: {reason.strip()}") from error
     assert program is not None  # as it is without dynamo
     with replacing(path) as temporary:
         program.save(temporary, external_data=False)
@@ -185,7 +189,10 @@ def _preprocessing(packing: Mapping[str, Any], data: DataConfig) -> list[dict]:
     settings = packing_settings(packing)
     if settings["profile"] in ("h264", "jpeg"):
         store["max_frames"] = settings["max_frames"]
-        store["frames"] = "of N > M = max_frames keep floor((j + 1/2) * N / M) for j = 0 .. M - 1; else all"
+        store["frames"] = (
+            "of N > M = max_frames keep, for j = 0 .. M - 1, floor((j + 1/2) * N / M) at a steady rate, at a varying "
+            "one what is on show at (j + 1/2) / M of the duration; else all"
+        )
     if settings["profile"] != "copy":
         store["short_side"] = settings["short_side"]
         store["size"] = "frames with a longer short side are scaled down to it, shorter ones left as they are"

@@ -18,8 +18,10 @@ from launch.training.evaluation import compute_scores
 from launch.training.forward import compute_logits
 from model import Network, fuse_batch_norm
 from pipeline.config import DataConfig
+from pipeline.decoders import fitting_decoders
 from pipeline.loader import VideoLoader
 from sharding.dataset import load_dataset
+from sharding.datasets.flip_pairs import mirrored_pairs
 from sharding.errors import UserError
 
 BATCH_SIZE = 8
@@ -78,7 +80,7 @@ class Predictor:
     ):
         self.device = choose_device(device)
         net, self.info, config = load_checkpoint(checkpoint)
-        self.config = replace(config, data=with_views(config.data, clips, crops))
+        self.config = replace(config, data=with_views(config.data, clips, crops, self.info.classes))
         self.net = fuse_batch_norm(net).to(self.device)
 
     def __call__(self, videos: Sequence[Path | str]) -> list[Prediction]:
@@ -118,14 +120,21 @@ def choose_device(name: torch.device | str | None) -> torch.device:
     return device
 
 
-def with_views(data: DataConfig, clips: int, crops: int) -> DataConfig:
-    """Return the settings with so many views of each video. Raises UserError if the network does not allow them."""
+def with_views(data: DataConfig, clips: int, crops: int, classes: Sequence[str]) -> DataConfig:
+    """Return the settings with so many views of each video.
+
+    Raises:
+        UserError: the network's training, or what its `classes` mean, does not allow them.
+    """
     if clips < 1:
         raise UserError(f"--clips {clips}: use 1 or more")
     if crops not in (1, 3, 10):
         raise UserError(f"--crops {crops}: use 1, 3 or 10")
     if crops == 10 and not data.flip:
         raise UserError("--crops 10 mirrors clips, but the network was trained without that (data.flip); use 1 or 3")
+    if crops == 10 and (pairs := mirrored_pairs(classes)):
+        one, other = (classes[number] for number in pairs[0])
+        raise UserError(f"--crops 10 mirrors clips, which makes {other!r} of {one!r}; use 1 or 3")
     return replace(data, test_clips=clips, test_crops=crops)
 
 
@@ -173,10 +182,12 @@ def open_loader(
         if len(failures) == len(videos):
             yield None, failures
             return
-        # For a few videos no worker process is worth its start.
-        data = replace(data, decoder="auto", worker_type="thread", min_frames=1)
+        dataset = load_dataset(packed)
+        # For a few videos neither a worker process is worth its start, nor a measurement which node decodes faster.
+        decoder = fitting_decoders(dataset, torch.device(device))[0]
+        data = replace(data, decoder=decoder, worker_type="thread", min_frames=1)
         data = data if all_views else replace(data, test_clips=1, test_crops=1)
-        loader = VideoLoader(load_dataset(packed), data, training=False, micro_batch_size=BATCH_SIZE, device=device)
+        loader = VideoLoader(dataset, data, training=False, micro_batch_size=BATCH_SIZE, device=device)
         try:
             yield loader, failures
         finally:

@@ -236,7 +236,7 @@ def take_weights(net: nn.Module, run_dir: Path) -> None:
 
 def begin_phase(before: PhaseEnd, run_dir: Path, engine: Engine, loader: VideoLoader, average: WeightEma) -> None:
     """Continue counting where the phase before ended, with other clips and a new optimizer."""
-    loader.epoch, loader.excluded = before.loader["epoch"], tuple(before.loader["excluded"])
+    loader.follow(before.loader)
     engine.global_steps = before.steps
     average.load(_last_of_phase(run_dir) / "model.safetensors", before.steps)
 

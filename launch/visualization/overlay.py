@@ -1,5 +1,6 @@
 """Draws predictions on videos: every frame of the original, streamed, with a panel of the top classes; no sound."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -44,11 +45,10 @@ def plan_overlays(videos: Sequence[Path], overlay: Path) -> list[Path]:
     elif overlay.suffix and not overlay.is_dir():
         raise UserError(f"--overlay {overlay}: use a name that ends in {', '.join(SUFFIXES)}, or a folder")
     else:
-        taken: dict[str, int] = {}
         targets = []
         for video in videos:
-            taken[video.stem] = number = taken.get(video.stem, 0) + 1
-            targets.append(overlay / (f"{video.stem}.mp4" if number == 1 else f"{video.stem}-{number}.mp4"))
+            names = itertools.chain([video.stem], (f"{video.stem}-{number}" for number in itertools.count(2)))
+            targets.append(next(target for name in names if (target := overlay / f"{name}.mp4") not in targets))
     inputs = {video.resolve() for video in videos}
     for target in targets:
         if target.resolve() in inputs:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.cores import ranks_of_machine
 from pipeline.remote.eviction import (
     evict,
     find_entries,
@@ -101,22 +102,30 @@ class ShardCache:
             order: (N,) the shard of each sample to be read, in the order of reading.
             then: (M,) the same for what is read after that, such as the next epoch.
         """
-        peak = peak_bytes(order, self._sizes)
-        if peak > self.cache_bytes:
+        self.remote.restart()  # another loader of this dataset may have been closed
+        peak, room = peak_bytes(order, self._sizes), self._room_of_rank()
+        if peak > room:
             logger.warning(
-                "%s: the order of reading needs %.3g GB of shards at a time, but the cache holds %.3g GB, so shards "
-                "are fetched again and again; shuffle in blocks, or let the cache be larger",
-                *(self.location, peak / 1e9, self.cache_bytes / 1e9),
+                "%s: the order of reading needs %.3g GB of shards at a time, but the cache holds %.3g GB for it, so "
+                "shards are fetched again and again; shuffle in blocks, or let the cache be larger",
+                *(self.location, peak / 1e9, room / 1e9),
             )
         order = order if then is None else np.concatenate([order, then])
         with self._mutex:
-            self._window = PrefetchWindow(order, self._sizes, self.cache_bytes)
+            self._window = PrefetchWindow(order, self._sizes, room)
             self._queue = deque(self._window.extend())
             self._start_workers()
 
     def close(self) -> None:
         """End what is being fetched, at its next block; what was fetched stays."""
         self.remote.stop()
+
+    def _room_of_rank(self) -> int:
+        """Return the bytes of the cache that this rank may fill: all where the dataset fits, else its share of them, as
+        the ranks of a machine read different shards and would drive out each other's."""
+        if self._sizes.sum() <= self.cache_bytes:
+            return self.cache_bytes
+        return max(self.cache_bytes // ranks_of_machine(), int(self._sizes.max(initial=0)))
 
     def _check(self) -> None:
         largest = max((shard.bytes for shard in self.shards), default=0)

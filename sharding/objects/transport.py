@@ -118,6 +118,10 @@ class RemoteFolder:
         """Let running downloads end with a RemoteError, at their next block or attempt."""
         self._stopped.set()
 
+    def restart(self) -> None:
+        """Let downloads begin again after `stop`."""
+        self._stopped.clear()
+
     def is_stopped(self, after_seconds: float = 0) -> bool:
         """Wait, but not longer than until it is stopped; return whether it is."""
         return self._stopped.wait(after_seconds)

@@ -3,6 +3,7 @@
 import io
 import shutil
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -166,3 +167,27 @@ def test_headers_of_jpegs():
         other = io.BytesIO()
         Image.effect_noise((33, 17), 50).save(other, "JPEG", **kind)
         assert jpeg_size(other.getvalue()) == (17, 33)
+
+
+@pytest.mark.parametrize("place", [4, 8, 11])
+def test_draws_go_on_where_they_were(folder, place, tmp_path):
+    """Of draws, in which samples come several times, those before the bad sample was found stay as they were; also
+    when the loader is set up again from its state."""
+    config = replace(CONFIG, class_sampling_exponent=0.0)
+    dataset = load_dataset(folder)
+    whole = ids(list(VideoLoader(dataset, config, training=True, micro_batch_size=3)))
+    bad = whole[place]
+    damage(dataset, bad)
+    loader = VideoLoader(dataset, config, training=True, micro_batch_size=3)
+    batches = iter(loader)
+    step = whole.index(bad) // 3  # in which it is met first
+    seen = ids([next(batches) for _ in range(step + 1)])
+    if loader.epoch == 0:
+        again = VideoLoader(dataset, config, training=True, micro_batch_size=3)
+        again.load_state_dict(loader.state_dict())
+        rest = ids(list(again))
+        assert rest == ids(list(batches))
+        seen += rest
+    expected = whole[: 3 * step] + [sample_id for sample_id in whole[3 * step :] if sample_id != bad]
+    assert seen[: len(expected)] == expected[: len(seen)]  # a draw from behind the last batch may have moved up
+    assert len(seen) >= len(expected) // 3 * 3

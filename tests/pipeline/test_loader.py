@@ -252,3 +252,23 @@ def test_a_split_of_which_nothing_is_left_is_refused(dataset, training):
     empty = replace(dataset, excluded=np.arange(len(dataset)))
     with pytest.raises(UserError, match=rf"none of its {len(dataset)} samples is left: all are quarantined$"):
         load(empty, training=training)
+
+
+def test_of_two_decode_nodes_the_faster_one_is_measured_and_taken(dataset, monkeypatch):
+    """With the loader's own batches. The one node that a CPU has plays both."""
+    node = "jpeg" if "jpgs" in dataset.suffixes else "pyav"
+    monkeypatch.setattr("pipeline.decoders.fitting_decoders", lambda *_: ["slow", "fast"])
+    monkeypatch.setattr("pipeline.decoders.read_speeds", lambda *_: {})
+    monkeypatch.setattr("pipeline.decoders._record", lambda *_: None)
+    monkeypatch.setattr("pipeline.loader._MEASURED_SECONDS", 0.05)
+    build, measure, speeds = VideoLoader._build_stream, VideoLoader._measure, {"slow": 10.0, "fast": 20.0}
+    monkeypatch.setattr(VideoLoader, "_build_stream", lambda loader, _: build(loader, node))
+    measured = []
+
+    def measure_too(loader: VideoLoader, decoder: str) -> float:
+        measured.append(measure(loader, decoder))
+        return speeds[decoder]
+
+    monkeypatch.setattr(VideoLoader, "_measure", measure_too)
+    assert load(dataset).decoder == "fast"
+    assert len(measured) == 2 and min(measured) > 0

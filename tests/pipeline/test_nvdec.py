@@ -8,8 +8,11 @@ import av
 import numpy as np
 import pytest
 
+from pipeline.buffers import BatchLayout
+from pipeline.clip_reader import ClipReader, media_bound
+from pipeline.config import DataConfig
 from pipeline.h264 import join_units, parse_avcc, parse_sequence_parameters, split_units, unit_type
-from pipeline.nvdec import check_delivered, unsuitable, wanted_stream
+from pipeline.nvdec import check_delivered, stream_overhead, unsuitable, wanted_stream
 from sharding.dataset import load_dataset
 from sharding.errors import MediaError
 from sharding.video.encode import FrameChoice, encode_h264
@@ -207,3 +210,22 @@ def test_other_codecs_are_not_taken(numbered, tmp_path):
     path = write_numbered_video(tmp_path / "video.mp4", 3, codec="libx265")
     assert "not H.264 in MP4" in unsuitable(load_dataset(numbered), [Video(path).parameters])
     assert "not H.264 in MP4" in unsuitable(load_dataset(numbered), [b""])
+
+
+@pytest.mark.parametrize("keyframe_every", [1, 8])
+def test_the_stream_of_all_frames_fits_into_its_place(tmp_path, keyframe_every):
+    """It has a delimiter for each picture, which the stored file has not."""
+    path = packed(tmp_path, (96, 64), keyframe_every)
+    media, _ = Video(path).stream_of(np.arange(NUM_FRAMES))
+    assert len(media) <= path.stat().st_size + int(stream_overhead(np.array([NUM_FRAMES]))[0])
+    assert keyframe_every > 1 or len(media) > path.stat().st_size
+
+
+def test_the_largest_sample_has_room_for_all_its_frames(numbered):
+    dataset, config = load_dataset(numbered), DataConfig(num_segments=64, short_side=64, crop_size=64)
+    bound = media_bound(dataset, config, "nvdec", 64, training=False)
+    arrays = BatchLayout(1, 64, 1, bound, 0, 0)
+    views = arrays.views(np.empty(arrays.num_bytes, np.uint8).data)
+    reader = ClipReader(dataset, config, "nvdec", training=False, seed=0)
+    for sample_id in range(len(dataset)):
+        reader.read(sample_id, 0, views, 0)

@@ -147,14 +147,67 @@ def test_a_worker_that_dies_at_a_sample_names_it(numbered, monkeypatch):
 def test_workers_that_die_on_and_on_end_it(numbered, monkeypatch):
     """With one clear error, from which the loader can still be closed."""
     monkeypatch.setattr("pipeline.worker_processes._MAX_DEATHS", 0)
+    with VideoLoader(load_dataset(numbered), CONFIG, training=True, micro_batch_size=3, seed=3) as loader:
+        list(loader)
+        os.kill(children()[0].pid, signal.SIGKILL)
+        with pytest.raises(RuntimeError, match=r"died by SIGKILL, between samples; 1 have ended so far"):
+            list(loader)
+    assert not children()
+
+
+def test_how_many_samples_may_be_deadly_is_for_the_bound_on_bad_samples_to_say(numbered, monkeypatch):
+    monkeypatch.setattr("pipeline.worker_processes._MAX_DEATHS", 0)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "tests" / "helpers" / "deadly"), str(ROOT)]))
     monkeypatch.setenv("DEADLY_SAMPLE", "5")
-    with (
-        VideoLoader(load_dataset(numbered), CONFIG, training=True, micro_batch_size=3, seed=3) as loader,
-        pytest.raises(RuntimeError, match=r"died by SIGSEGV, at sample .*; 1 have ended so far"),
-    ):
-        list(loader)
-    assert not children()
+    config = replace(CONFIG, on_bad_sample="quarantine")
+    with VideoLoader(load_dataset(numbered), config, training=True, micro_batch_size=3, seed=3) as loader:
+        assert len(list(loader)) == 4
+        assert loader.excluded == (5,)
+
+
+def test_no_two_batches_get_the_same_memory_when_a_worker_dies_with_two_tasks(numbered, monkeypatch):
+    """Its tasks are of a stream that was dropped meanwhile, and of one batch."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "tests" / "helpers" / "deadly"), str(ROOT)]))
+    monkeypatch.setenv("HANGING_SAMPLE", "5")
+    config = replace(CONFIG, num_workers=1, worker_timeout_seconds=1)
+    with VideoLoader(load_dataset(numbered), config, training=True, micro_batch_size=4, seed=3) as loader:
+        stream = loader._stream
+        stream.start((0, np.array([5, 1, 2, 3])) for _ in range(1))
+        reader = stream._reader
+        wait_until(lambda: reader._workers and len(reader._workers[0].held) == 2)
+        stream.start(iter(()))
+        wait_until(lambda: reader._workers and not reader._workers[0].held)
+        assert sorted(reader._free) == list(range(config.prefetch_batches + 1))
+
+
+def test_a_batch_released_behind_the_end_writes_nothing(numbered, tmp_path):
+    """Into no file that has got the number of the closed pipe."""
+    with VideoLoader(load_dataset(numbered), CONFIG, training=True, micro_batch_size=3, seed=3) as loader:
+        next(iter(loader))
+        reader = loader._stream._reader
+        batch = reader._order[0] if reader._order else reader.next()
+    files = [(tmp_path / str(number)).open("wb", buffering=0) for number in range(64)]
+    reader.release(batch)
+    assert not any(path.stat().st_size for path in tmp_path.iterdir())
+    for file in files:
+        file.close()
+
+
+def test_modules_of_the_folder_that_it_is_started_in_are_not_taken(numbered, tmp_path):
+    for name in ("numpy", "av", "pipeline"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('taken from the folder')\n")
+    code = f"""
+import sys
+sys.path.remove("")
+from pipeline.config import DataConfig
+from pipeline.loader import VideoLoader
+config = DataConfig(num_segments=4, short_side=64, crop_size=56, num_workers=1)
+with VideoLoader({str(numbered)!r}, config, training=True, micro_batch_size=3) as loader:
+    print(len(list(loader)))
+"""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout == "4\n", done.stderr
 
 
 def test_a_worker_that_hangs_is_ended(numbered, monkeypatch):

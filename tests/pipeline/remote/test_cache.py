@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.dataset import default_cache_dir, open_dataset, read_manifest
+from pipeline.loader import VideoLoader
 from pipeline.reading import read_media
 from pipeline.remote.eviction import find_entries
 from pipeline.remote.prefetch import PrefetchWindow, peak_bytes
@@ -24,6 +25,7 @@ from sharding.dataset import PackedDataset, load_dataset
 from sharding.errors import UserError
 from sharding.files import locked
 from sharding.manifest import Manifest, fingerprint_of
+from tests.helpers.clips import thread_config
 from tests.helpers.servers import Fault, FaultyServer
 from tests.pipeline.conftest import NUM_SHARDS, QUICK, content_of, digest_of, first_time, reader, run_python, wait_until
 
@@ -368,3 +370,29 @@ def test_peak(order):
         for i in range(len(order))
     ]
     assert peak_bytes(np.array(order, np.int32), sizes) == max(in_use, default=0)
+
+
+def test_one_loader_closed_leaves_the_dataset_to_the_next(web, in_shards, tmp_path):
+    """As the phases of a run have it, with a cache that holds less than the split."""
+    largest = max(shard.bytes for shard in read_manifest(f"{web.url}/train").shards)
+    dataset = open_dataset(f"{web.url}/train", tmp_path, largest)
+    config = thread_config(num_segments=2, short_side=32, crop_size=32)
+    seen = []
+    for _ in range(2):
+        with VideoLoader(dataset, config, training=False, micro_batch_size=2) as loader:
+            seen.append([batch.sample_ids.tolist() for batch in loader])
+    assert seen[0] == seen[1] and sum(map(len, seen[0])) == len(dataset)
+
+
+def test_ranks_of_a_machine_do_not_drive_out_what_the_others_fetched(web, tmp_path, monkeypatch):
+    """Each fills its share of a cache that holds less than all."""
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    sizes = [shard.bytes for shard in read_manifest(f"{web.url}/train").shards]
+    datasets = [open_dataset(f"{web.url}/train", tmp_path, 2 * max(sizes)) for _ in range(2)]
+    for rank, shards in enumerate(([0, 2, 4], [1, 3])):
+        order = np.concatenate([np.flatnonzero(datasets[rank].shards == shard) for shard in shards])
+        datasets[rank].prefetch(order)
+        wait_until(lambda: not datasets[rank].shard_source._num_workers)  # noqa: B023
+    assert held(datasets[0]) == {0, 1}
+    datasets[0].close()
+    assert open_dataset(f"{web.url}/train", tmp_path, sum(sizes)).shard_source._room_of_rank() == sum(sizes)
