@@ -1,6 +1,7 @@
 """The files around the code agree with it and with each other: versions, commands, paths, renamed options."""
 
 import re
+import subprocess
 
 import pytest
 import yaml
@@ -8,6 +9,7 @@ import yaml
 from launch.training.option_names import RENAMED
 from launch.training.versions import VERSION
 from tests.conftest import ROOT
+from tests.helpers.messages import PACKAGES
 
 CONSTRAINTS = dict(re.findall(r"^([\w-]+)==(\S+)", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
 CHANGELOG = (ROOT / "CHANGELOG.md").read_text()
@@ -71,3 +73,25 @@ def test_files_that_pages_name_are_there(page):
         names = [first, *(f"{first.rpartition('/')[0]}/{name}" for name in re.findall(r"`(.+?)`", more))]
         missing = [name for name in names if not (ROOT / name).is_file()]
         assert not missing, f"{page.name} names {missing}"
+
+
+def test_another_build_of_dali_is_another_installation():
+    """`make setup DALI=cuda12` behind `make setup` is not done already."""
+    for build in ("cuda12", "cuda13"):
+        command = ["make", "-n", "setup", f"DALI={build}", f"BIN={ROOT / 'nowhere'}", "INSTALLED=nowhere-$(DALI)"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        assert f"-e '.[{build},test]'" in done.stdout
+    assert re.search(r"^INSTALLED := .*\$\(DALI\)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def test_every_dependency_is_imported():
+    """But for those that only PyTorch, DeepSpeed or a page of this project imports."""
+    names = {"pillow": "PIL", "pyyaml": "yaml"}
+    elsewhere = {"webdataset", "tensorboard"}
+    text = (ROOT / "pyproject.toml").read_text()
+    listed = re.findall(r'^    "([\w-]+)', text.split("\ndependencies = [")[1].split("\n]")[0], re.MULTILINE)
+    source = "".join(path.read_text() for name in PACKAGES for path in (ROOT / name).rglob("*.py"))
+    assert len(listed) > 10
+    for name in set(listed) - elsewhere:
+        module = names.get(name, name)
+        assert re.search(rf"^\s*(import|from) {module}\b", source, re.MULTILINE), name

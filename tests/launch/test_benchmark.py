@@ -1,5 +1,6 @@
 """The measurements run and print what they say they do; what the figures are is no matter here."""
 
+import math
 import re
 import shutil
 import sys
@@ -8,14 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from launch.benchmark import main
 from launch.benchmarks.loader import diagnosis
 from launch.benchmarks.loader_cost import _cpu
-from launch.benchmarks.loader_stages import Stage
+from launch.benchmarks.loader_stages import LoaderSpeed, Stage
 from launch.benchmarks.other_loaders import prepare, read_frames, stored_bytes
 from launch.benchmarks.packing import measure_cost
-from launch.benchmarks.packing_profiles import Candidate, choose_sample, recommend
+from launch.benchmarks.packing_profiles import Candidate, choose_sample, measure_candidates, recommend
+from pipeline.config import DataConfig
 from sharding.errors import UserError
 from tests.conftest import run_command
 from tests.helpers.videos import read_number, write_numbered_video
@@ -192,3 +195,34 @@ def test_a_thread_that_has_ended_has_used_no_time():
     thread.join()
     assert _cpu(Path(f"/proc/self/task/{thread.native_id}/stat")) == 0
     assert _cpu(Path("/proc/self/stat")) > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["step", "--precision=fp8"], "fp8"),
+        (["scale", "--samples=100", "--data={0}"], "--samples 100: a batch is "),
+        (["loader", "--data={0}", "--compare-with", "opencv", "--videos={0}"], "--compare-with opencv: known are "),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_in_a_line(numbered, arguments, message):
+    with pytest.raises((UserError, SystemExit)) as caught:
+        main([argument.format(numbered) for argument in arguments])
+    if isinstance(caught.value, SystemExit):
+        assert caught.value.code == 2
+    else:
+        assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_the_hours_of_packing_are_those_of_all_workers(numbered, monkeypatch):
+    """A video takes a second of one of 16 workers, and their start takes ten: 1,600 videos take 100 s."""
+
+    def timed_pack(videos, folder, profile, workers):
+        return 10 + math.ceil(len(videos) / workers), numbered, {}
+
+    monkeypatch.setattr("launch.benchmarks.packing_profiles._timed_pack", timed_pack)
+    monkeypatch.setattr(
+        "launch.benchmarks.packing_profiles.measure_loader", lambda *_, device: LoaderSpeed(1.0, 0.0, 1, 1.0)
+    )
+    for candidate in measure_candidates([Path("a.mp4")], 1600, DataConfig(), 16, 1.0, 2, torch.device("cpu")):
+        assert candidate.packing_hours == pytest.approx(100 / 3600)

@@ -180,3 +180,16 @@ def test_bad_input_is_refused_before_the_work(trained, flags, message):
         main([f"--checkpoint={trained}", *flags])
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
+
+
+class Deciding(nn.Module):
+    """Asks its input which way to go."""
+
+    def forward(self, clips):
+        return clips.mean((1, 3, 4)) if clips.sum() > 0 else clips.amax((1, 3, 4))
+
+
+def test_what_the_exporter_cannot_follow_is_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"^Deciding: PyTorch's exporter cannot follow it: .") as caught:
+        export(Deciding().eval(), SHAPE, tmp_path / "net.onnx")
+    assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())

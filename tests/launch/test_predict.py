@@ -4,16 +4,18 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from launch.inference.pack_files import collect_videos
-from launch.inference.predictor import Predictor, open_loader, predict
+from launch.inference.predictor import Predictor, open_loader, predict, with_views
 from launch.predict import main
 from launch.training.checkpoint import load_checkpoint
 from launch.training.forward import compute_logits
+from launch.visualization.overlay import plan_overlays
 from pipeline.config import DataConfig
 from pipeline.loader import VideoLoader
 from pipeline.reading import read_media
@@ -150,3 +152,20 @@ def test_it_starts_without_what_it_does_not_need():
     loaded = set(done.stdout.split())
     assert "torch" in loaded
     assert not loaded & {"deepspeed", "torchmetrics", "matplotlib", "torchvision", "tensorboard", "onnx", "captum"}
+
+
+def test_ten_crops_are_no_views_where_a_mirror_changes_the_class():
+    data = DataConfig()
+    assert with_views(data, 2, 10, ("jump", "run")).num_views == 20
+    with pytest.raises(
+        UserError, match=r"^--crops 10 mirrors clips, which makes 'move right' of 'move left'; use 1 or 3"
+    ):
+        with_views(data, 1, 10, ("move left", "stay", "move right"))
+    with pytest.raises(UserError, match="trained without that"):
+        with_views(replace(data, flip=False), 1, 10, ("jump", "run"))
+
+
+def test_no_overlay_takes_the_place_of_another(tmp_path):
+    videos = [Path("x/a.mp4"), Path("y/a.mp4"), Path("x/a-2.mp4"), Path("z/a.mp4")]
+    names = [target.name for target in plan_overlays(videos, tmp_path)]
+    assert names == ["a.mp4", "a-2.mp4", "a-2-2.mp4", "a-3.mp4"]

@@ -102,3 +102,11 @@ def test_options_are_parsed_before_torch_is_imported():
     for arguments, code in ((["--help"], 0), (["a.pth", "--to", "keras", "--out", "b"], 2)):
         done = subprocess.run([sys.executable, "-c", program.format(arguments)], capture_output=True, text=True)
         assert done.stdout.splitlines()[-1] == f"False {code}", done.stderr
+
+
+def test_what_is_not_taken_is_said_whatever_it_becomes(tmp_path):
+    state = torchvision_names().make()
+    torch.save({"state_dict": state, "state_dict_ema": state}, tmp_path / "both.pth")
+    for to in ("ours", "torchvision"):
+        lines = convert(tmp_path / "both.pth", to, tmp_path / f"{to}.safetensors")
+        assert any("state_dict_ema" in line for line in lines), to

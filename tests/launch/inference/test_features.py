@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -165,3 +166,12 @@ def test_killed_and_run_again_gives_the_same(trained, tmp_path):
             assert process.wait(timeout=300) == 0
     left = {name: data for name, data in read(tmp_path / "killed").items() if not name.startswith(".")}
     assert left == read(tmp_path / "whole")
+
+
+def test_a_split_of_which_nothing_is_left_is_one_line(trained, motion, tmp_path):
+    copy = tmp_path / "val"
+    shutil.copytree(motion / "val", copy)
+    keys = load_dataset(copy).keys
+    (copy / "quarantine.jsonl").write_text("".join(json.dumps({"key": str(key), "reason": "x"}) + "\n" for key in keys))
+    with pytest.raises(UserError, match=r"val: none of its samples is left: all are quarantined$"):
+        main([f"--checkpoint={trained}", f"--out={tmp_path / 'out'}", f"--data={copy}"])
