@@ -6,6 +6,7 @@ hyphens or underscores. A truth value needs no word behind it (--json), a list i
 
 import argparse
 import errno
+import io
 import os
 import signal
 import sys
@@ -219,7 +220,7 @@ def run_command(main: Callable[[list[str] | None], int | None], prog: str) -> No
     A reader that has read enough (head) ends the command silently, Ctrl-C with a line.
     """
     try:
-        _open_missing_streams()
+        _prepare_streams()
         code = main(None) or 0
         sys.stdout.flush()
     except UserError as error:
@@ -240,8 +241,10 @@ def run_command(main: Callable[[list[str] | None], int | None], prog: str) -> No
     _exit(code, prog)
 
 
-def _open_missing_streams() -> None:
-    """Let a command that was started without stdout or stderr (>&-) write to nowhere."""
+def _prepare_streams() -> None:
+    """Let a command print any name of a file, and one that was started without stdout or stderr (>&-) to nowhere."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115 (for the life of the process)

@@ -20,7 +20,7 @@ from sharding.pack import IncompleteError, PackResult
 from sharding.packing.foreign_shard import ForeignShardTask, LabelRule, read_foreign_shard
 from sharding.packing.profiles import ProfileSettings
 from sharding.packing.progress import with_progress
-from sharding.packing.sandbox import Limits, close_thread_sandbox
+from sharding.packing.sandbox import LIMITS, Limits, close_thread_sandbox
 from sharding.packing.shard import PARTS, LabelIds
 from sharding.packing.shard_places import bind_shards, find_shards
 from sharding.packing.split_folder import (
@@ -37,7 +37,9 @@ from sharding.records import (
     Annotations,
     VideoRecord,
     check_records,
+    check_text,
     keys_from_paths,
+    plain_numbers,
     read_classes,
     sorted_classes,
     with_classes,
@@ -74,13 +76,14 @@ class IndexConfig:
     def __post_init__(self):
         if not self.shards:
             raise UserError("index: no shards; give a folder of tar files, or the files")
-        bounds = {"max_failures": (0, 1), "time_limit": (1, math.inf), "memory_limit": (0.01, math.inf)}
-        for name, (low, high) in (bounds | {"workers": (1, 4096)}).items():
+        for name, (low, high) in ({"max_failures": (0, 1), "workers": (1, 4096)} | LIMITS).items():
             if not low <= getattr(self, name) <= high:
                 option = f"--{name.replace('_', '-')}"
                 raise UserError(f"{option} {getattr(self, name)}: {low} to {high} is possible")
         if self.classes is not None and not self.classes.is_file():
             raise UserError(f"--classes {self.classes}: no such file")
+        for name in ("dataset", "split"):
+            check_text(getattr(self, name) or "", f"--{name}")
 
     @property
     def rule(self) -> LabelRule:
@@ -95,6 +98,8 @@ def index(config: IndexConfig) -> PackResult:
         UserError: a shard is damaged, or a sample has no video, several, or no label; nothing has its final name.
     """
     files, directory = find_shards(config.shards, config.out)
+    _name_of(config, files)  # before the shards are read, which may take hours
+    check_text(str(directory), "--out")
     if (directory / MANIFEST).is_file():
         return _result(directory, _same(config, directory, files), already_complete=True)
     if is_being_packed(directory):
@@ -164,12 +169,17 @@ def _join(config: IndexConfig, files: Sequence[FileAt], directory: Path) -> Mani
     settings = asdict(ProfileSettings(profile="copy", quality=0))
     del settings["frame_template"]
     settings |= {"indexed": True} | ({"label_field": config.label_field} if config.label_field else {})
-    name = config.dataset or Path(files[0].location).absolute().parent.name or "shards"
     bind_shards(directory, files)
     for file, part in zip(files, labelled(), strict=True):
         write_atomically((directory / file.name).with_suffix(".idx"), part["index"])
     write_failures(directory, labelled())
-    return complete(directory, PackPlan(name, config.split, annotations, (), settings), labelled())
+    return complete(directory, PackPlan(_name_of(config, files), config.split, annotations, (), settings), labelled())
+
+
+def _name_of(config: IndexConfig, files: Sequence[FileAt]) -> str:
+    """Return the name of the dataset. Raises UserError if no manifest can hold that of the folder."""
+    name = config.dataset or Path(files[0].location).absolute().parent.name or "shards"
+    return check_text(name, "--dataset")
 
 
 def _annotate(config: IndexConfig, parts: Iterable[Part]) -> Annotations:
@@ -179,12 +189,17 @@ def _annotate(config: IndexConfig, parts: Iterable[Part]) -> Annotations:
         for part in parts
         for video in (*part["rows"], *part["failures"])
     ]
+    names = read_classes(config.classes) if config.classes else ()
+    labels = {label for *_, label in videos}
+    plain = dict(zip(names, names)) if labels <= set(names) else plain_numbers(labels)
     counts = Counter(key for _, key, _, _ in videos)
     keys = keys_from_paths([key if counts[key] == 1 else f"{Path(shard).stem}/{key}" for shard, key, _, _ in videos])
-    records = [VideoRecord(key, f"{shard}, {source}", label) for key, (shard, _, source, label) in zip(keys, videos)]
-    annotations = Annotations(records, sorted_classes(label for *_, label in videos))
-    if config.classes:
-        annotations = with_classes(annotations, read_classes(config.classes))
+    records = [
+        VideoRecord(key, f"{shard}, {source}", plain[label]) for key, (shard, _, source, label) in zip(keys, videos)
+    ]
+    annotations = Annotations(records, sorted_classes(plain[label] for label in labels))
+    if names:
+        annotations = with_classes(annotations, names)
     return check_records(replace(annotations, flip_pairs=mirrored_pairs(annotations.classes)))
 
 

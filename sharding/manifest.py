@@ -240,4 +240,5 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
 
 def kind_of(failure: Mapping[str, Any]) -> str:
     """Return what failed of a line of failures.jsonl: missing, open, decode, encode or label."""
-    return failure.get("kind") or failure.get("stage") or "unknown"  # the latter as versions before 0.2 wrote it
+    kinds = (failure.get("kind"), failure.get("stage"))  # the latter as versions before 0.2 wrote it
+    return next((kind for kind in kinds if kind and isinstance(kind, str)), "unknown")

@@ -30,7 +30,7 @@ def is_shard_name(name: object) -> bool:
 
 def _problems(manifest: "Manifest") -> Iterator[str]:
     for name in _TEXTS:
-        if not _is_text(getattr(manifest, name)):
+        if not is_text(getattr(manifest, name)):
             yield f"{name} is no text"
     if not isinstance(manifest.settings, Mapping):
         yield "settings is no mapping"
@@ -48,7 +48,7 @@ def _problems(manifest: "Manifest") -> Iterator[str]:
 
 def _problems_of_classes(manifest: "Manifest") -> Iterator[str]:
     for where, names in (("classes", manifest.classes), *manifest.levels.items()):
-        if not all(_is_text(name) for name in names):
+        if not all(is_text(name) for name in names):
             yield f"{_shown(where)}: a name of a class is no text"
     if not isinstance(manifest.multi_label, bool):
         yield f"multi_label={_shown(manifest.multi_label)} is neither true nor false"
@@ -65,14 +65,14 @@ def _problems_of_shards(manifest: "Manifest") -> Iterator[str]:
             yield f"{_shown(shard.name)} is no name of a shard"
         if not (_is_count(shard.samples, MAX_SAMPLES) and _is_count(shard.bytes, _MAX_BYTES)):
             yield f"{_shown(shard.name)}: its samples or bytes are no numbers within bounds"
-        if not _is_text(shard.sha256):
+        if not is_text(shard.sha256):
             yield f"{_shown(shard.name)}: its sha256 is no text"
     twice = [name for name, times in Counter(shard.name for shard in manifest.shards).items() if times > 1]
     if twice:
         yield f"names the shard {twice[0]} twice"
 
 
-def _is_text(value: Any) -> bool:
+def is_text(value: Any) -> bool:
     """Whether it is a string that can be written; JSON can spell others, of single surrogates."""
     try:
         return isinstance(value, str) and value.encode() is not None

@@ -14,6 +14,7 @@ from typing import Any
 import joblib
 
 from sharding.datasets import find_reader
+from sharding.datasets.common import is_number
 from sharding.datasets.flip_pairs import mirrored_pairs
 from sharding.errors import UserError, redacted
 from sharding.manifest import Manifest
@@ -30,7 +31,7 @@ from sharding.packing.shard import LabelIds, ShardTask
 from sharding.packing.split_folder import PackPlan, recorded_settings
 from sharding.packing.streamed import encode_streamed
 from sharding.packing.video_store import VideoStore, open_store
-from sharding.records import Annotations, check_records, read_classes, with_classes
+from sharding.records import Annotations, check_inside, check_records, read_classes, with_classes
 
 log = logging.getLogger("sharding.pack")
 
@@ -182,17 +183,26 @@ def read_annotations(
         raise UserError(f"--dataset {config.dataset}: it returned a {kind}, not sharding.records.Annotations")
     if config.classes:
         with local_files([config.classes]) as [classes]:
-            annotations = with_classes(annotations, read_classes(classes))
-        if annotations.multi_label and not annotations.flip_pairs:  # labels that were numbers say nothing of sides
-            annotations = replace(annotations, flip_pairs=mirrored_pairs(annotations.classes))
+            annotations = _with_names(annotations, read_classes(classes))
     if not annotations.records:
         raise UserError(f"--split {config.split}: no videos are listed for it")
     if annotations.passed_over:
         log.warning("sharding pack: %s", describe_passed_over(annotations.passed_over))
     check_records(annotations)
+    if given is None:
+        check_inside(annotations)
     if not annotations.has_labels:
         log.warning("sharding pack: the videos of %s have no labels; predictions alone can be made", config.split)
     return annotations
+
+
+def _with_names(annotations: Annotations, classes: tuple[str, ...]) -> Annotations:
+    """Return `annotations` with the classes of --classes, and the pairs of them that a mirror exchanges."""
+    say_no_sides = annotations.multi_label or all(map(is_number, annotations.classes))
+    annotations = with_classes(annotations, classes)
+    if annotations.flip_pairs or not say_no_sides:
+        return annotations
+    return replace(annotations, flip_pairs=mirrored_pairs(classes))
 
 
 def describe_passed_over(paths: Sequence[str]) -> str:

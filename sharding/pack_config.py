@@ -1,6 +1,5 @@
 """What a split is packed from, in what form, and by whom: the options of `python -m sharding pack`."""
 
-import math
 import os
 import re
 from dataclasses import dataclass
@@ -11,7 +10,8 @@ from sharding.errors import UserError
 from sharding.objects.folder import check_writable_url
 from sharding.objects.work_folder import work_path
 from sharding.packing.profiles import PROFILES, ProfileSettings
-from sharding.packing.sandbox import Limits
+from sharding.packing.sandbox import LIMITS, Limits
+from sharding.records import check_text
 from sharding.video.frame_folder import check_template
 
 
@@ -98,8 +98,7 @@ class PackConfig:
             ("workers", 1, 4096),
             ("max_failures", 0, 1),
             ("seed", 0, (1 << 63) - 1),
-            ("time_limit", 1, math.inf),
-            ("memory_limit", 0.01, math.inf),
+            *((name, low, high) for name, (low, high) in LIMITS.items()),
         ]:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
@@ -110,6 +109,8 @@ class PackConfig:
             raise UserError("--samples-per-shard and --shard-bytes: give only one of them")
         if not self.split or "/" in self.split or self.split.startswith("."):
             raise UserError(f"--split {self.split!r}: a plain name such as train is expected")
+        for name in ("dataset", "split", "out"):
+            check_text(str(getattr(self, name)), f"--{name}")
         if self.backend not in ("loky", "dask"):
             raise UserError(f"--backend {self.backend}: known are loky, dask")
         if (self.backend == "dask") != bool(self.scheduler):

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sharding.errors import UserError
+from sharding.manifest_checks import is_text
 
 MAX_KEY_LENGTH = 90  # with the longest suffix it fits the 100 bytes of a name in a USTAR header
 FOLDER_FPS = 12.0  # a folder of frames has no rate; it is that of Something-Something v1
 _SURELY_A_LABEL = 1000  # numbers below it are label ids even where few of them occur
+_NUMBER = re.compile(r"[0-9]{1,18}")  # what `int` takes without an error
 _KEY = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_KEY_LENGTH}}}")
 
 
@@ -141,15 +143,22 @@ def _with_digest(key: str, path: str, length: int = MAX_KEY_LENGTH) -> str:
 
 
 def check_records(annotations: Annotations) -> Annotations:
-    """Return `annotations`; raise UserError if a key is no key or used twice, or a label is not among the classes."""
+    """Return `annotations`; raise UserError if they are not such as can be packed.
+
+    Keys that are none or used twice, paths with a zero byte, labels that are not among the classes, names of classes
+    that no manifest can hold.
+    """
     sources: dict[str, str] = {}
     classes, levels = dict.fromkeys(annotations.classes), [set(names) for _, names in annotations.levels]
-    has_one_label = annotations.has_labels and not annotations.multi_label
+    has_labels, multi_label = annotations.has_labels, annotations.multi_label  # which read all records
+    has_one_label = has_labels and not multi_label
     check_labels = _check_label_of if has_one_label else _check_labels
     if len(classes) != len(annotations.classes):
         twice = next(name for name in annotations.classes if annotations.classes.count(name) > 1)
         raise UserError(f"class {twice!r} is listed twice")
-    if not annotations.has_labels and not classes:
+    for name in (*annotations.classes, *(name for _, names in annotations.levels for name in names)):
+        check_text(name, "class")
+    if not has_labels and not classes:
         raise UserError(
             "--annotations: the videos have no labels, so the classes must come from elsewhere: give the annotation "
             "files of the other splits too, or --classes FILE"
@@ -158,6 +167,8 @@ def check_records(annotations: Annotations) -> Annotations:
         for name in ("key", "source", "label") if has_one_label else ("key", "source"):
             if type(value := getattr(record, name)) is not str:
                 raise UserError(f"{record}: {name} {value!r} is no text; give a str")
+        if "\0" in record.source:
+            raise UserError(f"{record.source!r}: a path with a zero byte, as no file has; correct it")
         check_key(record.key, record.source)
         if record.key in sources:
             raise UserError(
@@ -165,7 +176,7 @@ def check_records(annotations: Annotations) -> Annotations:
                 "rename one, or list it once"
             )
         sources[record.key] = record.source
-        if not annotations.has_labels:
+        if not has_labels:
             if record.label is not None or record.level_labels:
                 raise UserError(f"{record.source}: has a label, but {annotations.records[0].source} has none")
             continue
@@ -174,11 +185,32 @@ def check_records(annotations: Annotations) -> Annotations:
         if len(labels) != len(levels) or any(label not in names for label, names in zip(labels, levels)):
             names = ", ".join(name for name, _ in annotations.levels) or "none"
             raise UserError(f"{record.source}: level_labels={labels}: a class of each level is needed; levels: {names}")
-    if levels and annotations.multi_label:
+    if levels and multi_label:
         raise UserError("levels: a dataset with several labels a video has none; use either")
     for pair in annotations.flip_pairs:
         if not all(0 <= label < len(classes) for label in pair):
             raise UserError(f"flip_pairs: {pair}: label ids from 0 to {len(classes) - 1} are possible")
+    return annotations
+
+
+def check_text(name: str, what: str) -> str:
+    """Return the name of `what`; raise UserError if UTF-8 cannot hold it, as is true of some names of folders."""
+    if not is_text(name):
+        raise UserError(
+            f"{what} {name!r}: not valid UTF-8, as the names in and of a packed split must be; rename the folder, or "
+            "correct the file, that it comes from"
+        )
+    return name
+
+
+def check_inside(annotations: Annotations) -> Annotations:
+    """Return what a reader made of annotation files, which may come from anybody.
+
+    Raises UserError if a video is not in the folder of videos: its path is absolute, or has `..` in it.
+    """
+    for record in annotations.records:
+        if record.source.startswith("/") or ".." in record.source.split("/"):
+            raise UserError(f"{record.key}: {record.source!r}: a path inside the folder of videos is expected")
     return annotations
 
 
@@ -226,7 +258,7 @@ def with_classes(annotations: Annotations, classes: tuple[str, ...]) -> Annotati
     Where the dataset's own labels are numbers (0, 1, 2, ... or 1, 2, 3, ...) and the given names are not, they are
     places in the list, from 1 only if there are just as many names.
     """
-    numbers = [int(name) for name in annotations.classes if re.fullmatch(r"[0-9]{1,18}", name)]
+    numbers = [int(name) for name in annotations.classes if _NUMBER.fullmatch(name)]
     numbered = numbers in (list(range(len(annotations.classes))), list(range(1, len(annotations.classes) + 1)))
     if numbered and not set(annotations.classes) <= set(classes):
         first = 1 if numbers[0] == 1 and len(classes) == len(numbers) else 0
@@ -261,7 +293,7 @@ def sorted_classes(labels: Iterable[str]) -> tuple[str, ...]:
         UserError: numbers so great that most of the classes would have no video.
     """
     names = set(labels)
-    if not names or not all(re.fullmatch(r"[0-9]{1,18}", name) for name in names):  # what `int` takes without an error
+    if not names or not all(map(_NUMBER.fullmatch, names)):
         return tuple(sorted(names))
     numbers = set(map(int, names))
     greatest = max(numbers)
@@ -272,6 +304,17 @@ def sorted_classes(labels: Iterable[str]) -> tuple[str, ...]:
         )
     first = 1 if 0 not in numbers and len(numbers) == greatest else 0
     return tuple(str(number) for number in range(first, greatest + 1))
+
+
+def plain_numbers(labels: Iterable[str]) -> dict[str, str]:
+    """Map labels to themselves; if all are numbers, to those as `sorted_classes` writes them, without leading zeros.
+
+    >>> plain_numbers(["03", "0"]), plain_numbers(["03", "run"])
+    ({'03': '3', '0': '0'}, {'03': '03', 'run': 'run'})
+    """
+    names = dict.fromkeys(labels)
+    are_numbers = all(map(_NUMBER.fullmatch, names))
+    return {name: str(int(name)) if are_numbers else name for name in names}
 
 
 def read_lines(path: Path) -> list[str]:

@@ -148,10 +148,10 @@ def measure(directory: Path | str) -> tuple[Stats, PackedDataset]:
     return stats, dataset
 
 
-def _labels_of(failure: Mapping[str, Any]) -> list[Any]:
-    """Return the names of the classes of a line of failures.jsonl."""
+def _labels_of(failure: Mapping[str, Any]) -> list[str]:
+    """Return the names of the classes of a line of failures.jsonl, which may come from anybody."""
     labels = failure.get(LABELS)
-    return labels if isinstance(labels, list) else [failure.get("label")]
+    return [name for name in (labels if isinstance(labels, list) else [failure.get("label")]) if isinstance(name, str)]
 
 
 def _count_notes(dataset: PackedDataset) -> dict[str, int]:

@@ -12,8 +12,8 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from PIL import Image
 
-from sharding.dataset import PackedDataset
-from sharding.errors import MediaError
+from sharding.dataset import PackedDataset, read_shards_url
+from sharding.errors import MediaError, UserError
 from sharding.stats import Stats, dataset_card
 from sharding.video.decode import decode_frames
 from sharding.video.frame_folder import open_jpeg
@@ -36,7 +36,16 @@ table.dataset_card td:first-child { color: #667; white-space: nowrap; } td { ove
 
 
 def to_page(stats: Stats, dataset: PackedDataset, thumbnails: int = 4) -> str:
-    """Return the page, with the middle frames of up to `thumbnails` samples of each class."""
+    """Return the page, with the middle frames of up to `thumbnails` samples of each class.
+
+    Raises:
+        UserError: the shards are not on this machine.
+    """
+    if url := read_shards_url(dataset.directory):
+        raise UserError(
+            f"--html: its pictures come from the shards of {dataset.directory}, which are at {url}; leave it out, or "
+            "download them next to the table and remove shards.url"
+        )
     title = html.escape(f"{stats.dataset} {stats.split}, profile {stats.profile}")
     rows = "".join(
         f"<tr><td>{html.escape(name)}</td><td>{html.escape(value)}</td></tr>" for name, value in dataset_card(stats)

@@ -16,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from sharding.dataset import PackedDataset, load_dataset, load_table
-from sharding.errors import MediaError
+from sharding.errors import MediaError, UserError
 from sharding.files import file_sha256, hash_rest, parse_json, write_atomically
 from sharding.manifest import KEYFRAME_INTERVALS, LABELS, NO_LABEL, QUARANTINE, TABLE, Shard, read_json_lines
 from sharding.packing.tar import Component, format_index, split_name
@@ -84,8 +84,10 @@ def verify(directory: Path | str, decode: bool = False, quarantine: bool = False
         workers: processes that check shards at the same time.
 
     Raises:
-        UserError: the split cannot even be opened.
+        UserError: the split cannot even be opened, or a number of workers that cannot be.
     """
+    if not 1 <= workers <= 4096:
+        raise UserError(f"--workers {workers}: 1 to 4096 is possible")
     directory = Path(directory)
     dataset = load_dataset(directory)
     for name in ("key", "suffix", "sha256"):

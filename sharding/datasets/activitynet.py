@@ -29,7 +29,7 @@ def read_activitynet(videos: Path, annotations: Sequence[Path], split: str) -> A
     records: list[VideoRecord] = []
     subsets: set[str] = set()
     for path in annotations:
-        for video, subset, segments in _entries(path, split):
+        for video, subset, segments in _entries(path, split, len(annotations) == 1):
             subsets.add(subset)
             for number, (where, start, end, label) in enumerate(_segments(path, video, segments)):
                 labels.add(label)
@@ -42,17 +42,22 @@ def read_activitynet(videos: Path, annotations: Sequence[Path], split: str) -> A
     return Annotations(records, tuple(sorted(labels)))
 
 
-def _entries(path: Path, split: str) -> Iterator[tuple[str, str, Sequence[Any]]]:
-    """Yield (video, subset, segments); without subsets, it is the one in the file's name, or that of the split."""
+def _entries(path: Path, split: str, is_alone: bool) -> Iterator[tuple[str, str, Sequence[Any]]]:
+    """Yield (video, subset, segments); without subsets, it is the one in the file's name, or if alone the split's."""
     content = read_json(path)
     database = content.get("database", content) if isinstance(content, Mapping) else None
     if not isinstance(database, Mapping):
         raise UserError(f'{path}: expected is {{"database": {{VIDEO: {{"subset": …, "annotations": […]}}}}}}')
     named = [subset for short, subset in _SUBSETS.items() if short in path.stem]
-    default = named[0] if len(named) == 1 else _SUBSETS.get(split, split)
+    default = named[0] if len(named) == 1 else _SUBSETS.get(split, split) if is_alone else None
     for video, entry in database.items():
         subset = entry.get("subset", default) if isinstance(entry, Mapping) else None
         segments = entry.get("annotations", []) if isinstance(entry, Mapping) else None
+        if default is None and isinstance(entry, Mapping) and "subset" not in entry:
+            raise UserError(
+                f"{path}, video {video!r}: no 'subset', and not one of train, val and test in the file's name; rename "
+                "the file"
+            )
         if not isinstance(subset, str) or not isinstance(segments, list):
             raise UserError(
                 f"{path}, video {video!r}: no list of 'annotations', or no 'subset', in {str(entry)[:100]!r}"

@@ -1,5 +1,6 @@
 """Kinetics-400, -600, -700 and -700-2020: the official CSV files, and videos in class folders or all in one."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from sharding.records import Annotations, UniqueKeys, VideoRecord
 
 COLUMNS = ("label", "youtube_id", "time_start", "time_end")
 _SPLITS = {"validate": "val", "validation": "val", "training": "train", "testing": "test"}
+_SPLIT_IN_NAME = re.compile("(?<![a-z])(train|val|test)")
 
 
 def read_kinetics(videos: Path, annotations: Sequence[Path], split: str) -> Annotations:
@@ -17,7 +19,8 @@ def read_kinetics(videos: Path, annotations: Sequence[Path], split: str) -> Anno
     The classes are the labels of all files given, in the order of their names: give the files of all splits every time
     (rows of other splits are not packed), or --classes, where one split may lack a class. Of several copies of a video
     the one in the folder of its class is taken, however that is spelt ("arm_wrestling", "Arm wrestling"). The test
-    split may lack the column `label`; its videos are then packed without labels.
+    split may lack the column `label`; its videos are then packed without labels. Of several files, rows that do not say
+    their split are of the one in the file's name; those of a single file are of any.
     """
     if not annotations:
         raise UserError("--annotations: the dataset 'kinetics' needs its CSV files")
@@ -38,7 +41,7 @@ def read_kinetics(videos: Path, annotations: Sequence[Path], split: str) -> Anno
             if not row.get("label", "none is published"):
                 raise UserError(f"{where}: no label for {row['youtube_id']!r}")
             labels.update([row["label"]] if "label" in row else [])
-            row_split = row.get("split") or split
+            row_split = row.get("split") or _split_of_file(path, where, split, annotations)
             splits_seen.add(row_split)
             if _SPLITS.get(row_split, row_split) == wanted:
                 if "label" not in row and wanted != "test":
@@ -48,6 +51,22 @@ def read_kinetics(videos: Path, annotations: Sequence[Path], split: str) -> Anno
         known = ", ".join(sorted(splits_seen)) or "none"
         raise UserError(f"--split {split}: no rows of it in {annotations[0]}; there are {known}")
     return Annotations(records, tuple(sorted(labels)))
+
+
+def _split_of_file(path: Path, where: str, split: str, annotations: Sequence[Path]) -> str:
+    """Return the split of rows that do not say theirs. Raises UserError, beginning with `where`, if it is unknown."""
+    if len(annotations) == 1:
+        return split
+    name = path.stem.lower()
+    if split not in {*_SPLITS, *_SPLITS.values()} and split.lower() in name:
+        return split
+    named = set(_SPLIT_IN_NAME.findall(name))
+    if len(named) != 1:
+        raise UserError(
+            f"{where}: of which split? There is no column 'split', and not one of train, val and test in the file's "
+            "name; add the column, or rename the file"
+        )
+    return named.pop()
 
 
 def _check_columns(names: list[str], where: str) -> None:

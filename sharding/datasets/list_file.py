@@ -4,13 +4,13 @@ Lists of folders of frames, as mmaction2 writes them, have the number of frames 
 of parts, with a heading, or with commas: list_parts.py.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from sharding.datasets.common import has_video_suffix
 from sharding.datasets.flip_pairs import mirrored_pairs
+from sharding.datasets.list_lines import choose_list, is_comment, plain_labels
 from sharding.datasets.list_parts import Line, inside, read_special
 from sharding.errors import UserError
 from sharding.records import (
@@ -19,11 +19,10 @@ from sharding.records import (
     VideoRecord,
     key_of_part,
     keys_from_paths,
+    plain_numbers,
     read_lines,
     sorted_classes,
 )
-
-_NUMBER = re.compile(r"[0-9]{1,18}(\.0+)?")
 
 
 def read_list(videos: Path, annotations: Sequence[Path], split: str) -> Annotations:
@@ -31,7 +30,7 @@ def read_list(videos: Path, annotations: Sequence[Path], split: str) -> Annotati
 
     A file whose first line is a path and two numbers has frame counts, unless the path is that of a file, or a video
     bears the name of the first two fields. They are not used: frames are counted when packing. Lines that begin with #
-    are comments.
+    are comments, unless a video there is called so.
 
     Lines of parts are `path start end label` in seconds (one of them with a decimal point), or mmaction2's `path offset
     num_frames label` of folders of pictures. A heading, `path start end label`, says it for certain; further columns
@@ -43,15 +42,13 @@ def read_list(videos: Path, annotations: Sequence[Path], split: str) -> Annotati
     """
     if not annotations:
         raise UserError("--annotations: the dataset 'list' needs a file with a line 'path label' for each video")
-    chosen = annotations if len(annotations) == 1 else [path for path in annotations if split in path.stem]
-    if not chosen:
-        names = ", ".join(path.name for path in annotations)
-        raise UserError(f"--annotations {names}: no file has the split {split!r} in its name")
+    chosen = choose_list(annotations, split)
     files = [_read(path, videos) for path in annotations]
     lines = _with_numbers([line for found, _ in files for line in found])
     classes = _classes({line.label: line.where for line in lines if line.label is not None})
-    listed = [line for line in lines if line.path in chosen]
     levels = _levels(annotations, files)
+    lines = _with_plain_levels(lines, len(levels))
+    listed = [line for line in lines if line.path == chosen]
     unique = UniqueKeys()
     records = [
         _record(unique, key, line) for key, line in zip(keys_from_paths([line.source for line in listed]), listed)
@@ -88,7 +85,7 @@ def _record(unique: UniqueKeys, key: str, line: Line) -> VideoRecord:
 def _read(path: Path, videos: Path) -> tuple[list[Line], tuple[str, ...]]:
     """Return the lines of a list that are neither empty nor comments, and the names of its further levels."""
     numbered = [(f"{path}, line {number}", line) for number, line in enumerate(read_lines(path), 1)]
-    lines = [(where, line) for where, line in numbered if line.strip() and not _is_comment(line, videos)]
+    lines = [(where, line) for where, line in numbered if line.strip() and not is_comment(line, videos)]
     special = read_special(path, lines, videos)
     if special:
         return special
@@ -108,24 +105,15 @@ def _with_numbers(lines: list[Line]) -> list[Line]:
 
     Raises UserError for a line whose label is none where most are, such as a heading.
     """
-    labelled = [line for line in lines if line.label is not None]
-    words = [line for line in labelled if not _NUMBER.fullmatch(line.label or "")]
-    if not words:
-        return [line if line.label is None else replace(line, label=_plain_number(line.label)) for line in lines]
-    if len(words) < len(labelled) - len(words):
-        raise UserError(
-            f"{words[0].where}: label {words[0].label!r} is no number, but the labels of most lines are; correct it, "
-            "or remove the line if it is a heading"
-        )
-    return lines
+    plain = plain_labels([(line.where, (line.label,)) for line in lines if line.label is not None])
+    return [line if line.label is None else replace(line, label=plain[line.label]) for line in lines]
 
 
-def _plain_number(label: str) -> str:
-    return str(int(label.partition(".")[0]))
-
-
-def _is_comment(line: str, videos: Path) -> bool:
-    return line.lstrip().startswith("#") and not (videos / line.split()[0]).exists()
+def _with_plain_levels(lines: list[Line], num_levels: int) -> list[Line]:
+    """Return the lines with labels such as 03 on the further levels as 3, if all of a level are numbers."""
+    labelled = [line.levels for line in lines if line.levels]
+    plain = [plain_numbers(labels[level] for labels in labelled) for level in range(num_levels)]
+    return [replace(line, levels=tuple(of[name] for of, name in zip(plain, line.levels))) for line in lines]
 
 
 def _check_one_label(source: str, where: str, line: str, videos: Path) -> None:

@@ -1,16 +1,15 @@
 """The dataset `list-multilabel`: lines `path label label …`, and mmaction2's `path num_frames label label …`."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sharding.datasets.common import has_video_suffix
 from sharding.datasets.flip_pairs import mirrored_pairs
+from sharding.datasets.list_lines import choose_list, is_comment, plain_labels
 from sharding.errors import UserError
 from sharding.records import Annotations, UniqueKeys, VideoRecord, keys_from_paths, read_lines, sorted_classes
 
-_NUMBER = re.compile(r"[0-9]{1,18}(\.0+)?")
 _EXPECTED = "expected is 'path label label …', one label or more"
 
 
@@ -19,7 +18,8 @@ def read_list_multilabel(videos: Path, annotations: Sequence[Path], split: str) 
 
     A path with blanks ends at its suffix (`.mp4`); with tabs between the fields, path and names may hold blanks.
     A file whose first line is a path that is no file's and two numbers or more has frame counts after the paths, which
-    are not used: frames are counted when packing. Lines that begin with # are comments.
+    are not used: frames are counted when packing. Lines that begin with # are comments, unless a video there is called
+    so.
 
     Of several files, the one with the split in its name lists the videos; the others are read for their classes only,
     so that every split numbers them alike. Classes are in the order of their names or numbers.
@@ -28,17 +28,14 @@ def read_list_multilabel(videos: Path, annotations: Sequence[Path], split: str) 
         raise UserError(
             "--annotations: the dataset 'list-multilabel' needs a file with a line 'path label label …' each"
         )
-    chosen = annotations if len(annotations) == 1 else [path for path in annotations if split in path.stem]
-    if not chosen:
-        names = ", ".join(path.name for path in annotations)
-        raise UserError(f"--annotations {names}: no file has the split {split!r} in its name")
+    chosen = choose_list(annotations, split)
     lines = _with_numbers([line for path in annotations for line in _read(path, videos)])
     places = {label: line.where for line in lines for label in line.labels}
     try:
         classes = sorted_classes(places)
     except UserError as error:
         raise UserError(f"{places[max(places, key=int)]}: {error}") from None
-    listed = [line for line in lines if line.path in chosen]
+    listed = [line for line in lines if line.path == chosen]
     unique = UniqueKeys()
     records = [
         VideoRecord(unique.add(key, line.where), line.source, labels=line.labels)
@@ -58,7 +55,7 @@ class _Line:
 def _read(path: Path, videos: Path) -> list[_Line]:
     """Return the lines of a list that are neither empty nor comments."""
     numbered = [(f"{path}, line {number}", line) for number, line in enumerate(read_lines(path), 1)]
-    lines = [(where, line) for where, line in numbered if line.strip() and not line.lstrip().startswith("#")]
+    lines = [(where, line) for where, line in numbered if line.strip() and not is_comment(line, videos)]
     counted = bool(lines) and _has_frame_counts(lines[0][1], videos)
     found = []
     for where, line in lines:
@@ -103,17 +100,8 @@ def _with_numbers(lines: list[_Line]) -> list[_Line]:
 
     Raises UserError for a line with a label that is none where those of most lines are, or with a label twice.
     """
-    words = [line for line in lines if not all(map(_NUMBER.fullmatch, line.labels))]
-    if words and len(words) < len(lines) - len(words):
-        label = next(label for label in words[0].labels if not _NUMBER.fullmatch(label))
-        raise UserError(
-            f"{words[0].where}: label {label!r} is no number, but the labels of most lines are; correct it, or remove "
-            "the line if it is a heading"
-        )
-    if not words:
-        lines = [
-            replace(line, labels=tuple(str(int(label.partition(".")[0])) for label in line.labels)) for line in lines
-        ]
+    plain = plain_labels([(line.where, line.labels) for line in lines])
+    lines = [replace(line, labels=tuple(plain[label] for label in line.labels)) for line in lines]
     for line in lines:
         twice = [label for number, label in enumerate(line.labels) if label in line.labels[:number]]
         if twice:

@@ -7,6 +7,7 @@ path label                        SlowFast, VideoMAE: absolute paths, commas or 
 
 import csv
 import functools
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from sharding.errors import UserError
 from sharding.records import picture_times
 
 _COLUMNS = ("path", "label", "start", "end", "offset", "num_frames")
+_QUOTED = re.compile(r'(?:^|,)\s*"')
 
 
 @dataclass(frozen=True)
@@ -106,10 +108,12 @@ def _delimiter(heading: str) -> str | None:
     return next((sign for sign in ("\t", ",") if sign in heading), None)
 
 
-def _fields(line: str, delimiter: str | None) -> list[str]:
+def _fields(line: str, delimiter: str | None, strict: bool = False) -> list[str]:
     try:
-        fields = line.split() if delimiter is None else next(csv.reader([line], delimiter=delimiter), [])
-    except csv.Error:  # too long to be one
+        if delimiter is None:
+            return line.split()
+        fields = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True, strict=strict), [])
+    except csv.Error:  # too long to be one, or a quote that does not end
         return []
     return [field.strip() for field in fields]
 
@@ -147,8 +151,8 @@ def _without_heading(lines: Numbered, videos: Path) -> Parser | None:
     first = lines[0][1]
     if "\t" in first:
         return None
-    path, comma, _ = first.rpartition(",")
-    if comma and (has_video_suffix(path.strip()) or kind_of_path(videos / path.strip())):
+    at_comma = _at_comma(first)
+    if len(at_comma) > 1 and (has_video_suffix(at_comma[0]) or kind_of_path(videos / at_comma[0])):
         return _split_at_comma
     fields = [line.split() for _, line in lines]
     if any(len(each) != 4 or not each[3].isdecimal() for each in fields):
@@ -169,7 +173,16 @@ def _num_entries(folder: Path) -> float:
 
 
 def _split_at_comma(line: str, where: str) -> dict[str, str]:
-    path, _, label = (part.strip() for part in line.rpartition(","))
-    if not path or not label:
+    fields = _at_comma(line)
+    if len(fields) != 2 or not all(fields):
         raise UserError(f"{where}: {line.strip()!r}: expected is 'path,label', as in the first line")
-    return {"path": path, "label": label}
+    return dict(zip(("path", "label"), fields))
+
+
+def _at_comma(line: str) -> list[str]:
+    """Return path and label: around the last comma, or where one is in quotes, as CSV has them.
+
+    >>> _at_comma("salsa, at night.mp4,dancing"), _at_comma('c.mp4,"stop, then go"')
+    (['salsa, at night.mp4', 'dancing'], ['c.mp4', 'stop, then go'])
+    """
+    return _fields(line, ",", strict=True) if _QUOTED.search(line) else [part.strip() for part in line.rsplit(",", 1)]

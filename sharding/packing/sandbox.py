@@ -34,6 +34,9 @@ from sharding.records import VideoRecord
 Outcome = EncodedSample | MediaError
 """What became of a video: it is encoded, or this is why not."""
 
+LIMITS = {"time_limit": (1, 10**9), "memory_limit": (0.01, 1 << 20)}
+"""Options: the smallest and the greatest number of seconds and GB that the kernel takes and somebody may want."""
+
 _PR_SET_PDEATHSIG = 1
 _LARGEST_PICTURE_BYTES = 32 << 20  # of 4000 x 4000 pixels and more; allocations that are likely to fail
 

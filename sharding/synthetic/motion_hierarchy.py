@@ -86,7 +86,7 @@ class MotionGymConfig:
 
     def __post_init__(self) -> None:
         counts = ("train_videos", "val_videos", "events_per_video", "elements_per_event", "elements_per_set")
-        check_minimum(self, 1, *counts)
+        check_minimum(self, 1, *counts, "workers")
         check_minimum(self, FPS, "num_frames")  # one second: keys distinguish elements by full seconds
         self.motion("train")
 

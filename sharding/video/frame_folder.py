@@ -64,6 +64,10 @@ class FrameFolder:
         if start is None and end is None:
             return times
         first, last = self._numbers[0], self._numbers[-1]
+        if first > 1:
+            raise MediaError(
+                "decode", f"a part of it is wanted, and frames count from 0 or 1, but its first one there is {first}"
+            )
         if last - first + 1 != len(self.files):
             lacking = last - first + 1 - len(self.files)
             raise MediaError(

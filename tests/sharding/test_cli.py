@@ -1,15 +1,19 @@
 """The command-line parser: spellings, lists, truth values, old names, and how a command ends."""
 
+import math
 import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from sharding.cli import CommandLine
 from sharding.errors import UserError
+from sharding.index import IndexConfig
+from sharding.pack_config import PackConfig
 from tests.conftest import ROOT
 
 
@@ -73,9 +77,25 @@ def test_an_old_name_is_accepted_with_a_line_that_names_the_new_one(arguments, c
     assert capsys.readouterr().err == "command: --against is now called --compare-with\n"
 
 
+ENVIRONMENT = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
+
+
 def run(program: str, **options) -> subprocess.CompletedProcess:
     code = "from sharding.cli import run_command\n" + program + "\nrun_command(main, 'command')"
     return subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True, timeout=60, **options)
+
+
+@pytest.mark.parametrize("make", [partial(PackConfig, "folder", "videos", "out"), partial(IndexConfig, ("shards",))])
+def test_limits_that_no_kernel_takes(make):
+    for name, value, bounds in [
+        ("time_limit", 1e10, "1 to 1000000000"),
+        ("time_limit", math.inf, "1 to 1000000000"),
+        ("memory_limit", math.inf, "0.01 to 1048576"),
+        ("memory_limit", math.nan, "0.01 to 1048576"),
+    ]:
+        with pytest.raises(UserError) as refused:
+            make(**{name: value})
+        assert str(refused.value) == f"--{name.replace('_', '-')} {value}: {bounds} is possible"
 
 
 @pytest.mark.parametrize("text", ["'x'", "'x' * 10**6"])
@@ -93,6 +113,11 @@ def test_a_reader_that_has_read_enough_is_silent(text):
     done = run(f"def main(arguments): print({text})", stdout=writing, stderr=subprocess.PIPE)
     os.close(writing)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_names_of_files_that_are_no_text_are_printed():
+    done = run("def main(arguments): print('caf\\udce9')", capture_output=True, env=ENVIRONMENT)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "caf\\udce9\n", "")
 
 
 def test_closed_streams():

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from sharding.dataset import load_dataset
-from sharding.errors import MediaError
+from sharding.errors import MediaError, UserError
 from sharding.pack import IncompleteError, PackConfig, pack
 from sharding.packing.sandbox import Request
-from sharding.records import VideoRecord
+from sharding.records import Annotations, VideoRecord
 from sharding.verify import verify
 from sharding.video.source import open_source
 from tests.helpers.videos import write_numbered_video
@@ -196,6 +196,37 @@ def test_videos_mended_later_are_packed_by_retry_failed(videos, tmp_path, monkey
     assert sorted(encoded) == ["a-v0", "b-v3"]
     assert hashes(split) == hashes(tmp_path / "undisturbed" / "train")
     assert pack(config(mended, tmp_path, profile=profile, retry_failed=True)).already_complete
+
+
+def test_names_that_are_no_text_are_refused_before_anything_is_written(videos, tmp_path):
+    named = Path(os.fsdecode(os.fsencode(tmp_path) + b"/videos/caf\xe9"))
+    shutil.copytree(videos / "a", named)
+    with pytest.raises(UserError, match=r"class 'caf\\udce9': not valid UTF-8"):
+        pack(config(named.parent, tmp_path / "out"))
+    for option in ("split", "dataset", "out"):
+        with pytest.raises(UserError, match=rf"--{option} 'caf\\udce9': not valid UTF-8"):
+            PackConfig(**({"dataset": "folder", "videos": videos, "out": tmp_path} | {option: "caf\udce9"}))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_path_with_a_zero_byte(videos, tmp_path):
+    (tmp_path / "train.txt").write_text("a/v0.mp4 a\na/v\0.mp4 a\n")
+    with pytest.raises(UserError, match=r"'a/v\\x00\.mp4': a path with a zero byte"):
+        pack(PackConfig("list", videos, tmp_path / "out", annotations=(tmp_path / "train.txt",), workers=1))
+    assert not (tmp_path / "out").exists()
+
+
+def test_annotation_files_name_no_videos_elsewhere(videos, tmp_path):
+    """Of a reader that takes folders from the labels; records of one's own may be anywhere."""
+    (tmp_path / "train.csv").write_text(f"label,youtube_id,time_start,time_end\n../{videos.name}/a,v0,0,1\n")
+    options = {"annotations": (tmp_path / "train.csv",), "workers": 1}
+    with pytest.raises(
+        UserError, match=r"v0_000000_000001: '.*\.\./.*': a path inside the folder of videos is expected"
+    ):
+        pack(PackConfig("kinetics", tmp_path, tmp_path.parent / "other", **options))
+    mine = Annotations([VideoRecord("v0", str(videos / "a" / "v0.mp4"), "a")], ("a",))
+    (tmp_path / "empty").mkdir()
+    assert pack(PackConfig("mine", tmp_path / "empty", tmp_path / "mine", workers=1), mine).samples == 1
 
 
 def test_what_still_fails_stays_a_failure(videos, tmp_path):

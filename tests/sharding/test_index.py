@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -137,6 +138,29 @@ def test_where_labels_are(shards, tmp_path):
     )
     manifest = open_dataset(tmp_path / "text").manifest
     assert manifest.flip_pairs == ((0, 1),)
+
+
+def test_numbers_with_leading_zeros(clips, tmp_path):
+    folder = write_shards(tmp_path / "zeros", [{"mp4": clips[n], "cls": f"0{n}"} for n in (0, 3)])
+    assert labels(folder, out=tmp_path / "out") == (("0", "1", "2", "3"), [0, 3])
+    names = tmp_path / "names.txt"
+    names.write_text("run\nwalk\nsit\nwait\n")
+    assert labels(folder, out=tmp_path / "named", classes=names) == (("run", "walk", "sit", "wait"), [0, 3])
+    names.write_text("03\n00\n01\n02\n")  # they are names then, in the order that is given
+    assert labels(folder, out=tmp_path / "same", classes=names) == (("03", "00", "01", "02"), [1, 0])
+
+
+def test_a_folder_whose_name_no_manifest_can_hold(two, tmp_path):
+    named = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    two.rename(named)
+    with pytest.raises(UserError, match=r"--dataset 'caf\\udce9': not valid UTF-8"):
+        index(IndexConfig((str(named),), workers=1))
+    with pytest.raises(UserError, match=r"--out '.*/caf\\udce9': not valid UTF-8"):
+        index(IndexConfig((str(named),), workers=1, dataset="cafe"))
+    assert not (named / ".parts").exists()
+    assert index(IndexConfig((str(named),), workers=1, dataset="cafe", out=tmp_path / "out")).samples == 2
+    with pytest.raises(UserError, match=r"--split 'caf\\udce9': not valid UTF-8"):
+        IndexConfig(("x",), split="caf\udce9")
 
 
 def rewrite(path: Path, change, extra: tuple[tuple[str, bytes], ...] = (), kind: bytes = tarfile.REGTYPE) -> None:

@@ -22,7 +22,7 @@ from sharding.__main__ import main
 from sharding.dataset import load_dataset
 from sharding.datasets import DATASETS
 from sharding.errors import UserError
-from sharding.pack import IncompleteError, PackConfig, pack
+from sharding.pack import IncompleteError, PackConfig, pack, read_annotations
 from sharding.packing.profiles import PROFILES
 from sharding.records import Annotations, VideoRecord
 from sharding.verify import verify
@@ -202,6 +202,26 @@ def test_finished_shards_are_kept_and_spoilt_ones_made_again(videos, packed, tmp
     pack(config(videos, tmp_path))
     assert packed_again == [1, 2]
     assert hashes(split) == hashes(packed)
+
+
+@pytest.mark.parametrize(("dataset", "first"), [("list", 0), ("list", 1), ("list-multilabel", 0)])
+def test_numbers_get_the_sides_of_their_names(tmp_path, dataset, first):
+    """Mirrored, a clip of `from left to right` is one of its opposite, whatever the list calls them."""
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "classes.txt").write_text("Pushing from left to right\nPoking\nPushing from right to left\n")
+    (tmp_path / "train.txt").write_text("".join(f"{n}.mp4 {n + first}\n" for n in range(3)))
+    files = {"annotations": (tmp_path / "train.txt",), "classes": tmp_path / "classes.txt"}
+    found = read_annotations(PackConfig(dataset, tmp_path / "videos", tmp_path / "out", **files))
+    assert found.flip_pairs == ((0, 2),)
+    (tmp_path / "classes.txt").write_text("Running\nPoking\nSitting\n")
+    assert read_annotations(PackConfig(dataset, tmp_path / "videos", tmp_path / "out", **files)).flip_pairs == ()
+
+
+def test_names_keep_the_pairs_that_their_reader_found(tmp_path):
+    (tmp_path / "classes.txt").write_text("turn right\nturn left\nwait\n")
+    config = PackConfig("mine", tmp_path, tmp_path.parent / "out", classes=tmp_path / "classes.txt")
+    mine = Annotations([VideoRecord("v", "v.mp4", "wait")], ("turn left", "turn right", "wait"))
+    assert read_annotations(config, mine).flip_pairs == ()
 
 
 def test_two_at_once_are_refused(videos, tmp_path):

@@ -11,9 +11,11 @@ from sharding.errors import UserError
 from sharding.records import (
     Annotations,
     VideoRecord,
+    check_inside,
     check_key,
     check_records,
     key_from_path,
+    plain_numbers,
     read_classes,
     sorted_classes,
     with_classes,
@@ -49,6 +51,48 @@ def test_records_are_checked():
         check(VideoRecord("k1", "x.mp4", "a"), VideoRecord("k1", "y.mp4", "b"))
     with pytest.raises(UserError, match=r"x\.mp4: label 'c' is not among the 2 classes"):
         check(VideoRecord("k1", "x.mp4", "c"))
+
+
+@pytest.mark.parametrize("kind", ["labelled", "several", "unlabelled"])
+def test_records_are_checked_in_one_go(kind):
+    """Not each of them by looking at all of them, which would take a quarter of an hour for Kinetics."""
+
+    class Counted(list):
+        times_read = 0
+
+        def __iter__(self):
+            self.times_read += 1
+            return super().__iter__()
+
+    labels = {"labelled": {"label": "a"}, "several": {"labels": ("a",)}, "unlabelled": {}}[kind]
+    records = Counted(VideoRecord(f"k{number}", "x.mp4", **labels) for number in range(50))
+    check_records(Annotations(records, ("a",)))
+    assert records.times_read < 10
+
+
+def test_names_that_no_file_of_a_split_can_hold():
+    with pytest.raises(UserError, match=r"class 'caf\\udce9': not valid UTF-8, as the names in and of a packed split"):
+        check_records(Annotations([VideoRecord("k", "x.mp4", "a")], ("a", "caf\udce9")))
+    levels = (("level", ("b", "\ud800")),)
+    with pytest.raises(UserError, match=r"class '\\ud800': not valid UTF-8"):
+        check_records(Annotations([VideoRecord("k", "x.mp4", "a", level_labels=("b",))], ("a",), levels=levels))
+    with pytest.raises(UserError, match=r"'ok/1\\x00\.mp4': a path with a zero byte"):
+        check_records(Annotations([VideoRecord("k", "ok/1\0.mp4", "a")], ("a",)))
+
+
+@pytest.mark.parametrize("source", ["../x.mp4", "a/../../x.mp4", "a/..", "/x.mp4"])
+def test_videos_that_are_elsewhere(source):
+    with pytest.raises(UserError, match=r"k: .*: a path inside the folder of videos is expected"):
+        check_inside(Annotations([VideoRecord("k", source, "a")], ("a",)))
+
+
+def test_names_with_dots_are_not_elsewhere():
+    check_inside(Annotations([VideoRecord("k", "..a/b../...mp4", "a")], ("a",)))
+
+
+def test_numbers_without_leading_zeros():
+    assert plain_numbers(["03", "0", "00"]) == {"03": "3", "0": "0", "00": "0"}
+    assert plain_numbers(["03", "1.0"]) == {"03": "03", "1.0": "1.0"}
 
 
 def test_classes_in_order():

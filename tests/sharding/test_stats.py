@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sharding.__main__ import main
 from sharding.dataset import load_dataset
+from sharding.errors import UserError
 from sharding.pack import PackConfig, pack
 from sharding.stats import Quantiles, measure, to_text
 from sharding.stats_page import middle_frame, to_page
@@ -85,6 +87,28 @@ def test_a_sample_that_does_not_decode_is_said_so(split, tmp_path):
         file.seek(dataset.media_offsets[0])
         file.write(bytes(int(dataset.media_bytes[0])))
     assert to_page(*measure(broken)).count("<img ") == 5
+
+
+def test_failures_that_somebody_else_wrote(split, tmp_path):
+    strange = shutil.copytree(split, tmp_path / "split")
+    values = [["x"], {"x": 1}, 7, None, "", "open"]
+    lines = [
+        {"key": "k", "kind": value, "label": value, "labels": labels} for value in values for labels in (None, [[]])
+    ]
+    (strange / "failures.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    stats, dataset = measure(strange)
+    assert stats.failures == {"open": 2, "unknown": 10}
+    assert "12 listed" not in to_text(stats) and stats.listed == 18
+    assert to_page(stats, dataset).startswith("<!DOCTYPE")
+
+
+def test_a_page_needs_the_shards(split, tmp_path, capsys):
+    remote = shutil.copytree(split, tmp_path / "split", ignore=shutil.ignore_patterns("*.tar"))
+    (remote / "shards.url").write_text("https://user:secret@host/shards\n")
+    with pytest.raises(UserError, match=r"--html: its pictures come from the shards of .*, which are at https"):
+        main(["stats", str(remote), f"--html={tmp_path / 'page.html'}"])
+    assert not (tmp_path / "page.html").exists()
+    assert main(["stats", str(remote)]) == 0
 
 
 def test_the_command(split, tmp_path):

@@ -32,6 +32,12 @@ def test_a_sound_split(split, capsys):
     assert capsys.readouterr().out == f"{split}: 13 samples in 1 shards checked, 0 bad samples, 0 other problems\n"
 
 
+@pytest.mark.parametrize("workers", [0, -1, 5000])
+def test_workers_that_cannot_be(split, workers):
+    with pytest.raises(UserError, match=f"--workers {workers}: 1 to 4096 is possible"):
+        main(["verify", str(split), f"--workers={workers}"])
+
+
 def test_swapped_classes_are_noticed(split, capsys):
     """Every label would mean another class, and no byte of the shards or the table has changed."""
     manifest = json.loads((split / "manifest.json").read_text())

@@ -121,3 +121,13 @@ def test_a_published_file() -> None:
     path = real_annotations("mmaction2_list_formats") / "action_test_anno.json"
     found = check_records(read_activitynet(path.parent, [path], "test"))
     assert [(record.start_seconds, record.end_seconds) for record in found.records] == [(0.3, 0.6), (1.0, 2.0)]
+
+
+def test_several_files_of_which_nobody_knows_the_subset(tmp_path: Path) -> None:
+    entry = {"annotations": [{"segment": [1, 2], "label": "Surfing"}]}
+    paths = [write(tmp_path / f"{name}.json", {name: entry}) for name in ("one", "other")]
+    with pytest.raises(
+        UserError, match=r"one\.json, video 'one': no 'subset', and not one of train, val and test in the"
+    ):
+        read_activitynet(tmp_path, paths, "train")
+    assert len(read_activitynet(tmp_path, paths[:1], "train").records) == 1

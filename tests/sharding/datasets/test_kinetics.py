@@ -174,3 +174,34 @@ def test_the_published_files(version: str, split: str, count: int, classes: int)
     path = real_annotations("kinetics") / f"kinetics-{version}.csv"
     found = read_kinetics(path.parent / "none", [path], split)
     assert (len(found.records), len(found.classes), found.has_labels) == (count, classes, bool(classes))
+
+
+@pytest.mark.parametrize("names", [("k_train.csv", "k_val.csv"), ("TRAINING.csv", "k600-validate.csv")])
+def test_files_without_a_column_of_splits_are_of_the_one_in_their_names(tmp_path: Path, names) -> None:
+    heading = "label,youtube_id,time_start,time_end\n"
+    paths = [tmp_path / name for name in names]
+    paths[0].write_text(heading + "testifying,aaa,0,10\n")
+    paths[1].write_text(heading + "zumba,bbb,0,10\n")
+    for split, key in (("train", "aaa"), ("val", "bbb"), ("validate", "bbb")):
+        found = read_kinetics(tmp_path, paths, split)
+        assert [record.key for record in found.records] == [f"{key}_000000_000010"]
+        assert found.classes == ("testifying", "zumba")
+        assert len(read_kinetics(tmp_path, paths[:1], split).records) == 1
+    with pytest.raises(UserError, match=r"--split test: no rows of it in .*; there are train, val"):
+        read_kinetics(tmp_path, paths, "test")
+
+
+@pytest.mark.parametrize("name", ["k400.csv", "latest.csv", "train_and_val.csv"])
+def test_files_of_which_nobody_knows_the_split(tmp_path: Path, name: str) -> None:
+    paths = [tmp_path / "train.csv", tmp_path / name]
+    for path in paths:
+        path.write_text("label,youtube_id,time_start,time_end\ntestifying,aaa,0,10\n")
+    with pytest.raises(UserError, match=rf"{name}, line 2: of which split\? There is no column 'split', and not one"):
+        read_kinetics(tmp_path, paths, "train")
+
+
+def test_a_split_of_ones_own_by_the_name_of_its_file(tmp_path: Path) -> None:
+    paths = [tmp_path / "train_mini.csv", tmp_path / "val.csv"]
+    for number, path in enumerate(paths):
+        path.write_text(f"label,youtube_id,time_start,time_end\ntestifying,v{number},0,10\n")
+    assert [record.key for record in read_kinetics(tmp_path, paths, "mini").records] == ["v0_000000_000010"]

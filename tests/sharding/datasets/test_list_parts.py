@@ -111,6 +111,29 @@ def test_commas_and_absolute_paths(tmp_path: Path) -> None:
         read(tmp_path, "/data/k400/a.mp4 0\n")
 
 
+def test_quotes_are_those_of_csv(tmp_path: Path) -> None:
+    lines = 'a.mp4,run\nb.mp4,"pick up"\nc.mp4, "stop, then go"\n"d, e.mp4",run\n"""f"".mp4",run\nthe "g".mp4,run\n'
+    expected = [
+        ("a.mp4", "run"),
+        ("b.mp4", "pick up"),
+        ("c.mp4", "stop, then go"),
+        ("d, e.mp4", "run"),
+        ('"f".mp4', "run"),
+        ('the "g".mp4', "run"),
+    ]
+    assert pairs(read(tmp_path, lines)) == expected
+    assert pairs(read(tmp_path, f"path,label\n{lines}")) == expected
+    assert pairs(read(tmp_path, '"d, e.mp4","stop, then go"\n')) == [("d, e.mp4", "stop, then go")]
+    assert pairs(read(tmp_path, "h, i.mp4,run\n")) == [("h, i.mp4", "run")]
+
+
+def test_numbers_of_levels_may_have_leading_zeros(tmp_path: Path) -> None:
+    found = read(tmp_path, "path,verb,noun,label\na.mp4,01,x,7\nb.mp4,02,03,07\nc.mp4,2,x,007\n")
+    assert found.levels == (("verb", ("1", "2")), ("noun", ("03", "x")))
+    assert [record.level_labels for record in found.records] == [("1", "x"), ("2", "03"), ("2", "x")]
+    assert {record.label for record in found.records} == {"7"}
+
+
 def test_a_list_without_labels(tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text("a.mp4 run\nb.mp4 walk\n")
     (tmp_path / "test.txt").write_text("path\tstart\tend\nx.mp4\t1\t2\n")
@@ -135,6 +158,9 @@ def test_a_list_without_labels(tmp_path: Path) -> None:
         ("path offset num_frames label\na x 2 x\n", r"line 2: offset 'x', num_frames '2': two numbers"),
         ("path offset num_frames label\nclip 1 2 x\n", r"line 2: 'clip': offset and num_frames are of folders"),
         ("a.mp4,x\nb.mp4\n", r"line 2: 'b\.mp4': expected is 'path,label', as in the first line"),
+        ('a.mp4,"x', r"line 1: 'a\.mp4,\"x': expected is 'path label'"),
+        ('a.mp4,x\nb.mp4,"x', r"line 2: 'b\.mp4,\"x': expected is 'path,label', as in the first line"),
+        ('a.mp4,x\nb,c.mp4,"x"', r"line 2: 'b,c\.mp4,\"x\"': expected is 'path,label', as in the first line"),
     ],
 )
 def test_bad_lines_are_named(tmp_path: Path, text: str, message: str) -> None:

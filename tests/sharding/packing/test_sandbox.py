@@ -13,7 +13,7 @@ import pytest
 
 from sharding.errors import MediaError
 from sharding.packing.profiles import EncodedSample, ProfileSettings
-from sharding.packing.sandbox import Limits, Request, Sandbox
+from sharding.packing.sandbox import LIMITS, Limits, Request, Sandbox
 from sharding.records import VideoRecord
 from sharding.video.decode import decode_frames
 from tests.helpers.videos import read_number, write_numbered_video
@@ -46,6 +46,12 @@ def test_one_process_encodes_many_videos(sandbox, requests):
         processes.add(sandbox._process.pid)
     assert outcomes == [0, 10, 20, 30]
     assert len(processes) == 1
+
+
+def test_the_greatest_limits_are_such_as_the_kernel_takes(requests):
+    box = Sandbox(Limits(LIMITS["time_limit"][1], LIMITS["memory_limit"][1] * 2**30))
+    assert [first_number(outcome) for outcome in box.encode_all(requests[:2])] == [0, 10]
+    box.close()
 
 
 def test_errors_come_back_as_they_were(sandbox, requests):

@@ -79,7 +79,12 @@ def test_videos_of_a_seed_are_the_same_and_splits_differ(tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"num_frames": 12}, "num_frames=12"), ({"train_videos": 0}, "train_videos=0"), ({"size": 17}, "17")],
+    [
+        ({"num_frames": 12}, "num_frames=12"),
+        ({"train_videos": 0}, "train_videos=0"),
+        ({"workers": 0}, "workers=0"),
+        ({"size": 17}, "17"),
+    ],
 )
 def test_impossible_datasets_are_refused(tmp_path, options, message):
     with pytest.raises(UserError, match=message):

@@ -80,6 +80,18 @@ def test_numbers_beyond_the_width_of_a_template(tmp_path):
     assert numbers(write_frames(tmp_path / "frames", names), tmp_path, "img_{:05d}.jpg") == [0, 1, 2, 3]
 
 
+def test_parts_of_folders_whose_first_pictures_are_lacking(tmp_path):
+    for first in (0, 1):
+        folder = FrameFolder(write_frames(tmp_path / str(first), [f"{number:05d}.jpg" for number in range(first, 9)]))
+        assert [file.name for file in folder.chosen_files(0, 0.15)] == [f"{first + n:05d}.jpg" for n in range(2)]
+    folder = FrameFolder(write_frames(tmp_path / "5", [f"{number:05d}.jpg" for number in range(5, 12)]))
+    with pytest.raises(
+        MediaError, match="a part of it is wanted, and frames count from 0 or 1, but its first one there"
+    ):
+        folder.chosen_files(0, 0.25)
+    assert len(folder.chosen_files()) == 7
+
+
 @pytest.mark.parametrize("template", ["img.jpg", "{}{}.jpg", "../{}.jpg", "{:05d}.mp4", "{name}.jpg", "{:x}.jpg"])
 def test_what_is_no_template(template):
     with pytest.raises(UserError, match="a file name with one place for the number"):
