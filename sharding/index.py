@@ -30,6 +30,7 @@ from sharding.packing.split_folder import (
     is_being_packed,
     parts_of,
     prepare_parts,
+    remove_leftovers,
     write_failures,
 )
 from sharding.parallel import run_in_workers
@@ -96,10 +97,14 @@ def index(config: IndexConfig) -> PackResult:
     """
     files, directory = find_shards(config.shards, config.out)
     if (directory / MANIFEST).is_file():
-        return _result(directory, _same(config, directory, files), already_complete=True)
+        manifest = _same(config, directory, files)
+        remove_leftovers(directory)
+        return _result(directory, manifest, already_complete=True)
     if is_being_packed(directory):
         raise UserError(f"{directory}: a split that is not completely packed; run its pack command again")
     with prepare_parts(directory):
+        if (directory / MANIFEST).is_file():  # another process has made it in the meantime
+            return _result(directory, _same(config, directory, files), already_complete=True)
         _read_shards(config, files, directory)
         return _result(directory, _join(config, files, directory), already_complete=False)
 

@@ -7,7 +7,7 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -157,7 +157,9 @@ def check_shard(directory: Path, number: int, shard: Shard, decode: bool) -> lis
     with path.open("rb") as file:
         for sample_id, row in enumerate(rows, first):
             check = _check_foreign_sample if indexed else _check_sample
-            message = check(file, row, by_name) or (_check_decoding(file, row) if decode else None)
+            message = check(file, row, by_name, dataset.manifest.classes) or (
+                _check_decoding(file, row) if decode else None
+            )
             message = message or _check_index(file, row, dataset, sample_id, decode)
             if message:
                 problems.append(Problem(shard.name, message, row["key"]))
@@ -174,7 +176,7 @@ def read_components(path: Path) -> Iterator[Component]:
                 yield Component(member.name, member.offset_data, member.size, "")
 
 
-def _check_sample(file, row: dict, by_name: dict[str, Component]) -> str | None:
+def _check_sample(file, row: dict, by_name: dict[str, Component], classes: Sequence[str]) -> str | None:
     for part, suffix in [("media", row["suffix"]), ("index", "offsets"), ("cls", "cls"), ("json", "json")]:
         offset, size = row[f"{part}_offset"], row[f"{part}_bytes"]
         without = part == "index" or (part == "cls" and row.get("label", NO_LABEL) == NO_LABEL)
@@ -198,10 +200,23 @@ def _check_sample(file, row: dict, by_name: dict[str, Component]) -> str | None:
     if LABELS in row and LABELS not in about:
         return "its .json has no labels"
     differing = [name for name in about if name in row and about[name] != row[name]]
-    return f"its .json and the table differ in {', '.join(differing)}" if differing else None
+    if differing:
+        return f"its .json and the table differ in {', '.join(differing)}"
+    return _check_label_names(about, row, classes)
 
 
-def _check_foreign_sample(file, row: dict, by_name: dict[str, Component]) -> str | None:
+def _check_label_names(about: dict, row: dict, classes: Sequence[str]) -> str | None:
+    """Compare the names of labels in KEY.json with those that the manifest has for the label ids of the table."""
+    if LABELS in row:
+        named, expected = about.get("label_names"), [classes[label] for label in row[LABELS]]
+    else:
+        named, expected = about.get("label_name"), None if row["label"] == NO_LABEL else classes[row["label"]]
+    if named is None or named == expected:
+        return None
+    return f"its .json names the label {named!a}, but the manifest {expected!a}"
+
+
+def _check_foreign_sample(file, row: dict, by_name: dict[str, Component], _classes: Sequence[str]) -> str | None:
     media = by_name.get(row["source"])
     if media is None or (media.offset, media.size) != (row["media_offset"], row["media_bytes"]):
         return f"its {row['source']} is not where the table says"

@@ -63,6 +63,17 @@ def test_one_flipped_byte_is_found_and_named(split, capsys):
     assert "1 bad samples, 0 other problems" in output
 
 
+def test_shards_of_a_plan_with_other_classes_are_found(split):
+    """A table and a manifest that fit each other, and shards that call the labels otherwise."""
+    manifest = json.loads((split / "manifest.json").read_text())
+    edit_manifest(split, classes=[f"other {name}" for name in manifest["classes"]])
+    report = verify(split)
+    assert len(report.bad_samples) == report.samples
+    name = manifest["classes"][load_dataset(split).labels[0]]
+    message = f"its .json names the label {name!r}, but the manifest 'other {name}'"
+    assert report.bad_samples[load_dataset(split).key(0)] == message
+
+
 def test_a_flipped_byte_of_padding_is_found(split):
     with (split / "shard-000000.tar").open("r+b") as file:
         file.seek(-1, 2)

@@ -12,8 +12,11 @@ import pytest
 from pipeline.dataset import open_dataset
 from sharding.__main__ import main
 from sharding.errors import UserError
+from sharding.files import locked
 from sharding.objects import folder as object_folder
+from sharding.objects import split as objects_split
 from sharding.objects.transport import MissingError, RemoteError
+from sharding.objects.work_folder import split_folder
 from sharding.pack import IncompleteError, pack
 from tests.conftest import ROOT, run_command
 from tests.helpers.servers import Fault, FaultyServer
@@ -252,6 +255,42 @@ def test_the_work_folder_is_only_of_use_for_the_same_plan(bucket, class_folders,
     bucket.server.write_fault = lambda path, n: None
     here = pack(config(class_folders, tmp_path / "out", seed=1))
     assert pack(config(class_folders, f"{bucket.url}/packed", seed=1)).fingerprint == here.fingerprint
+
+
+def test_two_processes_of_a_machine_do_not_take_each_others_work(bucket, class_folders, packed_here, tmp_path):
+    """The first has joined its shards here and uploads them: its work folder looks complete, which it is not there."""
+    work = split_folder(f"{bucket.url}/packed/train", None)
+    (work / ".parts").mkdir(parents=True)
+    (work / "manifest.json").write_text("{}")
+    with locked(work / ".parts" / "lock"):
+        with pytest.raises(UserError, match="another process is packing there"):
+            pack(config(class_folders, f"{bucket.url}/packed"))
+        assert (work / "manifest.json").exists()
+        assert bucket.hashes("packed") == {}
+    pack(config(class_folders, f"{bucket.url}/packed"))
+    assert bucket.hashes("packed/train") == packed_here
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_another_process_of_the_machine_packs_in_the_meantime(
+    bucket, class_folders, packed_here, tmp_path, monkeypatch
+):
+    prepare, out = objects_split.prepare_parts, f"{bucket.url}/packed"
+
+    def late(directory):
+        monkeypatch.setattr(objects_split, "prepare_parts", prepare)
+        pack(config(class_folders, out))
+        return prepare(directory)
+
+    monkeypatch.setattr(objects_split, "prepare_parts", late)
+    with pytest.raises(UserError, match="already holds another dataset"):
+        pack(config(class_folders, out, seed=1))
+    assert bucket.hashes("packed/train") == packed_here
+    bucket.direct.rm(f"{bucket.name}/packed", recursive=True)
+    monkeypatch.setattr(objects_split, "prepare_parts", late)
+    assert pack(config(class_folders, out)).already_complete
+    assert bucket.hashes("packed/train") == packed_here
+    assert list((tmp_path / "tmp").iterdir()) == []
 
 
 def test_failed_videos_are_tried_again(bucket, class_folders, packed_here, tmp_path):
