@@ -311,6 +311,8 @@ def failure_of(error: Exception, missing_remedy: str) -> Failure:
     status = _status_of(error)
     words = " ".join(str(getattr(error, "message", "") or error).split()) or type(error).__name__
     text = redacted_addresses(words)
+    if _code_of(error) == "NoSuchUpload":  # for s3fs a file that is not found
+        return Failure("its upload in parts was ended by somebody else")
     if isinstance(error, FileNotFoundError) or status == 404:
         return Failure("not found", missing_remedy, missing=True)
     if _EXPIRED.search(words):
@@ -333,6 +335,12 @@ def _status_of(error: BaseException) -> int:
         return int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     status: Any = getattr(error, "status", None) or getattr(error, "code", None)  # aiohttp; gcsfs
     return int(status) if str(status).isdecimal() else 0
+
+
+def _code_of(error: BaseException) -> str:
+    """Return the code by which S3 reports an error, or nothing."""
+    answer = getattr(error.__cause__, "response", None)  # botocore, below s3fs
+    return str(answer.get("Error", {}).get("Code", "")) if isinstance(answer, dict) else ""
 
 
 def _empty(file: BinaryIO) -> Any:

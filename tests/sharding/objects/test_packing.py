@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import datetime, timedelta, timezone
 
 import pytest
 
@@ -121,7 +122,12 @@ def test_uploads_in_parts(bucket, tmp_path, monkeypatch):
     key = f"{bucket.name}/parts/file"
     begun = bucket.direct.call_s3("create_multipart_upload", Bucket=bucket.name, Key="parts/dead")
     assert begun["UploadId"]
-    folder.end_uploads()
+    [listed] = folder._filesystem.list_multipart_uploads(bucket.name)
+    for hours, left in ((23, 1), (25, 0)):  # another machine may be at it, but not that long
+        begun = listed | {"Initiated": datetime.now(timezone.utc) - timedelta(hours=hours)}
+        monkeypatch.setattr(folder._filesystem, "list_multipart_uploads", lambda _, begun=begun: [begun])
+        folder.end_uploads()
+        assert len(bucket.direct.list_multipart_uploads(bucket.name)) == left
     assert bucket.direct.list_multipart_uploads(bucket.name) == []
     bucket.server.write_fault = lambda path, n: Fault("status") if n == 1 else None  # one part
     stored = folder.upload(tmp_path / "file", "file")
@@ -130,6 +136,22 @@ def test_uploads_in_parts(bucket, tmp_path, monkeypatch):
     assert bucket.direct.list_multipart_uploads(bucket.name) == []
     monkeypatch.setattr(object_folder._Sent, "is_like", lambda *_: False)  # a store that says no checksum
     assert folder.upload(tmp_path / "file", "file") == stored
+
+
+def test_an_upload_that_somebody_else_ends_is_begun_again(bucket, tmp_path, monkeypatch):
+    def end_uploads(path: str, n: int) -> None:
+        if not ended and any("partNumber" in request.path for request in bucket.server.writes_of("file")):
+            ended.append(path)
+            bucket.direct.clear_multipart_uploads(bucket.name)
+
+    ended: list[str] = []
+    monkeypatch.setattr(object_folder, "_PART_BYTES", 5 << 20)
+    content = os.urandom(11 << 20)
+    (tmp_path / "file").write_bytes(content)
+    bucket.server.write_fault = end_uploads
+    object_folder.open_folder(f"{bucket.url}/parts").upload(tmp_path / "file", "file")
+    assert ended
+    assert bucket.direct.cat_file(f"{bucket.name}/parts/file") == content
 
 
 def test_a_video_that_changes_after_it_was_listed(bucket, tmp_path):
