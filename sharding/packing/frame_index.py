@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from sharding.dataset import load_dataset
 from sharding.errors import UserError
-from sharding.files import file_sha256, write_atomically
+from sharding.files import file_sha256, replacing, write_atomically
 from sharding.manifest import FRAMES, KEYFRAME_INTERVALS, MANIFEST, TABLE
 from sharding.video.frame_packets import index_packets
 
@@ -41,18 +41,23 @@ class FrameIndexWriter:
 
 
 @contextmanager
-def write_frame_index(directory: Path) -> Iterator[FrameIndexWriter]:
-    """Write frames.npy of a split; it appears complete, when all went well."""
-    path = directory / FRAMES
-    partial = path.with_name(f"{FRAMES}.partial")
-    with partial.open("w+b") as file:
-        writer = FrameIndexWriter(file)
-        file.write(_header(0))
-        yield writer
-        file.seek(0)
-        file.write(_header(writer._count))  # NumPy's header has space for any count
-    writer.sha256 = file_sha256(partial)
-    partial.replace(path)
+def write_frame_index(directory: Path, work: Path | None = None) -> Iterator[FrameIndexWriter]:
+    """Write frames.npy of a split; it appears complete, when all went well.
+
+    Args:
+        directory: folder of the split.
+        work: where it is until then, such as the folder of parts, with which goes what a killed process leaves.
+    """
+    written = (work or directory) / FRAMES
+    with replacing(written) as temporary:
+        with temporary.open("r+b") as file:
+            writer = FrameIndexWriter(file)
+            file.write(_header(0))
+            yield writer
+            file.seek(0)
+            file.write(_header(writer._count))  # NumPy's header has space for any count
+        writer.sha256 = file_sha256(temporary)
+    written.replace(directory / FRAMES)
 
 
 def index_of_row(

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sharding.errors import UserError
-from sharding.files import file_sha256, locked, parse_json, write_atomically
+from sharding.files import file_sha256, locked, parse_json, replacing, write_atomically
 from sharding.manifest import (
     FAILURES,
     FORMAT_VERSION,
@@ -208,7 +208,7 @@ def complete(directory: Path, plan: PackPlan, parts: Iterable[Part]) -> Manifest
     profile, levels = plan.settings["profile"], [level for level, _ in annotations.levels]
     has_one_label = annotations.has_labels and not annotations.multi_label
     schema = table_schema(levels, annotations.multi_label)
-    with write_frame_index(directory) as index:
+    with write_frame_index(directory, directory / PARTS) as index:
         shards, num_failures = _write_table(directory, parts, schema, profile, index)
     values = {
         "format_version": FORMAT_VERSION if has_one_label else NEWEST_FORMAT_VERSION,
@@ -277,8 +277,8 @@ def _write_table(
     Return the shards and the number of failures.
     """
     shards, rows, num_failures = [], [], 0
-    temporary = directory / PARTS / TABLE  # what a killed process leaves there goes with the parts
-    with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+    written = directory / PARTS / TABLE  # what a killed process leaves there goes with the parts
+    with replacing(written) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
         for part in parts:
             shards.append(Shard(part["name"], len(part["rows"]), part["bytes"], part["sha256"]))
             num_failures += len(part["failures"])
@@ -292,7 +292,7 @@ def _write_table(
                 rows = []
         if rows or not any(shard.samples for shard in shards):
             writer.write_table(pa.Table.from_pylist(rows, schema=schema))
-    temporary.replace(directory / TABLE)
+    written.replace(directory / TABLE)
     return shards, num_failures
 
 
