@@ -14,6 +14,10 @@ class UserError(ValueError):
     """Something the person at the keyboard did and can mend; the message says what, where, and what to do."""
 
 
+class WorkerKilledError(UserError):
+    """A worker process that was killed from outside, as the kernel does for want of memory."""
+
+
 class MediaError(Exception):
     """A video that cannot be read or written. `kind` says what failed: missing, open, decode or encode."""
 

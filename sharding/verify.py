@@ -6,7 +6,6 @@ It needs nothing but the folder, so whoever got a copy can check it.
 import io
 import json
 import os
-import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -15,8 +14,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from sharding.archives.tar_reader import TarReader
 from sharding.dataset import PackedDataset, load_dataset, load_table
-from sharding.errors import MediaError
+from sharding.errors import MediaError, UserError
 from sharding.files import file_sha256, hash_rest, parse_json, write_atomically
 from sharding.manifest import KEYFRAME_INTERVALS, LABELS, NO_LABEL, QUARANTINE, TABLE, Shard, read_json_lines
 from sharding.packing.tar import Component, format_index, split_name
@@ -84,6 +84,7 @@ def verify(directory: Path | str, decode: bool = False, quarantine: bool = False
         workers: processes that check shards at the same time.
 
     Raises:
+        WorkerKilledError: a worker process was killed.
         UserError: the split cannot even be opened.
     """
     directory = Path(directory)
@@ -140,8 +141,11 @@ def check_shard(directory: Path, number: int, shard: Shard, decode: bool) -> lis
     problems = []
     try:
         components = list(read_components(path))
-    except (tarfile.TarError, OSError, ValueError, OverflowError, EOFError) as error:
-        return [*problems, Problem(shard.name, f"not a readable tar: {error}")]
+    except UserError as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        return [*problems, Problem(shard.name, f"not a readable tar: {reason}")]
+    except OSError as error:
+        return [*problems, Problem(shard.name, f"not readable: {error.strerror}")]
     index = path.with_suffix(".idx")
     if not index.is_file():
         problems.append(Problem(index.name, "missing"))
@@ -169,11 +173,16 @@ def check_shard(directory: Path, number: int, shard: Shard, decode: bool) -> lis
 
 
 def read_components(path: Path) -> Iterator[Component]:
-    """Yield the components of a tar as its own headers list them; hashes are left empty."""
-    with tarfile.open(path, "r:") as tar:
-        for member in tar:
-            if member.isfile():
-                yield Component(member.name, member.offset_data, member.size, "")
+    """Yield the components of a tar, which may come from anybody, as its own headers list them; hashes are left empty.
+
+    Raises:
+        UserError: it is damaged.
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        for member in TarReader(file, str(path)):
+            if member.kind == "file":
+                yield Component(member.name, member.offset, member.size, "")
 
 
 def _check_sample(file, row: dict, by_name: dict[str, Component], classes: Sequence[str]) -> str | None:
@@ -297,4 +306,5 @@ def _check_index(file, row: dict, dataset: PackedDataset, sample_id: int, decode
 
 
 def _read(file, offset: int, size: int) -> bytes:
-    return os.pread(file.fileno(), size, offset)
+    """Return a range that was found to be that of a component; where there is none, its offset may be any number."""
+    return os.pread(file.fileno(), size, offset) if size else b""

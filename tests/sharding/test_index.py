@@ -22,6 +22,7 @@ from sharding.video.decode import decode_frames
 from tests.helpers.videos import read_number, rotate_mp4, write_numbered_video
 from tests.pipeline.test_loader import pixels
 from tests.sharding.test_pack import hashes
+from tests.sharding.test_parallel import die
 
 KINDS = {  # of videos, as others encode them
     "all-intra": {"gop": 1},
@@ -94,6 +95,12 @@ def test_another_process_indexes_the_shards_in_the_meantime(shards, monkeypatch)
     (shards / ".parts").mkdir()  # as of a process that was killed at its very end
     assert index(IndexConfig((str(shards),), label_field="meta.action")).already_complete
     assert not (shards / ".parts").exists()
+
+
+def test_a_killed_worker_is_a_line(shards, monkeypatch, capsys):
+    monkeypatch.setattr(importlib.import_module("sharding.index"), "read_foreign_shard", die)
+    assert main(["index", str(shards), "--workers=2"]) == 1
+    assert capsys.readouterr().err.startswith("sharding index: a worker process was killed")
 
 
 def test_a_training_set_of_others_shards(shards, clips, capsys, tmp_path):

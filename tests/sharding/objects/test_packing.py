@@ -3,8 +3,10 @@
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
+import tarfile
 import time
 from datetime import datetime, timedelta, timezone
 
@@ -313,6 +315,28 @@ def test_another_process_of_the_machine_packs_in_the_meantime(
     assert pack(config(class_folders, out)).already_complete
     assert bucket.hashes("packed/train") == packed_here
     assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_the_work_folder_is_this_users_alone(bucket, class_folders, packed_here, tmp_path):
+    """Of archives it holds listings, which are written first of all."""
+    with tarfile.open(tmp_path / "videos.tar", "w") as tar:
+        tar.add(class_folders, ".")
+    folder, elsewhere = split_folder(f"{bucket.url}/packed/train", None).parent, tmp_path / "elsewhere"
+    folder.rmdir()
+    folder.symlink_to(elsewhere)
+    elsewhere.mkdir()
+    with pytest.raises(UserError, match="somebody else's, or a link"):
+        pack(config(tmp_path / "videos.tar", f"{bucket.url}/packed"))
+    assert list(elsewhere.iterdir()) == []
+    folder.unlink()
+    for made_before in (False, True):
+        if made_before:
+            folder.chmod(0o755)
+            bucket.direct.rm(f"{bucket.name}/packed", recursive=True)
+        pack(config(tmp_path / "videos.tar", f"{bucket.url}/packed"))
+        assert bucket.hashes("packed/train") == packed_here
+        assert [path.name for path in folder.iterdir()] == [".listings"]
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
 def test_failed_videos_are_tried_again(bucket, class_folders, packed_here, tmp_path):
