@@ -3,9 +3,9 @@
 import re
 
 _USER = re.compile(r"(?<=://)(?:[^\s/]*|[^\s/@:]*:[^/\n]*)@")  # a password may have blanks
-_QUERY = re.compile(r"(://[^\s?#]*)[?#](\S*)")
+_QUERY = re.compile(r"(://(?:(?!://)[^\s?#])*)[?#](\S*)")
 # The path of a URL may have blanks, as the text around it has: a name and a value tell that a query follows.
-_QUERY_AFTER_BLANKS = re.compile(r"(://.{0,4096}?)\?([^\s?#=&]+=\S*)", re.DOTALL)
+_QUERY_AFTER_BLANKS = re.compile(r"(://(?:(?!://).){0,4096}?)\?([^\s?#=&]+=\S*)", re.DOTALL)
 _RELATIVE_QUERY = re.compile(r"()\?(\S+)")
 _CLOSING = "'\")>"
 
