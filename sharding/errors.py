@@ -2,12 +2,20 @@
 
 import re
 
-_USER = re.compile(r"(?<=://)[^\s/]*@")
-_QUERY = re.compile(r"(://[^\s'\")>?#]*)[?#][^\s'\")>]*")
+_USER = re.compile(r"(?<=://)(?:[^\s/]*|[^\s/@:]*:[^/\n]*)@")  # a password may have blanks
+_QUERY = re.compile(r"(://(?:(?!://)[^\s?#])*)[?#](\S*)")
+# The path of a URL may have blanks, as the text around it has: a name and a value tell that a query follows.
+_QUERY_AFTER_BLANKS = re.compile(r"(://(?:(?!://).){0,4096}?)\?([^\s?#=&]+=\S*)", re.DOTALL)
+_RELATIVE_QUERY = re.compile(r"()\?(\S+)")
+_CLOSING = "'\")>"
 
 
 class UserError(ValueError):
     """Something the person at the keyboard did and can mend; the message says what, where, and what to do."""
+
+
+class WorkerKilledError(UserError):
+    """A worker process that was killed from outside, as the kernel does for want of memory."""
 
 
 class MediaError(Exception):
@@ -28,7 +36,23 @@ def redacted(text: str) -> str:
     >>> redacted("https://me:password@host/train?token=secret was not found")
     'https://***@host/train?*** was not found'
     """
-    return _QUERY.sub(r"\1?***", _USER.sub("***@", text))
+    return _QUERY_AFTER_BLANKS.sub(_hide, _QUERY.sub(_hide, _USER.sub("***@", text)))
+
+
+def redacted_addresses(text: str) -> str:
+    """Return text about one request, `redacted`, and without the queries of addresses that lack their host.
+
+    >>> redacted_addresses("GET /train?token=secret failed")
+    'GET /train?*** failed'
+    """
+    return _RELATIVE_QUERY.sub(_hide, redacted(text))
+
+
+def _hide(query: re.Match[str]) -> str:
+    """Return the address without the query; what closes a quotation or bracket behind it stays."""
+    end = query[2].rstrip(",.;:")
+    closing = query[2][len(end.rstrip(_CLOSING)) :] if end.endswith(tuple(_CLOSING)) else ""
+    return f"{query[1]}?***{closing}"
 
 
 def check_minimum(options: object, minimum: float, *names: str, prefix: str = "") -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sharding.archives.locations import FileAt
 from sharding.datasets.flip_pairs import mirrored_pairs
-from sharding.errors import UserError
+from sharding.errors import UserError, WorkerKilledError
 from sharding.files import write_atomically
 from sharding.manifest import FAILURES, MANIFEST, Manifest, load_manifest
 from sharding.pack import IncompleteError, PackResult
@@ -30,6 +30,7 @@ from sharding.packing.split_folder import (
     is_being_packed,
     parts_of,
     prepare_parts,
+    remove_leftovers,
     write_failures,
 )
 from sharding.parallel import run_in_workers
@@ -94,17 +95,28 @@ def index(config: IndexConfig) -> PackResult:
     """Index shards that others made.
 
     Raises:
-        IncompleteError: too many videos do not decode.
+        IncompleteError: too many videos do not decode, or a worker was killed.
         UserError: a shard is damaged, or a sample has no video, several, or no label; nothing has its final name.
     """
     files, directory = find_shards(config.shards, config.out)
     _name_of(config, files)  # before the shards are read, which may take hours
     check_text(str(directory), "--out")
     if (directory / MANIFEST).is_file():
-        return _result(directory, _same(config, directory, files), already_complete=True)
+        manifest = _same(config, directory, files)
+        remove_leftovers(directory)
+        return _result(directory, manifest, already_complete=True)
     if is_being_packed(directory):
         raise UserError(f"{directory}: a split that is not completely packed; run its pack command again")
+    try:
+        return _index(config, files, directory)
+    except WorkerKilledError as error:
+        raise IncompleteError(str(error)) from error
+
+
+def _index(config: IndexConfig, files: Sequence[FileAt], directory: Path) -> PackResult:
     with prepare_parts(directory):
+        if (directory / MANIFEST).is_file():  # another process has made it in the meantime
+            return _result(directory, _same(config, directory, files), already_complete=True)
         _read_shards(config, files, directory)
         return _result(directory, _join(config, files, directory), already_complete=False)
 

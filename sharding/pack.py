@@ -6,7 +6,6 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,11 @@ import joblib
 from sharding.datasets import find_reader
 from sharding.datasets.common import is_number
 from sharding.datasets.flip_pairs import mirrored_pairs
-from sharding.errors import UserError, redacted
+from sharding.errors import UserError, WorkerKilledError, redacted
 from sharding.manifest import Manifest
 from sharding.objects.inputs import local_files
 from sharding.objects.split import ObjectDestination, recorded_settings_at
-from sharding.objects.work_folder import split_folder
+from sharding.objects.work_folder import split_folder, work_folder
 from sharding.pack_config import PackConfig
 from sharding.packing.destination import Destination, FolderDestination
 from sharding.packing.measure import samples_for_bytes
@@ -84,7 +83,7 @@ def pack(config: PackConfig, annotations: Annotations | None = None) -> PackResu
         find_reader(config.dataset)  # before archives are listed, which may take minutes
         _check_listing(config)
     _check_files(config)
-    store = open_store(config.videos, config.scratch / LISTINGS)
+    store = _open_store(config)
     annotations = read_annotations(config, annotations, store)
     plan = make_plan(config, annotations, store)
     destination = _destination(config, plan)
@@ -102,10 +101,20 @@ def pack(config: PackConfig, annotations: Annotations | None = None) -> PackResu
         raise IncompleteError(
             f"no space left for {destination.directory}; free some and run it again: it resumes from here"
         ) from error
-    except BrokenProcessPool as error:
-        raise IncompleteError(
-            "a worker process was killed, perhaps for want of memory; run it again, with fewer --workers"
-        ) from error
+    except WorkerKilledError as error:
+        raise IncompleteError(str(error)) from error
+
+
+def _open_store(config: PackConfig) -> VideoStore:
+    """Open the videos; listings of archives are kept, in a folder that is this user's alone. Raises UserError."""
+    if not isinstance(config.out, str):
+        return open_store(config.videos, config.scratch / LISTINGS)
+    folder = work_folder(config.work_dir, config.out)
+    try:
+        return open_store(config.videos, folder / LISTINGS)
+    finally:
+        with contextlib.suppress(OSError):  # not empty: with listings, or shards of an earlier run
+            folder.rmdir()
 
 
 def _destination(config: PackConfig, plan: PackPlan) -> Destination:
@@ -174,7 +183,7 @@ def read_annotations(
         UserError: no such reader, folder or file, no videos for the split, or records that contradict each other.
     """
     read = find_reader(config.dataset) if given is None else lambda *_: given
-    store = store or open_store(config.videos, config.scratch / LISTINGS)
+    store = store or _open_store(config)
     _check_files(config)
     with store.as_folder() as videos, local_files(config.annotations) as files:
         annotations = read(videos, files, config.split)
@@ -228,7 +237,7 @@ def make_plan(config: PackConfig, annotations: Annotations, store: VideoStore | 
         if {name: recorded.get(name) for name in settings} == settings:
             settings |= {"samples_per_shard": recorded["samples_per_shard"]}
         else:
-            store = store or open_store(config.videos, config.scratch / LISTINGS)
+            store = store or _open_store(config)
             how = (config.profile_settings, config.limits, config.seed)
             settings |= {"samples_per_shard": samples_for_bytes(config.shard_bytes, store, annotations.records, *how)}
     else:

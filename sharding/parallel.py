@@ -7,12 +7,15 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager
 from functools import cache
 from typing import Any, TypeVar, cast
 
 import joblib
 import joblib.externals.loky.backend.resource_tracker
+
+from sharding.errors import WorkerKilledError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -23,7 +26,8 @@ _SECONDS_BETWEEN_LOOKS = 1.0
 def run_in_workers(
     function: Callable[[Task], Result], tasks: Iterable[Task], num_workers: int, ordered: bool = True
 ) -> Generator[Result, None, None]:
-    """Return a generator of the results of `function`, whose workers are being started; errors are raised from it.
+    """Return a generator of the results of `function`, whose workers are being started; errors are raised from it,
+    WorkerKilledError among them.
 
     Args:
         function: can be pickled, as can each task and result.
@@ -39,8 +43,24 @@ def run_in_workers(
         batch_size=1,  # pyright: ignore[reportArgumentType]  # joblib infers str from its default, "auto"
     )
     parent = os.getpid()
-    with _without_ctrl_c():  # workers start here
-        return cast(Any, parallel(joblib.delayed(_work)(parent, function, task) for task in tasks))
+    with _without_ctrl_c(), _killed_workers():  # workers start here
+        return _results(cast(Any, parallel(joblib.delayed(_work)(parent, function, task) for task in tasks)))
+
+
+def _results(results: Generator[Result, None, None]) -> Generator[Result, None, None]:
+    with _killed_workers(), closing(results):
+        yield from results
+
+
+@contextmanager
+def _killed_workers() -> Iterator[None]:
+    """Say in words that a worker was killed."""
+    try:
+        yield
+    except BrokenProcessPool as error:
+        raise WorkerKilledError(
+            "a worker process was killed, perhaps for want of memory; run it again, with fewer --workers"
+        ) from error
 
 
 def _work(parent: int, function: Callable[[Task], Result], task: Task) -> Result:

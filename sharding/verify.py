@@ -6,8 +6,7 @@ It needs nothing but the folder, so whoever got a copy can check it.
 import io
 import json
 import os
-import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from sharding.archives.tar_reader import TarReader
 from sharding.dataset import PackedDataset, load_dataset, load_table
 from sharding.errors import MediaError, UserError
 from sharding.files import file_sha256, hash_rest, parse_json, write_atomically
@@ -84,6 +84,7 @@ def verify(directory: Path | str, decode: bool = False, quarantine: bool = False
         workers: processes that check shards at the same time.
 
     Raises:
+        WorkerKilledError: a worker process was killed.
         UserError: the split cannot even be opened, or a number of workers that cannot be.
     """
     if not 1 <= workers <= 4096:
@@ -142,8 +143,11 @@ def check_shard(directory: Path, number: int, shard: Shard, decode: bool) -> lis
     problems = []
     try:
         components = list(read_components(path))
-    except (tarfile.TarError, OSError, ValueError, OverflowError, EOFError) as error:
-        return [*problems, Problem(shard.name, f"not a readable tar: {error}")]
+    except UserError as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        return [*problems, Problem(shard.name, f"not a readable tar: {reason}")]
+    except OSError as error:
+        return [*problems, Problem(shard.name, f"not readable: {error.strerror}")]
     index = path.with_suffix(".idx")
     if not index.is_file():
         problems.append(Problem(index.name, "missing"))
@@ -159,7 +163,9 @@ def check_shard(directory: Path, number: int, shard: Shard, decode: bool) -> lis
     with path.open("rb") as file:
         for sample_id, row in enumerate(rows, first):
             check = _check_foreign_sample if indexed else _check_sample
-            message = check(file, row, by_name) or (_check_decoding(file, row) if decode else None)
+            message = check(file, row, by_name, dataset.manifest.classes) or (
+                _check_decoding(file, row) if decode else None
+            )
             message = message or _check_index(file, row, dataset, sample_id, decode)
             if message:
                 problems.append(Problem(shard.name, message, row["key"]))
@@ -169,14 +175,19 @@ def check_shard(directory: Path, number: int, shard: Shard, decode: bool) -> lis
 
 
 def read_components(path: Path) -> Iterator[Component]:
-    """Yield the components of a tar as its own headers list them; hashes are left empty."""
-    with tarfile.open(path, "r:") as tar:
-        for member in tar:
-            if member.isfile():
-                yield Component(member.name, member.offset_data, member.size, "")
+    """Yield the components of a tar, which may come from anybody, as its own headers list them; hashes are left empty.
+
+    Raises:
+        UserError: it is damaged.
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        for member in TarReader(file, str(path)):
+            if member.kind == "file":
+                yield Component(member.name, member.offset, member.size, "")
 
 
-def _check_sample(file, row: dict, by_name: dict[str, Component]) -> str | None:
+def _check_sample(file, row: dict, by_name: dict[str, Component], classes: Sequence[str]) -> str | None:
     for part, suffix in [("media", row["suffix"]), ("index", "offsets"), ("cls", "cls"), ("json", "json")]:
         offset, size = row[f"{part}_offset"], row[f"{part}_bytes"]
         without = part == "index" or (part == "cls" and row.get("label", NO_LABEL) == NO_LABEL)
@@ -200,10 +211,23 @@ def _check_sample(file, row: dict, by_name: dict[str, Component]) -> str | None:
     if LABELS in row and LABELS not in about:
         return "its .json has no labels"
     differing = [name for name in about if name in row and about[name] != row[name]]
-    return f"its .json and the table differ in {', '.join(differing)}" if differing else None
+    if differing:
+        return f"its .json and the table differ in {', '.join(differing)}"
+    return _check_label_names(about, row, classes)
 
 
-def _check_foreign_sample(file, row: dict, by_name: dict[str, Component]) -> str | None:
+def _check_label_names(about: dict, row: dict, classes: Sequence[str]) -> str | None:
+    """Compare the names of labels in KEY.json with those that the manifest has for the label ids of the table."""
+    if LABELS in row:
+        named, expected = about.get("label_names"), [classes[label] for label in row[LABELS]]
+    else:
+        named, expected = about.get("label_name"), None if row["label"] == NO_LABEL else classes[row["label"]]
+    if named is None or named == expected:
+        return None
+    return f"its .json names the label {named!a}, but the manifest {expected!a}"
+
+
+def _check_foreign_sample(file, row: dict, by_name: dict[str, Component], _classes: Sequence[str]) -> str | None:
     media = by_name.get(row["source"])
     if media is None or (media.offset, media.size) != (row["media_offset"], row["media_bytes"]):
         return f"its {row['source']} is not where the table says"
@@ -284,4 +308,5 @@ def _check_index(file, row: dict, dataset: PackedDataset, sample_id: int, decode
 
 
 def _read(file, offset: int, size: int) -> bytes:
-    return os.pread(file.fileno(), size, offset)
+    """Return a range that was found to be that of a component; where there is none, its offset may be any number."""
+    return os.pread(file.fileno(), size, offset) if size else b""

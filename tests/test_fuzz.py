@@ -8,7 +8,7 @@ import os
 import random
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -26,6 +26,7 @@ from pipeline.reading import SampleError
 from sharding.dataset import load_dataset
 from sharding.datasets import DATASETS
 from sharding.errors import MediaError, UserError
+from sharding.packing.frame_index import add_frame_index
 from sharding.records import check_records
 from sharding.verify import verify
 from tests.helpers.clips import thread_config
@@ -78,7 +79,7 @@ def split(request, tmp_path) -> Path:
 def fuzz_split(split, tmp_path) -> Callable[[Callable[[Path], None]], None]:
     """Change a copy of a split, put its hashes right or not, and use it."""
 
-    def run(change: Callable[[Path], None], mend: bool) -> None:
+    def run(change: Callable[[Path], None], mend: bool, upgrade: bool = False) -> None:
         copy = tmp_path / "split"
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(split, copy)
@@ -86,6 +87,10 @@ def fuzz_split(split, tmp_path) -> Callable[[Callable[[Path], None]], None]:
         if mend:
             edit_manifest(copy)
         use_split(copy)
+        if upgrade:
+            edit_manifest(copy, format_version=1, frames_sha256="", codec_parameters=[])
+            with suppress(UserError):
+                add_frame_index(copy)
 
     return run
 
@@ -113,7 +118,7 @@ def test_manifests(fuzz_split, seed):
 @chances
 def test_tables(fuzz_split, seed):
     chance = random.Random(seed)
-    fuzz_split(lambda copy: mutate_table(chance, copy / "samples.parquet"), mend=chance.random() < 0.9)
+    fuzz_split(lambda copy: mutate_table(chance, copy / "samples.parquet"), chance.random() < 0.9, upgrade=True)
 
 
 @fuzzed
@@ -137,7 +142,7 @@ def test_shards_and_their_offsets(fuzz_split, seed):
             data[place : place + length] = chance.randbytes(len(data[place : place + length]))
         path.write_bytes(data)
 
-    fuzz_split(change, mend=False)
+    fuzz_split(change, mend=False, upgrade=True)
 
 
 @fuzzed

@@ -136,7 +136,10 @@ class TarReader:
 
     def _skip(self, num_bytes: int) -> None:
         if self._seeks and num_bytes > _COPY_BYTES:
-            self._position = self._stream.seek(num_bytes, os.SEEK_CUR)
+            try:
+                self._position = self._stream.seek(num_bytes, os.SEEK_CUR)
+            except (OSError, ValueError, OverflowError) as error:  # no file can be so long
+                raise self._error(f"cut off: a member of {num_bytes} bytes at byte {self._position}") from error
             return
         while num_bytes > 0:
             num_bytes -= len(self._read(min(num_bytes, _COPY_BYTES)))

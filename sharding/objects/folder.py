@@ -12,6 +12,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,6 +28,7 @@ WRITABLE = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az")
 RETRY = RetryPolicy()
 _PART_BYTES = 16 << 20  # of an upload in parts; a file of less than two parts is sent in one piece
 _PARTS_AT_ONCE = 4
+_LONGEST_UPLOAD = timedelta(days=1)  # of a file, in any network that shards are packed through
 _DAMAGED_DOWNLOADS = 3
 _Result = TypeVar("_Result")
 
@@ -119,13 +121,17 @@ class ObjectFolder(RemoteFolder):
                 self._attempt(name, lambda name=name: self._remove(name))
 
     def end_uploads(self) -> None:
-        """End the uploads in parts that a killed process began here: nobody sees the parts, but somebody pays."""
+        """End the uploads in parts that a killed process began here: nobody sees the parts, but somebody pays.
+
+        A day after they began they are taken for such; those of another machine that packs the same now go on.
+        """
         if self.protocol not in ("s3", "s3a"):
             return
         try:
             bucket, key, _ = self._filesystem.split_path(self._root)
+            dead = datetime.now(timezone.utc) - _LONGEST_UPLOAD
             for upload in self._filesystem.list_multipart_uploads(bucket):
-                if upload["Key"].startswith(f"{key}/"):
+                if upload["Key"].startswith(f"{key}/") and upload["Initiated"] < dead:
                     which = {"Bucket": bucket, "Key": upload["Key"], "UploadId": upload["UploadId"]}
                     self._filesystem.call_s3("abort_multipart_upload", **which)
         except Exception as error:  # a right that not everybody has, and nothing depends on it

@@ -21,7 +21,15 @@ from sharding.objects.folder import ObjectFolder, StoredFile, open_folder
 from sharding.objects.shards import UploadTask, pack_and_upload, read_finished
 from sharding.objects.transport import MissingError
 from sharding.packing.shard import ShardResult, ShardTask, write_part
-from sharding.packing.split_folder import PackPlan, claim_folder, complete, parts_of, write_failures
+from sharding.packing.split_folder import (
+    PackPlan,
+    complete,
+    empty_folder,
+    parts_of,
+    prepare_parts,
+    write_failures,
+    write_plan,
+)
 from sharding.packing.spool import PARTS
 from sharding.parallel import run_in_workers
 
@@ -55,28 +63,41 @@ class ObjectDestination:
             with self._claimed() as manifest:
                 yield manifest
         finally:
-            with contextlib.suppress(OSError):  # not empty: what is kept for the next run, or another split
-                self.directory.parent.rmdir()
+            for folder in (self.directory, self.directory.parent):
+                with contextlib.suppress(OSError):  # not empty: what is kept for the next run, or another split
+                    folder.rmdir()
 
     @contextlib.contextmanager
     def _claimed(self) -> Iterator[Manifest | None]:
-        files = self._folder.list_files()
-        manifest = self._complete_manifest() if MANIFEST in files else None
+        files, manifest = self._look()
         if manifest:
-            self._folder.remove(path for path in files if path.startswith(f"{PARTS}/"))
             yield manifest
             return
-        if _PLAN in files:
-            self._check_plan(_read_json(self._folder, _PLAN)["plan"])
-        elif files:
-            raise UserError(f"--out {self.url}: holds other files; give a URL below which there is nothing")
-        if self._is_stale():
-            shutil.rmtree(self.directory)
-        with claim_folder(self.directory, self.plan, retry_failed=False):
+        with prepare_parts(self.directory):
+            files, manifest = self._look()  # again: another process of this machine may have packed in the meantime
+            if manifest:
+                shutil.rmtree(self.directory, ignore_errors=True)
+                yield manifest
+                return
+            if self._is_stale():
+                empty_folder(self.directory)
+            write_plan(self.directory, self.plan)
             self._folder.end_uploads()
             self._folder.upload(self.directory / _PLAN, _PLAN)
             self._find_finished(files)
             yield None
+
+    def _look(self) -> tuple[dict[str, StoredFile], Manifest | None]:
+        """Return the files that are there, and the manifest if they are complete. Raises UserError for other files."""
+        files = self._folder.list_files()
+        manifest = self._complete_manifest() if MANIFEST in files else None
+        if manifest:
+            self._folder.remove(path for path in files if path.startswith(f"{PARTS}/"))
+        elif _PLAN in files:
+            self._check_plan(_read_json(self._folder, _PLAN)["plan"])
+        elif files:
+            raise UserError(f"--out {self.url}: holds other files; give a URL below which there is nothing")
+        return files, manifest
 
     def unfinished(self, tasks: Iterable[ShardTask]) -> Iterator[ShardTask]:
         return (task for task in tasks if not self._is_kept(task.shard))
@@ -100,19 +121,18 @@ class ObjectDestination:
     def complete(self) -> Manifest:
         manifest = complete(self.directory, self.plan, parts_of(self.directory, len(self.plan.shards)))
         for name in (TABLE, FRAMES, MANIFEST):
-            if (self.directory / name).is_file():
-                self._folder.upload(self.directory / name, name)
+            self._folder.upload(self.directory / name, name)
         self._folder.remove(path for path in self._folder.list_files() if path.startswith(f"{PARTS}/"))
-        shutil.rmtree(self.directory)
+        shutil.rmtree(self.directory, ignore_errors=True)
         return manifest
 
     def _is_stale(self) -> bool:
-        """Return whether the folder here is of no use: of another plan, or complete, which the split there is not."""
+        """Return whether what is here is of no use: of another plan, or complete, which the split there is not."""
         if not (self.directory / MANIFEST).is_file():
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
                 if parse_json((self.directory / _PLAN).read_bytes())["plan"] == self.plan.fingerprint:
                     return False
-        return self.directory.exists()
+        return True
 
     def _is_kept(self, shard: int) -> bool:
         part = self._parts.get(shard)

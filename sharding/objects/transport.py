@@ -17,7 +17,7 @@ from hashlib import sha256
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit, urlunsplit
 
-from sharding.errors import UserError, redacted
+from sharding.errors import UserError, redacted, redacted_addresses
 from sharding.files import hash_rest
 
 logger = logging.getLogger(__name__)
@@ -26,7 +26,6 @@ _BLOCK_BYTES = 8 << 20
 _DAMAGED_DOWNLOADS = 3
 _DOWN_SECONDS = 60
 _CREDENTIAL_ERRORS = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "DefaultCredentialsError")
-_QUERY = re.compile(r"\?[^\s'\")]+")  # of an address without its host, in the text of an error
 _EXPIRED = re.compile(r"(?i)expired.?token|token.{0,20}expired|credentials.{0,20}expired")
 _PASSING_STATUS = (408, 416, 425, 429)  # of 400 to 499, those that another attempt may mend
 
@@ -314,11 +313,13 @@ def _options(protocol: str, retry: RetryPolicy) -> dict[str, Any]:
 def failure_of(error: Exception, missing_remedy: str) -> Failure:
     """Return what an error of fsspec, or of a library behind it, means."""
     status = _status_of(error)
-    text = " ".join(str(getattr(error, "message", "") or error).split()) or type(error).__name__
-    text = _QUERY.sub("?***", redacted(text))
+    words = " ".join(str(getattr(error, "message", "") or error).split()) or type(error).__name__
+    text = redacted_addresses(words)
+    if _code_of(error) == "NoSuchUpload":  # for s3fs a file that is not found
+        return Failure("its upload in parts was ended by somebody else")
     if isinstance(error, FileNotFoundError) or status == 404:
         return Failure("not found", missing_remedy, missing=True)
-    if _EXPIRED.search(text):
+    if _EXPIRED.search(words):
         return Failure(f"the credentials have expired ({text})", "renew them and run this again")
     if isinstance(error, PermissionError) or status in (401, 403) or text.startswith("Forbidden"):
         return Failure(f"access refused ({text})", "check the URL and the credentials", missing=True)
@@ -338,6 +339,12 @@ def _status_of(error: BaseException) -> int:
         return int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     status: Any = getattr(error, "status", None) or getattr(error, "code", None)  # aiohttp; gcsfs
     return int(status) if str(status).isdecimal() else 0
+
+
+def _code_of(error: BaseException) -> str:
+    """Return the code by which S3 reports an error, or nothing."""
+    answer = getattr(error.__cause__, "response", None)  # botocore, below s3fs
+    return str(answer.get("Error", {}).get("Code", "")) if isinstance(answer, dict) else ""
 
 
 def _empty(file: BinaryIO) -> Any:

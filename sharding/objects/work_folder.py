@@ -1,5 +1,6 @@
 """The folder on this machine that shards are in until they are uploaded: the same for each run that packs to a URL."""
 
+import contextlib
 import hashlib
 import os
 import stat
@@ -31,6 +32,9 @@ def work_folder(parent: Path | None, url: str) -> Path:
     # Anybody may make a folder, or a link, of this name among the temporary files.
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
         raise UserError(f"{folder}: somebody else's, or a link; give --work-dir, a folder of your own")
+    if status.st_mode & 0o077:  # as earlier versions made it in some cases
+        with contextlib.suppress(PermissionError):  # of file systems that have no modes
+            folder.chmod(0o700)
     return folder
 
 

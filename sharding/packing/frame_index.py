@@ -12,11 +12,13 @@ import numpy as np
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from sharding.dataset import load_dataset
-from sharding.errors import UserError
-from sharding.files import file_sha256, write_atomically
+from sharding.dataset import PackedDataset, load_dataset
+from sharding.errors import MediaError, UserError
+from sharding.files import file_sha256, replacing, write_atomically
 from sharding.manifest import FRAMES, KEYFRAME_INTERVALS, MANIFEST, TABLE
 from sharding.video.frame_packets import index_packets
+
+_AGAIN = "pack this split again"
 
 
 @dataclass
@@ -41,18 +43,23 @@ class FrameIndexWriter:
 
 
 @contextmanager
-def write_frame_index(directory: Path) -> Iterator[FrameIndexWriter]:
-    """Write frames.npy of a split; it appears complete, when all went well."""
-    path = directory / FRAMES
-    partial = path.with_name(f"{FRAMES}.partial")
-    with partial.open("w+b") as file:
-        writer = FrameIndexWriter(file)
-        file.write(_header(0))
-        yield writer
-        file.seek(0)
-        file.write(_header(writer._count))  # NumPy's header has space for any count
-    writer.sha256 = file_sha256(partial)
-    partial.replace(path)
+def write_frame_index(directory: Path, work: Path | None = None) -> Iterator[FrameIndexWriter]:
+    """Write frames.npy of a split; it appears complete, when all went well.
+
+    Args:
+        directory: folder of the split.
+        work: where it is until then, such as the folder of parts, with which goes what a killed process leaves.
+    """
+    written = (work or directory) / FRAMES
+    with replacing(written) as temporary:
+        with temporary.open("r+b") as file:
+            writer = FrameIndexWriter(file)
+            file.write(_header(0))
+            yield writer
+            file.seek(0)
+            file.write(_header(writer._count))  # NumPy's header has space for any count
+        writer.sha256 = file_sha256(temporary)
+    written.replace(directory / FRAMES)
 
 
 def index_of_row(
@@ -61,16 +68,20 @@ def index_of_row(
     """Return the frame offsets of a sample and its codec's parameters, read from its shard; (None, "") if it has none.
 
     Raises:
-        MediaError: its media are not as its profile writes them.
+        MediaError: its media are not as its profile writes them, or the row has another number of frames.
     """
     with (directory / shard_name).open("rb") as file:
         if row["index_bytes"]:
+            if row["index_bytes"] != 4 * (row["num_frames"] + 1):  # before memory is taken for it
+                raise MediaError("decode", f"an index of {row['index_bytes']} bytes for {row['num_frames']} frames")
             data = os.pread(file.fileno(), row["index_bytes"], row["index_offset"])
             return np.frombuffer(data, "<i4").tolist(), ""
         if profile not in KEYFRAME_INTERVALS or row["suffix"] != "mp4":
             return None, ""
         media = os.pread(file.fileno(), row["media_bytes"], row["media_offset"])
     offsets, parameters = index_packets(media, KEYFRAME_INTERVALS[profile])
+    if len(offsets) != row["num_frames"] + 1:
+        raise MediaError("decode", f"{len(offsets) - 1} frames in it, and {row['num_frames']} in the table")
     return offsets.tolist(), parameters.hex()
 
 
@@ -80,27 +91,52 @@ def add_frame_index(directory: Path) -> bool:
     Return whether there was anything to do.
 
     Raises:
-        UserError: the split cannot be opened.
-        MediaError: a sample is damaged; `python -m sharding verify --decode` names all of them.
+        UserError: the split cannot be opened, or a sample is damaged, or not where the table says.
     """
     dataset = load_dataset(directory)
     manifest = dataset.manifest
     if manifest.frames_sha256:
         return False
+    _check_ranges(dataset)
     names = [shard.name for shard in manifest.shards]
     table = pq.ParquetFile(directory / TABLE)
     try:
         with write_frame_index(directory) as writer, tqdm(total=len(dataset), unit=" samples", disable=None) as bar:
             for batch in table.iter_batches(batch_size=4096):
                 for row in batch.to_pylist():
-                    found = index_of_row(directory, row, names[row["shard"]], manifest.profile)
-                    writer.add(row["num_frames"], *found)
+                    writer.add(row["num_frames"], *_found(directory, row, names[row["shard"]], manifest.profile))
                     bar.update()
     except OSError as error:
         raise UserError(f"{directory / FRAMES}: cannot be written: {error.strerror}") from error
     changed = replace(manifest, format_version=2, **manifest_values(writer))
     write_atomically(directory / MANIFEST, changed.to_json())
     return True
+
+
+def _check_ranges(dataset: PackedDataset) -> None:
+    """Check what sizes memory or the index. Raises UserError."""
+    path = dataset.directory / TABLE
+    sizes = np.array([shard.bytes for shard in dataset.manifest.shards], np.int64)[dataset.shards]
+    outside = np.zeros(len(dataset), bool)
+    for offsets, num_bytes in (
+        (dataset.media_offsets, dataset.media_bytes),
+        (dataset.index_offsets, dataset.index_bytes),
+    ):
+        outside |= (offsets < 0) | (num_bytes < 0) | (num_bytes > sizes) | (offsets > sizes - num_bytes)
+    for row in np.flatnonzero(outside)[:1]:
+        raise UserError(f"{path}, sample {dataset.key(row)}: its bytes lie outside its shard; {_AGAIN}")
+    for row in np.flatnonzero(dataset.num_frames > dataset.media_bytes)[:1]:
+        raise UserError(f"{path}, sample {dataset.key(row)}: more frames than its media have bytes; {_AGAIN}")
+
+
+def _found(directory: Path, row: Mapping[str, Any], shard_name: str, profile: str) -> tuple[list[int] | None, str]:
+    """Return what `index_of_row` does. Raises UserError where that raises MediaError."""
+    try:
+        return index_of_row(directory, row, shard_name, profile)
+    except MediaError as error:
+        raise UserError(
+            f"{directory / shard_name}, sample {row['key']}: damaged ({error.message}); copy it here again, or {_AGAIN}"
+        ) from error
 
 
 def manifest_values(writer: FrameIndexWriter) -> dict[str, Any]:

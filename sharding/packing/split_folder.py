@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sharding.errors import UserError
-from sharding.files import file_sha256, locked, parse_json, write_atomically
+from sharding.files import file_sha256, locked, parse_json, replacing, write_atomically
 from sharding.manifest import (
     FAILURES,
     FORMAT_VERSION,
@@ -40,6 +40,7 @@ from sharding.packing.shard import PARTS, part_path, read_part, write_part
 from sharding.records import Annotations
 
 _PLAN = "plan.json"
+_LOCK = "lock"
 _ROWS_A_GROUP = 1 << 16
 
 
@@ -96,24 +97,48 @@ def claim_folder(directory: Path, plan: PackPlan, retry_failed: bool) -> Iterato
 
     Raises UserError if it holds something else, or another process is packing there.
     """
-    fingerprint = plan.fingerprint
-    if (directory / MANIFEST).is_file():
-        manifest = load_manifest(directory)
-        _same_plan(directory, manifest.plan, fingerprint)
-        if not (retry_failed and manifest.failures):
-            yield manifest
-            return
+    manifest = _complete_manifest(directory, plan)
     parts = directory / PARTS
     others = [path for path in directory.iterdir() if path != parts] if directory.is_dir() else []
-    if others and not (parts / _PLAN).is_file() and not (directory / MANIFEST).is_file():
+    if others and not (parts / _PLAN).is_file() and not manifest:
         raise UserError(f"--out {directory}: holds other files; give an empty or a new folder")
+    if manifest and not (retry_failed and manifest.failures):
+        remove_leftovers(directory)
+        yield manifest
+        return
     with prepare_parts(directory):
-        if (directory / MANIFEST).is_file():
+        manifest = _complete_manifest(directory, plan)  # again: another process may have completed it in the meantime
+        if manifest and not (retry_failed and manifest.failures):
+            yield manifest
+            return
+        if not manifest and (parts / _PLAN).is_file():
+            _same_plan(directory, _read_plan(directory)["plan"], plan.fingerprint)
+        write_plan(directory, plan)  # before anything is removed: a folder with files and no plan is nobody's
+        if manifest:
             _reopen(directory, plan)
-        elif (parts / _PLAN).is_file():
-            _same_plan(directory, _read_plan(directory)["plan"], fingerprint)
-        write_atomically(parts / _PLAN, json.dumps({"plan": fingerprint, "settings": dict(plan.settings)}))
         yield None
+
+
+def write_plan(directory: Path, plan: PackPlan) -> None:
+    """Declare what may be packed in a folder, of which `prepare_parts` has been entered."""
+    values = {"plan": plan.fingerprint, "settings": dict(plan.settings)}
+    write_atomically(directory / PARTS / _PLAN, json.dumps(values))
+
+
+def _complete_manifest(directory: Path, plan: PackPlan) -> Manifest | None:
+    """Return the manifest if the split is complete, else None. Raises UserError if it is of another plan."""
+    if not (directory / MANIFEST).is_file():
+        return None
+    manifest = load_manifest(directory)
+    _same_plan(directory, manifest.plan, plan.fingerprint)
+    return manifest
+
+
+def remove_leftovers(directory: Path) -> None:
+    """Remove the parts of a complete split, which a process that was killed at its very end may have left."""
+    if (directory / PARTS).is_dir():
+        with contextlib.suppress(OSError, UserError), prepare_parts(directory):  # nothing depends on it
+            pass
 
 
 def is_being_packed(directory: Path) -> bool:
@@ -123,19 +148,44 @@ def is_being_packed(directory: Path) -> bool:
 
 @contextlib.contextmanager
 def prepare_parts(directory: Path) -> Iterator[None]:
-    """Make the folder of parts, for this process alone, without what killed workers left there. Raises UserError."""
+    """Make the folder of parts, for this process alone, without what killed workers left there; in the end, remove it
+    if the split is complete.
+
+    Raises:
+        UserError: it cannot be made, or another process has it.
+    """
     parts = directory / PARTS
     try:
         parts.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=parts).close()
     except OSError as error:
         raise UserError(f"--out {directory}: cannot be written: {error.strerror}; give another folder") from error
-    with locked(parts / "lock", wait=False) as free:
-        if not free:
-            raise UserError(f"--out {directory}: another process is packing there; wait for it")
-        for leftover in parts.glob("work-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        yield
+    try:
+        with locked(parts / _LOCK, wait=False) as free:
+            if not free:
+                raise UserError(f"--out {directory}: another process is packing there; wait for it")
+            for leftover in parts.glob("work-*"):
+                shutil.rmtree(leftover, ignore_errors=True)
+            try:
+                yield
+            finally:
+                if (directory / MANIFEST).is_file():
+                    shutil.rmtree(parts, ignore_errors=True)  # the split is complete, whatever is left of them
+    finally:
+        with contextlib.suppress(OSError):  # not empty, unless it was the open lock that could not be removed (NFS)
+            parts.rmdir()
+
+
+def empty_folder(directory: Path) -> None:
+    """Remove all that is in a folder, but the lock of `prepare_parts`, which has been entered."""
+    kept = {directory / PARTS, directory / PARTS / _LOCK}
+    for path in (*directory.iterdir(), *(directory / PARTS).iterdir()):
+        if path in kept:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 Part = Mapping[str, Any]
@@ -153,12 +203,12 @@ def write_failures(directory: Path, parts: Iterable[Part]) -> None:
 
 
 def complete(directory: Path, plan: PackPlan, parts: Iterable[Part]) -> Manifest:
-    """Join the parts into the table, and say in the manifest that the split is complete."""
+    """Join the parts, which `prepare_parts` removes, into the table, and say in the manifest that this is complete."""
     annotations = plan.annotations
     profile, levels = plan.settings["profile"], [level for level, _ in annotations.levels]
     has_one_label = annotations.has_labels and not annotations.multi_label
     schema = table_schema(levels, annotations.multi_label)
-    with write_frame_index(directory) as index:
+    with write_frame_index(directory, directory / PARTS) as index:
         shards, num_failures = _write_table(directory, parts, schema, profile, index)
     values = {
         "format_version": FORMAT_VERSION if has_one_label else NEWEST_FORMAT_VERSION,
@@ -183,7 +233,6 @@ def complete(directory: Path, plan: PackPlan, parts: Iterable[Part]) -> Manifest
         **manifest_values(index),
     )
     write_atomically(directory / MANIFEST, manifest.to_json())
-    shutil.rmtree(directory / PARTS)
     return manifest
 
 
@@ -196,7 +245,10 @@ def _same_plan(directory: Path, recorded: str, fingerprint: str) -> None:
 
 
 def _reopen(directory: Path, plan: PackPlan) -> None:
-    """Turn a complete split into finished shards that are not joined, so that failed videos can be tried again."""
+    """Turn a complete split into finished shards that are not joined, so that failed videos can be tried again.
+
+    Wherever it is stopped, the split is complete, or its plan and all parts are there.
+    """
     manifest = load_manifest(directory)
     failures = {failure["key"]: failure for failure in read_json_lines(directory / FAILURES)}
     rows = iter(pq.read_table(directory / TABLE).to_pylist())
@@ -225,8 +277,8 @@ def _write_table(
     Return the shards and the number of failures.
     """
     shards, rows, num_failures = [], [], 0
-    temporary = directory / PARTS / TABLE  # what a killed process leaves there goes with the parts
-    with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+    written = directory / PARTS / TABLE  # what a killed process leaves there goes with the parts
+    with replacing(written) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
         for part in parts:
             shards.append(Shard(part["name"], len(part["rows"]), part["bytes"], part["sha256"]))
             num_failures += len(part["failures"])
@@ -240,7 +292,7 @@ def _write_table(
                 rows = []
         if rows or not any(shard.samples for shard in shards):
             writer.write_table(pa.Table.from_pylist(rows, schema=schema))
-    temporary.replace(directory / TABLE)
+    written.replace(directory / TABLE)
     return shards, num_failures
 
 

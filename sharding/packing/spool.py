@@ -23,6 +23,7 @@ def write_spooled(directory: Path, shard: int, key: str, outcome: Outcome, keep_
     media.parent.mkdir(parents=True, exist_ok=True)
     if not isinstance(outcome, MediaError):
         if keep_source:
+            media.unlink(missing_ok=True)  # never through a link that somebody else has laid there
             shutil.copyfile(outcome.media, media)
         else:
             shutil.move(outcome.media, media)

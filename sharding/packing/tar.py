@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 INDEX_VERSION = "v1.2"
+MAX_FILE_BYTES = 8**11 - 1
+"""Of a component: the header has eleven octal digits for its size."""
 _COPY_BYTES = 1 << 18
 
 
@@ -25,7 +27,7 @@ class Component:
 
 
 class UnreadableError(Exception):
-    """A file to be added to a tar could not be read; TarWriter.back_to makes the tar as it was before."""
+    """A file cannot be read, or be added to a tar; TarWriter.back_to makes the tar as it was before."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +68,16 @@ class TarWriter:
             self._file.close()
 
     def add(self, name: str, content: bytes | Path | FileRange) -> Component:
-        """Add a component; the content of a file is streamed."""
+        """Add a component; the content of a file is streamed.
+
+        Raises:
+            UnreadableError: a file cannot be read, or is too large; what was written of it is still there.
+        """
         if isinstance(content, Path):
             content = _whole(content)
         size = len(content) if isinstance(content, bytes) else content.size
+        if size > MAX_FILE_BYTES:
+            raise UnreadableError(f"{size:,} bytes, and a file in a shard may have {MAX_FILE_BYTES:,}")
         info = tarfile.TarInfo(name)
         info.size, info.mode, info.mtime = size, 0o644, 0
         self._write(info.tobuf(tarfile.USTAR_FORMAT))

@@ -15,6 +15,7 @@ KINDS = {
     "MediaError",
     "RemoteError",
     "MissingError",
+    "WorkerKilledError",
     "DivergedError",
     "SampleError",
     "RuntimeError",

@@ -1,5 +1,6 @@
 """Shards made by others: webdataset's own writer makes them, `index` makes a training set of them."""
 
+import importlib
 import io
 import json
 import os
@@ -22,6 +23,7 @@ from sharding.video.decode import decode_frames
 from tests.helpers.videos import read_number, rotate_mp4, write_numbered_video
 from tests.pipeline.test_loader import pixels
 from tests.sharding.test_pack import hashes
+from tests.sharding.test_parallel import die
 
 KINDS = {  # of videos, as others encode them
     "all-intra": {"gop": 1},
@@ -76,6 +78,30 @@ def two(clips, tmp_path) -> Path:
 def labels(shards: Path, **options) -> tuple[tuple[str, ...], list[int]]:
     dataset = open_dataset(index(IndexConfig((str(shards),), workers=1, **options)).directory)
     return dataset.manifest.classes, dataset.labels.tolist()
+
+
+def test_another_process_indexes_the_shards_in_the_meantime(shards, monkeypatch):
+    module = importlib.import_module("sharding.index")  # sharding.index is its function
+    prepare = module.prepare_parts
+
+    def late(directory: Path):
+        monkeypatch.setattr(module, "prepare_parts", prepare)
+        assert labels(shards, label_field="meta.action")[0] == ("a", "b")
+        return prepare(directory)
+
+    monkeypatch.setattr(module, "prepare_parts", late)
+    with pytest.raises(UserError, match="these shards are indexed with other labels"):
+        labels(shards)
+    assert labels(shards, label_field="meta.action")[0] == ("a", "b")
+    (shards / ".parts").mkdir()  # as of a process that was killed at its very end
+    assert index(IndexConfig((str(shards),), label_field="meta.action")).already_complete
+    assert not (shards / ".parts").exists()
+
+
+def test_a_killed_worker_is_a_line(shards, monkeypatch, capsys):
+    monkeypatch.setattr(importlib.import_module("sharding.index"), "read_foreign_shard", die)
+    assert main(["index", str(shards), "--workers=2"]) == 1
+    assert capsys.readouterr().err.startswith("sharding index: a worker process was killed")
 
 
 def test_a_training_set_of_others_shards(shards, clips, capsys, tmp_path):

@@ -12,8 +12,12 @@ from sharding.dataset import load_dataset
 from sharding.errors import UserError
 from sharding.files import locked, write_atomically
 from sharding.manifest import read_json_lines
+from sharding.packing.frame_index import add_frame_index
+from sharding.packing.profiles import EncodedSample
+from sharding.packing.spool import write_spooled
 from sharding.verify import verify
 from tests.conftest import run_command
+from tests.helpers.manifests import edit_manifest
 
 
 def refused(arguments: list[str]) -> str:
@@ -93,3 +97,36 @@ def test_nothing_is_written_through_a_link(tmp_path):
     write_atomically(tmp_path / "data.json", "new")
     assert (victim.read_text(), (tmp_path / "data.json").read_text()) == ("precious", "new")
     assert not (tmp_path / "data.json").is_symlink()
+
+
+def test_packing_writes_nothing_through_a_link(numbered_videos, tmp_path):
+    """Under all names that can be guessed, such as a killed process would leave, are links to a precious file."""
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    videos, split = shutil.copytree(numbered_videos, tmp_path / "videos"), tmp_path / "out" / "train"
+    (videos / "odd" / "bad.mp4").touch()
+    assert main([*pack_arguments(videos, tmp_path / "out"), "--max-failures=0"]) == 1
+    pid = os.getpid()
+    names = ("frames.npy.partial", "frames.npy", "samples.parquet", f".frames.{pid}.npy", f".samples.{pid}.parquet")
+    for folder in (split, split / ".parts"):
+        for name in names:
+            (folder / name).symlink_to(victim)
+    assert main([*pack_arguments(videos, tmp_path / "out"), "--max-failures=1"]) == 0
+    assert victim.read_text() == "precious"
+    assert not any((split / name).is_symlink() for name in ("frames.npy", "samples.parquet"))
+    (split / "frames.npy.partial").unlink()
+    edit_manifest(split, format_version=1, frames_sha256="", codec_parameters=[])
+    (split / "frames.npy.partial").symlink_to(victim)
+    assert add_frame_index(split)
+    assert victim.read_text() == "precious"
+
+
+def test_a_spooled_video_is_not_written_through_a_link(tmp_path):
+    victim, media = tmp_path / "victim", tmp_path / "media"
+    victim.write_text("precious")
+    media.write_bytes(b"video")
+    spooled = tmp_path / ".parts" / "spool" / "000000" / "key"
+    spooled.parent.mkdir(parents=True)
+    spooled.symlink_to(victim)
+    write_spooled(tmp_path, 0, "key", EncodedSample("mp4", media, 1, 25.0, 32, 32), keep_source=True)
+    assert (victim.read_text(), spooled.read_bytes()) == ("precious", b"video")

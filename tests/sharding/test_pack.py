@@ -1,5 +1,7 @@
 """Packing: the same bytes whoever does it and however often it stops; every video is packed or accounted for."""
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -23,6 +25,7 @@ from sharding.dataset import load_dataset
 from sharding.datasets import DATASETS
 from sharding.errors import UserError
 from sharding.pack import IncompleteError, PackConfig, pack, read_annotations
+from sharding.packing import split_folder
 from sharding.packing.profiles import PROFILES
 from sharding.records import Annotations, VideoRecord
 from sharding.verify import verify
@@ -222,6 +225,88 @@ def test_names_keep_the_pairs_that_their_reader_found(tmp_path):
     config = PackConfig("mine", tmp_path, tmp_path.parent / "out", classes=tmp_path / "classes.txt")
     mine = Annotations([VideoRecord("v", "v.mp4", "wait")], ("turn left", "turn right", "wait"))
     assert read_annotations(config, mine).flip_pairs == ()
+
+
+@pytest.mark.parametrize("stop", ["no plan", "manifest", "table", "frames"])
+def test_a_retry_stopped_at_the_wrong_moment_loses_nothing(videos, packed, tmp_path, monkeypatch, stop):
+    split = shutil.copytree(packed, tmp_path / "train")
+    write, unlink = split_folder.write_atomically, Path.unlink
+    name = {"manifest": "manifest.json", "table": "samples.parquet", "frames": "frames.npy"}.get(stop)
+
+    def interrupted_unlink(path: Path, missing_ok: bool = False) -> None:
+        unlink(path, missing_ok)
+        if path == split / str(name):
+            raise KeyboardInterrupt
+
+    def full_disk(path: Path, content: str) -> None:
+        if path.name == "plan.json":
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", interrupted_unlink)
+        if stop == "no plan":
+            patch.setattr(split_folder, "write_atomically", full_disk)
+        with pytest.raises((KeyboardInterrupt, IncompleteError)):
+            pack(config(videos, tmp_path, retry_failed=True))
+    assert (split / "manifest.json").exists() == (stop == "no plan")
+    pack(config(videos, tmp_path))
+    assert hashes(split) == hashes(packed)
+
+
+def complete_between_the_looks(monkeypatch, make) -> None:
+    """Let another process run when a folder was looked at, and its lock is not yet taken."""
+    prepare = split_folder.prepare_parts
+
+    def late(directory: Path):
+        monkeypatch.setattr(split_folder, "prepare_parts", prepare)
+        make()
+        return prepare(directory)
+
+    monkeypatch.setattr(split_folder, "prepare_parts", late)
+
+
+def test_another_process_completes_the_split_in_the_meantime(videos, packed, tmp_path, monkeypatch):
+    complete_between_the_looks(monkeypatch, lambda: pack(config(videos, tmp_path)))
+    assert pack(config(videos, tmp_path)).already_complete
+    assert hashes(tmp_path / "train") == hashes(packed)
+    shutil.rmtree(tmp_path / "train")
+    complete_between_the_looks(monkeypatch, lambda: pack(config(videos, tmp_path)))
+    with pytest.raises(UserError, match="already holds another dataset"):
+        pack(config(videos, tmp_path, seed=1))
+    assert hashes(tmp_path / "train") == hashes(packed)
+
+
+def test_parts_vanish_where_an_open_file_cannot(videos, packed, tmp_path, monkeypatch):
+    """As on NFS, which renames it to .nfs..., and removes that when it is closed."""
+    unlink, locked = os.unlink, split_folder.locked
+    parts = tmp_path / "train" / ".parts"
+
+    def nfs_unlink(name, *, dir_fd=None) -> None:
+        if Path(name).name == "lock":
+            (parts / "lock").rename(parts / ".nfs0001")
+        elif Path(name).name != ".nfs0001":
+            unlink(name, dir_fd=dir_fd)
+
+    @contextlib.contextmanager
+    def nfs_locked(path: Path, **options):
+        with locked(path, **options) as free:
+            yield free
+        if (parts / ".nfs0001").exists():
+            unlink(parts / ".nfs0001")
+
+    monkeypatch.setattr(os, "unlink", nfs_unlink)
+    monkeypatch.setattr(split_folder, "locked", nfs_locked)
+    assert pack(config(videos, tmp_path)).samples == 12
+    assert hashes(tmp_path / "train") == hashes(packed) and not parts.exists()
+
+
+def test_parts_that_a_killed_process_left_in_a_complete_split_vanish(videos, packed, tmp_path):
+    split = shutil.copytree(packed, tmp_path / "train")
+    (split / ".parts" / "work-000001-old").mkdir(parents=True)
+    (split / ".parts" / "plan.json").write_text("{")
+    assert pack(config(videos, tmp_path)).already_complete
+    assert hashes(split) == hashes(packed) and not (split / ".parts").exists()
 
 
 def test_two_at_once_are_refused(videos, tmp_path):

@@ -74,6 +74,18 @@ def test_no_worker_outlives_a_killed_command(sleeper):
     assert wait_for_end(children, 20) == []
 
 
+def die(_) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_worker_is_a_line():
+    from sharding.errors import WorkerKilledError
+    from sharding.parallel import run_in_workers
+
+    with pytest.raises(WorkerKilledError, match="a worker process was killed, perhaps for want of memory; run"):
+        list(run_in_workers(die, [1, 2, 3], 2))
+
+
 def test_results_come_in_the_order_of_the_tasks():
     from sharding.parallel import run_in_workers
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,11 @@ import pytest
 from sharding.__main__ import main
 from sharding.dataset import load_dataset
 from sharding.errors import UserError
+from sharding.pack import PackConfig, pack
 from sharding.verify import verify
 from tests.conftest import run_command
 from tests.helpers.manifests import edit_manifest
+from tests.sharding.test_parallel import die
 
 
 @pytest.fixture
@@ -36,6 +39,13 @@ def test_a_sound_split(split, capsys):
 def test_workers_that_cannot_be(split, workers):
     with pytest.raises(UserError, match=f"--workers {workers}: 1 to 4096 is possible"):
         main(["verify", str(split), f"--workers={workers}"])
+
+
+def test_a_killed_worker_is_a_line(numbered_videos, tmp_path, monkeypatch):
+    split = pack(PackConfig("folder", numbered_videos, tmp_path, samples_per_shard=7)).directory
+    monkeypatch.setattr(sys.modules["sharding.verify"], "_check_shard_of", die)
+    with pytest.raises(UserError, match="a worker process was killed"):
+        main(["verify", str(split), "--workers=2"])
 
 
 def test_swapped_classes_are_noticed(split, capsys):
@@ -67,6 +77,17 @@ def test_one_flipped_byte_is_found_and_named(split, capsys):
     output = capsys.readouterr().out
     assert f"shard-000000.tar, sample {key}: the bytes of its .mp4 have changed" in output
     assert "1 bad samples, 0 other problems" in output
+
+
+def test_shards_of_a_plan_with_other_classes_are_found(split):
+    """A table and a manifest that fit each other, and shards that call the labels otherwise."""
+    manifest = json.loads((split / "manifest.json").read_text())
+    edit_manifest(split, classes=[f"other {name}" for name in manifest["classes"]])
+    report = verify(split)
+    assert len(report.bad_samples) == report.samples
+    name = manifest["classes"][load_dataset(split).labels[0]]
+    message = f"its .json names the label {name!r}, but the manifest 'other {name}'"
+    assert report.bad_samples[load_dataset(split).key(0)] == message
 
 
 def test_a_flipped_byte_of_padding_is_found(split):
@@ -163,6 +184,108 @@ def test_a_wrong_number_of_frames(split, num_frames):
     report = verify(split, decode=True)
     assert not report.ok
     assert any("its .json and the table differ in num_frames" in str(problem) for problem in report.problems)
+
+
+def as_format_1(split: Path, **columns) -> Path:
+    """Make it a split without an index of frames, with other values in its table."""
+    edit_manifest(split, format_version=1, frames_sha256="", codec_parameters=[])
+    (split / "frames.npy").unlink()
+    rewrite(split, **columns)
+    edit_manifest(split)
+    return split
+
+
+def upgraded(split: Path) -> str:
+    """Return the line that `verify --upgrade` ends with."""
+    files = sorted(path.name for path in split.iterdir())
+    with pytest.raises(UserError) as error:
+        main(["verify", str(split), "--upgrade", "--workers=1"])
+    assert sorted(path.name for path in split.iterdir()) == files
+    assert "\n" not in str(error.value)
+    return str(error.value).removeprefix(f"{split}/")
+
+
+def test_an_upgrade_gives_the_index_that_packing_gives(numbered, split, capsys):
+    as_format_1(split)
+    assert main(["verify", str(split), "--upgrade", "--workers=1"]) == 0
+    assert "index of frames written" in capsys.readouterr().out
+    assert (split / "frames.npy").read_bytes() == (numbered / "frames.npy").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"media_offset": (2, -1)},
+        {"media_offset": (2, 2**62)},
+        {"media_bytes": (2, 2**62)},
+        {"media_bytes": (2, -1)},
+        {"index_bytes": (2, 2**62)},
+        {"index_offset": (2, -5), "index_bytes": (2, 0)},
+    ],
+)
+def test_an_upgrade_takes_no_range_from_a_strange_table(split, columns):
+    message = upgraded(as_format_1(split, **columns))
+    key = load_dataset(split).key(2)
+    assert message == f"samples.parquet, sample {key}: its bytes lie outside its shard; pack this split again"
+
+
+def test_an_upgrade_takes_no_number_of_frames_from_a_strange_table(split):
+    as_format_1(split, num_frames=(2, 2**31 - 1))
+    key = load_dataset(split).key(2)
+    again = "pack this split again"
+    assert upgraded(split) == f"samples.parquet, sample {key}: more frames than its media have bytes; {again}"
+    rewrite(split, num_frames=(2, 50))
+    edit_manifest(split)
+    assert f"shard-000000.tar, sample {key}: damaged (" in upgraded(split)
+    rewrite(split, index_bytes=(2, 8))
+    edit_manifest(split)
+    assert "damaged (an index of 8 bytes for 50 frames); copy it here again, or pack" in upgraded(split)
+
+
+def test_an_upgrade_names_a_damaged_sample(split):
+    dataset = load_dataset(as_format_1(split))
+    with dataset.shard_path(0).open("r+b") as file:
+        file.seek(dataset.media_offsets[4])
+        file.write(bytes(40))
+    assert f"shard-000000.tar, sample {dataset.key(4)}: damaged (" in upgraded(split)
+
+
+def without_labels(split: Path) -> None:
+    table = pq.read_table(split / "samples.parquet").to_pylist()
+    schema = pq.read_schema(split / "samples.parquet")
+    rows = [row | {"label": -1, "cls_offset": -5, "cls_bytes": 0} for row in table]
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), split / "samples.parquet")
+    edit_manifest(split)
+
+
+def test_offsets_of_nothing_are_not_read(split, numbered_jpeg, tmp_path):
+    without_labels(split)
+    assert len(verify(split).bad_samples) == 13
+    jpegs = shutil.copytree(numbered_jpeg, tmp_path / "jpegs")
+    rewrite(jpegs, index_offset=(2, -5), index_bytes=(2, 0))
+    edit_manifest(jpegs)
+    assert load_dataset(jpegs).key(2) in verify(jpegs, decode=True).bad_samples
+
+
+@pytest.mark.parametrize("kind", ["long names", "size", "pax"])
+def test_a_tar_that_was_made_to_do_harm_is_a_problem(split, kind):
+    """Header after header without a member; a member larger than any file; names as large as the shard."""
+    tar = split / "shard-000000.tar"
+    info = tarfile.TarInfo("././@LongLink")
+    info.type, info.size = (tarfile.XHDTYPE, 4 << 20) if kind == "pax" else (tarfile.GNUTYPE_LONGNAME, 2)
+    data = (info.tobuf(tarfile.GNU_FORMAT) + b"a\0".ljust(512, b"\0")) * 1500
+    if kind == "pax":
+        data = info.tobuf(tarfile.GNU_FORMAT) + bytes(4 << 20)
+    if kind == "size":
+        info.type, info.size = tarfile.REGTYPE, 1 << 80
+        data = info.tobuf(tarfile.GNU_FORMAT)
+    tar.write_bytes(data + tar.read_bytes())
+    [shard] = json.loads((split / "manifest.json").read_text())["shards"]
+    edit_manifest(split, shards=[shard | {"bytes": tar.stat().st_size}])
+    problems = [str(problem) for problem in verify(split).problems]
+    assert problems
+    if kind != "long names":
+        assert "shard-000000.tar: not a readable tar: " in problems[0]
 
 
 def test_the_command(split):

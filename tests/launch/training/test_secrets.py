@@ -8,7 +8,9 @@ import pytest
 import yaml
 
 from launch.training.config_parser import parse_config
-from sharding.errors import redacted
+from sharding.errors import UserError, redacted
+from sharding.objects.folder import check_writable_url
+from sharding.objects.transport import failure_of
 from tests.helpers.commands import run_command
 from tests.helpers.servers import FaultyServer
 from tests.launch.conftest import alone_command, train_alone
@@ -87,7 +89,28 @@ def test_a_run_keeps_no_secret(server, small_config, tmp_path):
             "get 'https://host/a?***' or https://host/b?*** retry?",
         ),
         ("https://***@host/train?***", "https://***@host/train?***"),
+        ("https://host/a(1)/train.csv?sig=SECRET", "https://host/a(1)/train.csv?***"),
+        ("https://host/bob's/x?token=SECRET: gone", "https://host/bob's/x?*** gone"),
+        ("https://host/a>b/x#SECRET", "https://host/a>b/x?***"),
+        ("https://host/my videos/a.csv?X-Amz-Signature=SECRET", "https://host/my videos/a.csv?***"),
+        ("https://host/my videos/a#1? b.csv?sig=SECRET&x", "https://host/my videos/a#1? b.csv?***"),
+        ("(see 'https://host/my videos/a?sig=SECRET'), then", "(see 'https://host/my videos/a?***'), then"),
+        ("https://host/a?name='b'&sig=SECRET)", "https://host/a?***)"),
+        ("https://me:pass word@host/train", "https://***@host/train"),
+        ("https://host/a was not found; is it there?", "https://host/a was not found; is it there?"),
     ],
 )
 def test_what_is_redacted(text, shown):
     assert redacted(text) == shown
+
+
+@pytest.mark.parametrize("path", ["a(1)", "bob's", "my videos", "a>b", 'a"b'])
+def test_an_out_with_a_secret_is_refused_whatever_its_path_holds(path):
+    with pytest.raises(UserError, match="without user, password and query") as error:
+        check_writable_url(f"s3://bucket/{path}/x?token=SECRET")
+    assert "SECRET" not in str(error.value)
+
+
+def test_an_error_of_a_server_keeps_no_secret():
+    failure = failure_of(OSError("GET /my videos/bob's?a='b'&sig=SECRET: token has expired"), "check the URL")
+    assert "SECRET" not in str(failure) and "the credentials have expired" in str(failure)

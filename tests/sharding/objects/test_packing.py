@@ -3,17 +3,23 @@
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
+import tarfile
 import time
+from datetime import datetime, timedelta, timezone
 
 import pytest
 
 from pipeline.dataset import open_dataset
 from sharding.__main__ import main
 from sharding.errors import UserError
+from sharding.files import locked
 from sharding.objects import folder as object_folder
+from sharding.objects import split as objects_split
 from sharding.objects.transport import MissingError, RemoteError
+from sharding.objects.work_folder import split_folder
 from sharding.pack import IncompleteError, pack
 from tests.conftest import ROOT, run_command
 from tests.helpers.servers import Fault, FaultyServer
@@ -118,7 +124,12 @@ def test_uploads_in_parts(bucket, tmp_path, monkeypatch):
     key = f"{bucket.name}/parts/file"
     begun = bucket.direct.call_s3("create_multipart_upload", Bucket=bucket.name, Key="parts/dead")
     assert begun["UploadId"]
-    folder.end_uploads()
+    [listed] = folder._filesystem.list_multipart_uploads(bucket.name)
+    for hours, left in ((23, 1), (25, 0)):  # another machine may be at it, but not that long
+        begun = listed | {"Initiated": datetime.now(timezone.utc) - timedelta(hours=hours)}
+        monkeypatch.setattr(folder._filesystem, "list_multipart_uploads", lambda _, begun=begun: [begun])
+        folder.end_uploads()
+        assert len(bucket.direct.list_multipart_uploads(bucket.name)) == left
     assert bucket.direct.list_multipart_uploads(bucket.name) == []
     bucket.server.write_fault = lambda path, n: Fault("status") if n == 1 else None  # one part
     stored = folder.upload(tmp_path / "file", "file")
@@ -127,6 +138,22 @@ def test_uploads_in_parts(bucket, tmp_path, monkeypatch):
     assert bucket.direct.list_multipart_uploads(bucket.name) == []
     monkeypatch.setattr(object_folder._Sent, "is_like", lambda *_: False)  # a store that says no checksum
     assert folder.upload(tmp_path / "file", "file") == stored
+
+
+def test_an_upload_that_somebody_else_ends_is_begun_again(bucket, tmp_path, monkeypatch):
+    def end_uploads(path: str, n: int) -> None:
+        if not ended and any("partNumber" in request.path for request in bucket.server.writes_of("file")):
+            ended.append(path)
+            bucket.direct.clear_multipart_uploads(bucket.name)
+
+    ended: list[str] = []
+    monkeypatch.setattr(object_folder, "_PART_BYTES", 5 << 20)
+    content = os.urandom(11 << 20)
+    (tmp_path / "file").write_bytes(content)
+    bucket.server.write_fault = end_uploads
+    object_folder.open_folder(f"{bucket.url}/parts").upload(tmp_path / "file", "file")
+    assert ended
+    assert bucket.direct.cat_file(f"{bucket.name}/parts/file") == content
 
 
 def test_a_video_that_changes_after_it_was_listed(bucket, tmp_path):
@@ -252,6 +279,64 @@ def test_the_work_folder_is_only_of_use_for_the_same_plan(bucket, class_folders,
     bucket.server.write_fault = lambda path, n: None
     here = pack(config(class_folders, tmp_path / "out", seed=1))
     assert pack(config(class_folders, f"{bucket.url}/packed", seed=1)).fingerprint == here.fingerprint
+
+
+def test_two_processes_of_a_machine_do_not_take_each_others_work(bucket, class_folders, packed_here, tmp_path):
+    """The first has joined its shards here and uploads them: its work folder looks complete, which it is not there."""
+    work = split_folder(f"{bucket.url}/packed/train", None)
+    (work / ".parts").mkdir(parents=True)
+    (work / "manifest.json").write_text("{}")
+    with locked(work / ".parts" / "lock"):
+        with pytest.raises(UserError, match="another process is packing there"):
+            pack(config(class_folders, f"{bucket.url}/packed"))
+        assert (work / "manifest.json").exists()
+        assert bucket.hashes("packed") == {}
+    pack(config(class_folders, f"{bucket.url}/packed"))
+    assert bucket.hashes("packed/train") == packed_here
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_another_process_of_the_machine_packs_in_the_meantime(
+    bucket, class_folders, packed_here, tmp_path, monkeypatch
+):
+    prepare, out = objects_split.prepare_parts, f"{bucket.url}/packed"
+
+    def late(directory):
+        monkeypatch.setattr(objects_split, "prepare_parts", prepare)
+        pack(config(class_folders, out))
+        return prepare(directory)
+
+    monkeypatch.setattr(objects_split, "prepare_parts", late)
+    with pytest.raises(UserError, match="already holds another dataset"):
+        pack(config(class_folders, out, seed=1))
+    assert bucket.hashes("packed/train") == packed_here
+    bucket.direct.rm(f"{bucket.name}/packed", recursive=True)
+    monkeypatch.setattr(objects_split, "prepare_parts", late)
+    assert pack(config(class_folders, out)).already_complete
+    assert bucket.hashes("packed/train") == packed_here
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_the_work_folder_is_this_users_alone(bucket, class_folders, packed_here, tmp_path):
+    """Of archives it holds listings, which are written first of all."""
+    with tarfile.open(tmp_path / "videos.tar", "w") as tar:
+        tar.add(class_folders, ".")
+    folder, elsewhere = split_folder(f"{bucket.url}/packed/train", None).parent, tmp_path / "elsewhere"
+    folder.rmdir()
+    folder.symlink_to(elsewhere)
+    elsewhere.mkdir()
+    with pytest.raises(UserError, match="somebody else's, or a link"):
+        pack(config(tmp_path / "videos.tar", f"{bucket.url}/packed"))
+    assert list(elsewhere.iterdir()) == []
+    folder.unlink()
+    for made_before in (False, True):
+        if made_before:
+            folder.chmod(0o755)
+            bucket.direct.rm(f"{bucket.name}/packed", recursive=True)
+        pack(config(tmp_path / "videos.tar", f"{bucket.url}/packed"))
+        assert bucket.hashes("packed/train") == packed_here
+        assert [path.name for path in folder.iterdir()] == [".listings"]
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
 def test_failed_videos_are_tried_again(bucket, class_folders, packed_here, tmp_path):

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sharding.files import write_atomically
-from sharding.packing.tar import TarWriter, format_index
+from sharding.packing.tar import TarWriter, UnreadableError, format_index
 from sharding.records import MAX_KEY_LENGTH
 
 KEYS = st.text("abcXYZ019_-", min_size=1, max_size=MAX_KEY_LENGTH)
@@ -74,6 +74,23 @@ def test_files_are_streamed_and_equal_to_bytes(tmp_path):
             component = tar.add("key.mp4", source)
         assert component.size == len(content)
     assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
+
+
+def test_a_file_that_no_header_has_room_for_is_refused_and_the_tar_goes_on(tmp_path):
+    with (tmp_path / "huge").open("wb") as file:
+        file.truncate(8 << 30)  # sparse
+    with TarWriter(tmp_path / "shard.tar") as tar:
+        tar.add("a.mp4", b"a")
+        mark = tar.mark()
+        tar.add("b.cls", b"1")
+        with pytest.raises(
+            UnreadableError, match=r"^8,589,934,592 bytes, and a file in a shard may have 8,589,934,591$"
+        ):
+            tar.add("b.mp4", tmp_path / "huge")
+        tar.back_to(mark)
+        tar.add("c.mp4", b"c")
+    with tarfile.open(tmp_path / "shard.tar") as read:
+        assert read.getnames() == ["a.mp4", "c.mp4"]
 
 
 def test_a_crash_leaves_no_file_under_the_final_name(tmp_path, monkeypatch):
