@@ -32,7 +32,7 @@ from launch.training.checkpoint import read_info
 from launch.training.config import Config
 from launch.training.config_parser import load_config
 from launch.training.distributed import Ranks, errors_on_all_ranks, gather_over_ranks
-from launch.training.engine import check_device, deepspeed_options, start_ranks
+from launch.training.engine import check_device, deepspeed_options, joined_ranks
 from launch.training.evaluation import evaluate
 from launch.training.launcher import expected_world_size
 from launch.training.run_dir import check_same_run, last_checkpoint, locked, open_run
@@ -61,8 +61,7 @@ def find_schedule(config: PlannedConfig) -> int:
     check_phases(schedule)
     train_set, val_set = load_splits(config)
     assert val_set is not None  # as data.val names it
-    ranks = start_ranks(config.train.timeout_seconds)
-    with locked(Path(config.run_dir), ranks):
+    with joined_ranks(config.train.timeout_seconds) as ranks, locked(Path(config.run_dir), ranks):
         with errors_on_all_ranks(ranks):
             open_plan(config, ranks)
         start_logging(Path(config.run_dir), ranks.rank)

@@ -134,9 +134,9 @@ def stop_ranks() -> None:
 
 
 @contextmanager
-def joined_ranks() -> Iterator[Ranks]:
+def joined_ranks(timeout_seconds: float = 600.0) -> Iterator[Ranks]:
     """Join the process group as `start_ranks` does, and leave it whatever happens. Raises what it raises."""
-    ranks = start_ranks()
+    ranks = start_ranks(timeout_seconds)
     try:
         yield ranks
     finally:

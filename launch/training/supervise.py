@@ -9,7 +9,7 @@ from launch.training.builders import check_phases, load_splits, warn_of_short_vi
 from launch.training.config import Config
 from launch.training.config_parser import load_config
 from launch.training.distributed import ErrorOfAllRanks, Ranks, barrier, errors_on_all_ranks
-from launch.training.engine import check_device, deepspeed_options, start_ranks, stop_ranks, unusable_gpu
+from launch.training.engine import check_device, deepspeed_options, joined_ranks, unusable_gpu
 from launch.training.heartbeat import Heartbeat
 from launch.training.launcher import expected_world_size
 from launch.training.preemption import EXIT_CODE, follow_launcher
@@ -33,8 +33,7 @@ def train_run(config: Config) -> int:
     check_phases(config)
     train_set, val_set = load_splits(config)
     follow_launcher()
-    ranks = start_ranks(config.train.timeout_seconds)
-    with locked(Path(config.run_dir), ranks):
+    with joined_ranks(config.train.timeout_seconds) as ranks, locked(Path(config.run_dir), ranks):
         with errors_on_all_ranks(ranks):
             run_dir = open_run(config, train_set.manifest.classes, ranks)
         start_logging(run_dir, ranks.rank)
@@ -81,4 +80,3 @@ def run(config: Config, ranks: Ranks, train: Callable[[], bool]) -> int:
         return 1
     finally:
         heartbeat.stop()
-        stop_ranks()

@@ -15,7 +15,6 @@ from launch.schedule_search.search import conclude, evaluate_start, read_accurac
 from launch.search_schedule import main
 from launch.training.config_parser import parse_config
 from launch.training.distributed import Ranks
-from launch.training.engine import joined_ranks
 from launch.training.evaluation import evaluate
 from launch.training.run_dir import locked
 from launch.training.run_log import RunLog, read_metrics
@@ -214,7 +213,7 @@ def test_two_ranks_plan_together(plan_config, tmp_path):
 
 def test_one_plan_at_a_time_writes_into_a_folder(plan_config, tmp_path):
     run_dir = tmp_path / "run"
-    taken = pytest.raises(UserError, match="another training is writing to it")
-    with joined_ranks() as ranks, locked(run_dir, ranks), taken:
-        main([f"--config={plan_config}", f"--run_dir={run_dir}"])
+    with locked(run_dir, Ranks(0, 1, torch.device("cpu"))):
+        done = run_command(plan_command(plan_config, run_dir), fresh=True)
+    assert done.returncode == 2 and "another training is writing to it" in done.stderr
     assert not (run_dir / "plan.yaml").exists()

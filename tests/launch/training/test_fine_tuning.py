@@ -11,7 +11,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from launch.train import main
 from launch.training.batch_norm import set_training_mode
 from launch.training.builders import build_network
 from launch.training.checkpoint import find_checkpoint, read_info, write_info
@@ -353,5 +352,6 @@ def test_an_extension_that_patience_would_end_at_once_is_refused(trained, tmp_pa
             line["top1"] = 0.5
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     options = ["--resume=extend", "--train.epochs=4", "--train.patience_epochs=1"]
-    with pytest.raises(UserError, match=r"^train\.patience_epochs=1: in run_dir=.* top1 has not risen for so many"):
-        main([f"--config={run_dir / 'config.yaml'}", f"--run_dir={run_dir}", *options])
+    done = train_alone(run_dir / "config.yaml", run_dir, *options)
+    assert done.returncode == 2
+    assert f"train.patience_epochs=1: in run_dir={run_dir} top1 has not risen for so many epochs" in done.stderr
