@@ -146,8 +146,10 @@ def media_bound(dataset: PackedDataset, config: DataConfig, decoder: str, num_fr
         sizes = np.array([shard.bytes for shard in dataset.manifest.shards], np.int64)[dataset.shards]
         offsets = dataset.media_offsets
         in_shard = (offsets >= 0) & (dataset.media_bytes <= sizes - np.maximum(offsets, 0))  # no other can be read
-        stored = dataset.media_bytes + (stream_overhead(dataset.num_frames) if decoder == "nvdec" else 0)
-        return int(stored[in_shard].max(initial=1))
+        stored = dataset.media_bytes[in_shard]
+        if decoder == "nvdec":
+            stored = stored + stream_overhead(np.minimum(dataset.num_frames[in_shard], stored))  # a frame has a byte
+        return int(stored.max(initial=1))
     sizes = np.unique(np.stack([dataset.heights, dataset.widths], 1), axis=0).tolist()
     return (
         num_frames * 3 * max((_largest_window(height, width, config, training) for height, width in sizes), default=1)

@@ -28,7 +28,13 @@ def test_bytes_outside_of_the_shard(numbered, columns):
     with pytest.raises(OSError, match=r"the table says|the file ends"):
         read_media(wrong, 0)
     bound = media_bound(wrong, thread_config(), "nvdec", 8, training=True)
-    assert bound <= dataset.media_bytes.max()
+    assert bound <= media_bound(dataset, thread_config(), "nvdec", 8, training=True)
+
+
+def test_a_number_of_frames_that_no_file_holds_takes_no_memory(numbered):
+    dataset = load_dataset(numbered)
+    wrong = replace(dataset, num_frames=with_first(dataset.num_frames, 2**31 - 1))
+    assert media_bound(wrong, thread_config(), "nvdec", 8, training=True) < 20 * dataset.media_bytes.max()
 
 
 @pytest.mark.parametrize("offset", [-1, 2**31 - 1])

@@ -53,7 +53,7 @@ def test_only_stores_and_servers_may_be_named(indexed, tmp_path):
         "ftp://a",
     ):
         (folder / "shards.url").write_text(text)
-        with pytest.raises(UserError, match=r"shards\.url: .* is no URL of http, https, s3, gs"):
+        with pytest.raises(UserError, match=r"shards\.url: .* is no URL of http, https, s3, "):
             open_dataset(folder, tmp_path / "cache")
 
 
