@@ -130,8 +130,12 @@ def _findings(results: Results) -> str:
 
 def _accuracies(results: Results, experiment: Experiment) -> str:
     heads = [f"{SETS[name].title} (chance {100 * chance_of(experiment, SETS[name]):.0f} %)" for name in experiment.sets]
-    lines = [f"### {experiment.title}", "", f"| network | seeds | {' | '.join(heads)} | all clips | seconds a fold |"]
-    lines.append("|---" * (len(heads) + 4) + "|")
+    lines = [
+        f"### {experiment.title}",
+        "",
+        f"| network | seeds | {' | '.join(heads)} | all clips | in training | seconds a fold |",
+    ]
+    lines.append("|---" * (len(heads) + 5) + "|")
     for network in experiment.networks:
         rows = {name: results.get((experiment.name, name, network), ()) for name in experiment.sets}
         if not any(rows.values()):
@@ -140,8 +144,8 @@ def _accuracies(results: Results, experiment: Experiment) -> str:
         together = accuracy_of(scores_on_all_sets(results, experiment.name, network)) if all(rows.values()) else None
         seeds = min(len(each) for each in rows.values() if each)
         folds = [fold for each in rows.values() for result in each for fold in result["folds"].values()]
-        seconds = sum(fold["seconds"] for fold in folds) / len(folds)
-        cells += [f"**{_percent(together)}**" if together else "", f"{seconds:.0f}"]
+        trained, seconds = (sum(fold[name] for fold in folds) / len(folds) for name in ("training_top1", "seconds"))
+        cells += [f"**{_percent(together)}**" if together else "", f"{100 * trained:.0f}", f"{seconds:.0f}"]
         lines.append(f"| {NETWORKS[network]} | {seeds} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

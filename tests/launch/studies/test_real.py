@@ -156,7 +156,7 @@ def test_a_difference_is_of_the_clips_that_both_have():
 
 def made_result(experiment: str, videos: str, network: str, right: dict[str, bool], seed: int = 0) -> dict:
     predictions = {key: ["push", "push" if good else "hug"] for key, good in right.items()}
-    fold = {"seconds": 30.0, "predictions": predictions}
+    fold = {"seconds": 30.0, "training_top1": 0.9, "predictions": predictions}
     return {"experiment": experiment, "set": videos, "network": network, "seed": seed, "folds": {"1": fold}}
 
 
@@ -176,6 +176,7 @@ def test_tables_say_what_the_results_do(tmp_path):
     assert f"**found**: VPSN over TSN, actions ({5 * (20 - right):+.1f} points" in text
     assert "not found: TSN knows forward from reversed (50.0 (30 to 70)" in text
     assert "**found**: VPSN knows forward from reversed (100.0 (84 to 100)" in text
+    assert "|  |  | 90 | 30 |" in text  # in training, and seconds
     assert "| TSN | 1 |  | " + f"{5 * right:.1f} (" in text  # nothing of Weizmann yet, and so not of all
     assert "| sgd 0.01 | 100.0 (84 to 100) |  |" in text
     assert "pretrained over" not in text
