@@ -179,3 +179,14 @@ def test_numbers_with_names_have_flip_pairs(numbered_videos: Path, tmp_path: Pat
     dataset = load_dataset(tmp_path / "out" / "train")
     assert dataset.manifest.flip_pairs == ((0, 1),) and dataset.label_sets is not None
     assert dataset.label_sets.of(0).tolist() == [1, 2]
+
+
+def test_labels_in_any_order_are_those_of_the_table(numbered_videos: Path, tmp_path: Path) -> None:
+    """The shards name them as the annotations do, the table has their ids in order."""
+    videos = sorted(path.relative_to(numbered_videos).as_posix() for path in numbered_videos.rglob("*.mp4"))[:2]
+    records = tuple(VideoRecord(f"v{n}", name, labels=("up", "down")) for n, name in enumerate(videos))
+    config = PackConfig("python", numbered_videos, tmp_path / "out", profile="copy", workers=1)
+    split = pack(config, Annotations(records, ("down", "left", "up"))).directory
+    assert load_dataset(split).label_sets.of(0).tolist() == [0, 2]
+    report = verify(split)
+    assert report.ok and not report.bad_samples

@@ -18,8 +18,8 @@ def folder(trained, motion, tmp_path_factory) -> Path:
     """A folder where the pages' files are what they say."""
     folder = tmp_path_factory.mktemp("pages")
     (folder / "runs").mkdir()
-    (folder / "data" / "motion").mkdir(parents=True)
-    for name, target in (("launch", ROOT / "launch"), ("runs/demo", trained), ("data/motion/packed", motion)):
+    (folder / "data" / "demo").mkdir(parents=True)
+    for name, target in (("launch", ROOT / "launch"), ("runs/demo", trained), ("data/demo/packed", motion)):
         (folder / name).symlink_to(target)
     write_numbered_video(folder / "match.mp4", 100, fps=10)
     write_numbered_video(folder / "untrimmed" / "a" / "x.mp4", 50, fps=10)
