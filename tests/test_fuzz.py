@@ -115,6 +115,8 @@ def test_manifests(fuzz_split, seed):
 
 @fuzzed
 @example(seed=374402)  # a damaged page of a column of text
+@example(seed=648971)  # frames without a height
+@example(seed=13102)  # no column that says what a sample's media are
 @chances
 def test_tables(fuzz_split, seed):
     chance = random.Random(seed)

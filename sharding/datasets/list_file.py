@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from sharding.datasets.common import has_video_suffix
+from sharding.datasets.common import has_video_suffix, kind_of_path
 from sharding.datasets.flip_pairs import mirrored_pairs
 from sharding.datasets.list_lines import choose_list, is_comment, plain_labels
 from sharding.datasets.list_parts import Line, inside, read_special
@@ -119,9 +119,9 @@ def _with_plain_levels(lines: list[Line], num_levels: int) -> list[Line]:
 def _check_one_label(source: str, where: str, line: str, videos: Path) -> None:
     """Raise UserError if what was taken for the end of a path is another label, since without it there is a video."""
     path, *numbers = source.split()
-    if not numbers or not all(number.isdecimal() for number in numbers) or (videos / source).exists():
+    if not numbers or not all(number.isdecimal() for number in numbers) or kind_of_path(videos / source):
         return
-    if has_video_suffix(path) or (videos / path).is_file():
+    if has_video_suffix(path) or kind_of_path(videos / path) == "file":
         labels = len(numbers) + 1
         raise UserError(
             f"{where}: {line.strip()!r}: {labels} labels of {path!r}; expected is one: 'path label'; videos with "
@@ -150,6 +150,6 @@ def _has_frame_counts(line: str, videos: Path) -> bool:
     path, *numbers = line.split()
     if len(numbers) < 2 or "\t" in line or not all(number.isdecimal() for number in numbers):
         return False
-    if has_video_suffix(path) or (videos / path).is_file():
+    if has_video_suffix(path) or kind_of_path(videos / path) == "file":
         return False  # a file has no frame count in a list
-    return not (videos / " ".join([path, *numbers[:-1]])).exists()
+    return not kind_of_path(videos / " ".join([path, *numbers[:-1]]))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sharding.datasets.common import has_video_suffix
+from sharding.datasets.common import has_video_suffix, kind_of_path
 from sharding.datasets.flip_pairs import mirrored_pairs
 from sharding.datasets.list_lines import choose_list, is_comment, plain_labels
 from sharding.errors import UserError
@@ -82,7 +82,7 @@ def _split(line: str, videos: Path) -> tuple[str, tuple[str, ...]]:
         return source, tuple(labels)
     words = line.split()
     ends = (end for end in range(1, len(words)) if has_video_suffix(words[end - 1]))
-    there = (end for end in range(len(words) - 1, 0, -1) if (videos / " ".join(words[:end])).exists())
+    there = (end for end in range(len(words) - 1, 0, -1) if kind_of_path(videos / " ".join(words[:end])))
     end = next(ends, None) or next(there, 1)
     return " ".join(words[:end]), tuple(words[end:])
 
@@ -92,7 +92,7 @@ def _has_frame_counts(line: str, videos: Path) -> bool:
     source, labels = _split(line, videos)
     if "\t" in line or len(labels) < 2 or not all(label.isdecimal() for label in labels):
         return False
-    return not has_video_suffix(source) and not (videos / source).is_file()
+    return not has_video_suffix(source) and kind_of_path(videos / source) != "file"
 
 
 def _with_numbers(lines: list[_Line]) -> list[_Line]:

@@ -97,6 +97,8 @@ def add_frame_index(directory: Path) -> bool:
     manifest = dataset.manifest
     if manifest.frames_sha256:
         return False
+    for name in ("key", "suffix"):
+        dataset.column(name)  # else no sample could be found
     _check_ranges(dataset)
     names = [shard.name for shard in manifest.shards]
     table = pq.ParquetFile(directory / TABLE)
