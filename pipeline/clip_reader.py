@@ -43,6 +43,9 @@ class ClipReader:
             OSError, MediaError: the sample cannot be read, or with pyav not be decoded.
         """
         sample_id, epoch = sample_and_epoch(draw, epoch)
+        table = self.dataset
+        if not min(table.num_frames[sample_id], table.widths[sample_id], table.heights[sample_id]):
+            raise MediaError("decode", "no frames, or frames without pixels, as the table says")
         plan = plan_clip(self.dataset, self.config, sample_id, epoch=epoch, **self._which)
         self.read_plan(plan, arrays, position, shard)
 

@@ -135,8 +135,8 @@ def _check(columns: dict[str, np.ndarray], manifest: Manifest, path: Path) -> No
         if columns[name].min() < 0 or columns[name].max() >= len(classes):
             raise UserError(f"{path}: {name} outside the {len(classes)} classes; {_AGAIN}")
     for name in ("num_frames", "width", "height"):
-        if columns[name].min() < 1:
-            raise UserError(f"{path}: {name} is less than 1; {_AGAIN}")
+        if columns[name].min() < 0:  # of none `verify` says which samples they are
+            raise UserError(f"{path}: {name} is negative; {_AGAIN}")
     pixels = (columns["width"].astype(np.int64) * columns["height"]).max()
     if pixels > MAX_PIXELS:
         raise UserError(f"{path}: frames of {pixels} pixels, but no more than {MAX_PIXELS} are packed; {_AGAIN}")

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from pipeline.clip_reader import media_bound
-from pipeline.reading import read_media, read_packets
+from pipeline.loader import VideoLoader
+from pipeline.reading import SampleError, read_media, read_packets
 from sharding.dataset import load_dataset
 from tests.helpers.clips import thread_config
 
@@ -46,3 +47,14 @@ def test_an_index_that_divides_nothing(numbered, tmp_path, offset):
     np.save(split / "frames.npy", numbers)
     with pytest.raises(OSError, match="the index of frames does not fit the table"):
         read_packets(dataset, 1, np.array([0]))
+
+
+@pytest.mark.parametrize("column", ["widths", "heights"])
+def test_a_sample_of_nothing_is_a_bad_one(numbered, column):
+    dataset = load_dataset(numbered)
+    wrong = replace(dataset, **{column: with_first(getattr(dataset, column), 0)})
+    with (
+        VideoLoader(wrong, thread_config(num_segments=2), training=True, micro_batch_size=13) as loader,
+        pytest.raises(SampleError, match="no frames, or frames without pixels, as the table says"),
+    ):
+        list(loader)
