@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from launch.studies.ablation.rows import SPLITS, VIDEOS
+
 CONFIG, PRETRAINING = Path("launch/configs/real/real_folds.yaml"), Path("launch/configs/real/real_pretraining.yaml")
 RESULTS = Path("docs/real")
 NETWORKS = {"tsn": "TSN", "tsm": "TSM", "gst": "GST", "vpsn": "VPSN"}
@@ -10,7 +12,7 @@ TRIED = (("sgd", 0.0025), ("sgd", 0.005), ("sgd", 0.01), ("adamw", 0.0001), ("ad
 TUNING_SEED = 100  # of no row
 PACKING = ("--profile=jpeg", "--max-frames=40", "--short-side=72")
 DIRECTIONS = ("forward", "reversed")
-MOTION = ("--num-videos=1600", "--texture=plain", "--contrast=either")
+MOTION = (*SPLITS["train"], *VIDEOS)
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,11 @@ EXPERIMENTS = {
         Experiment("action", "Which action?"),
         # Twice as many clips, each forward and reversed: half of the epochs are as many steps.
         Experiment(
-            "direction", "Forward or reversed?", "direction", ("--train.epochs=15", "--schedule.warmup_epochs=1")
+            "direction",
+            "Forward or reversed? Pretrained on generated motion",
+            "direction",
+            ("--train.epochs=15", "--schedule.warmup_epochs=1"),
+            is_pretrained=True,
         ),
         Experiment(
             "pretrained",

@@ -235,7 +235,9 @@ def checkout(tmp_path_factory) -> Path:
     table = folder / "launch" / "studies" / "real" / "rows.py"
     text = re.sub(r"--train.epochs=\d+", "--train.epochs=2", table.read_text())
     text = re.sub(r"--schedule.warmup_epochs=\d+", "--schedule.warmup_epochs=0", text)
-    table.write_text(text.replace("--num-videos=1600", "--num-videos=16"))
+    table.write_text(text)
+    motion = folder / "launch" / "studies" / "ablation" / "rows.py"
+    motion.write_text(motion.read_text().replace("--num_videos=4800", "--num_videos=16"))
     (folder / "docs").mkdir()
     before, after = PAGE.read_text().split(begin_mark(report.PROGRAM))[0], PAGE.read_text().split(END)[1]
     (folder / "docs" / PAGE.name).write_text(f"{before}{begin_mark(report.PROGRAM)}\n{END}{after}")
