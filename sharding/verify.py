@@ -219,7 +219,7 @@ def _check_sample(file, row: dict, by_name: dict[str, Component], classes: Seque
 def _check_label_names(about: dict, row: dict, classes: Sequence[str]) -> str | None:
     """Compare the names of labels in KEY.json with those that the manifest has for the label ids of the table."""
     if LABELS in row:
-        named, expected = about.get("label_names"), sorted(classes[label] for label in row[LABELS])
+        named, expected = about.get("label_names"), sorted(str(classes[label]) for label in row[LABELS])
         named = (
             sorted(map(str, named)) if isinstance(named, list) else named
         )  # they are in the order of the annotations
