@@ -16,6 +16,7 @@ from pipeline.clip_stream import ClipStream, batches_of
 from pipeline.config import DataConfig
 from pipeline.dataset import open_dataset
 from pipeline.decoders import Trial, choose_decoder
+from pipeline.exclusions import Exclusions
 from pipeline.plan import plan_balanced_order, plan_order, plan_rank_batches, plan_rank_evaluation
 from pipeline.reading import SampleError, verify_command
 from sharding.dataset import PackedDataset
@@ -94,8 +95,7 @@ class VideoLoader:
         self.batch_size = batch_size or micro_batch_size * world_size
         self.device = torch.device(device)
         self.epoch = self.step = 0
-        self._exclusions: dict[int, tuple[int, int]] = {}
-        """Sample ids left out as bad by this run, and the epoch and step from which on."""
+        self._exclusions = Exclusions()
         self.steps_per_epoch = self._count_steps()
         """Optimizer steps in one epoch of training, before any sample was left out; in evaluation its batches."""
         self._check()
@@ -116,13 +116,11 @@ class VideoLoader:
     @property
     def excluded(self) -> tuple[int, ...]:
         """Sample ids left out as bad by this run, besides those that the dataset lists as quarantined."""
-        return tuple(sorted(self._exclusions))
+        return self._exclusions.sample_ids
 
     def state_dict(self) -> dict:
         """Return the position of the loader, and what it must be set up with for that to mean anything."""
-        position = {"epoch": self.epoch, "step": self.step}
-        places = [list(self._exclusions[sample_id]) for sample_id in self.excluded]
-        return position | {"excluded": list(self.excluded), "excluded_from": places} | self._identity()
+        return {"epoch": self.epoch, "step": self.step, **self._exclusions.state_dict(), **self._identity()}
 
     def load_state_dict(self, state: dict) -> None:
         """Move to the position at which `state` was taken.
@@ -139,17 +137,12 @@ class VideoLoader:
                     "use the same, or begin a new run in another folder"
                 )
         self.epoch, self.step = state["epoch"], state["step"]
-        self._take_exclusions(state)
+        self._exclusions.load_state_dict(state)
 
     def follow(self, state: dict) -> None:
         """Begin where another loader of the same samples, with other clips, ended an epoch: with its `state`."""
         self.set_epoch(state["epoch"])
-        self._take_exclusions(state)
-
-    def _take_exclusions(self, state: dict) -> None:
-        excluded = state["excluded"] if "excluded" in state else state["left_out"]  # as versions before 0.2 named it
-        places = state.get("excluded_from") or [(0, 0)] * len(excluded)
-        self._exclusions = {sample_id: (epoch, step) for sample_id, (epoch, step) in zip(excluded, places)}
+        self._exclusions.load_state_dict(state)
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the beginning of an epoch."""
@@ -296,12 +289,7 @@ class VideoLoader:
         if len(bad := self.dataset.left_out):
             order = order[~np.isin(sample_ids_of(order), bad)]
         # Left out of the order and not of what is ordered: what came before a sample was found bad stays as it was.
-        for found, step in sorted({*self._exclusions.values()}):
-            if found <= epoch:
-                bad = [sample_id for sample_id, place in self._exclusions.items() if place == (found, step)]
-                left = ~np.isin(sample_ids_of(order), bad)
-                left[: step * self.batch_size if found == epoch else 0] = True
-                order = order[left]
+        order = self._exclusions.apply(order, epoch, self.batch_size)
         return plan_rank_batches(order, self.batch_size, self.micro_batch_size, self.rank, self.world_size)
 
     def _next_step(self) -> Iterator[VideoBatch]:
@@ -341,7 +329,7 @@ class VideoLoader:
         return [], num_steps
 
     def _leave_out(self, sample_ids: list[int]) -> None:
-        self._exclusions |= dict.fromkeys(sample_ids, (self.epoch, self.step))
+        self._exclusions.add(sample_ids, self.epoch, self.step)
         count, most, location = len(self.excluded), self.config.max_bad_samples, self.dataset.location
         log.warning("%d bad sample(s) of %s left out so far", count, location)
         if count > most:

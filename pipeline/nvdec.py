@@ -107,7 +107,7 @@ def unsuitable(
 def _unsuitable_size(dataset: PackedDataset, min_size: tuple[int, int], max_size: tuple[int, int]) -> str:
     """Return what is wrong with the sizes: the table has those shown; coded ones are rounded up to multiples of 16."""
     coded = np.stack([dataset.widths, dataset.heights], 1) + 15 & ~15
-    kept = np.setdiff1d(np.arange(len(dataset)), dataset.left_out)
+    kept = dataset.kept
     for word, limit, outside in (("from", min_size, coded < min_size), ("up to", max_size, coded > max_size)):
         found = kept[outside[kept].any(1)]
         if len(found):

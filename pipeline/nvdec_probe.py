@@ -20,8 +20,8 @@ import av
 import numpy as np
 import torch
 
-from pipeline.modules import module_command, module_environment
 from pipeline.nvdec import MAX_SIZE, MIN_SIZE, check_delivered, wanted_stream
+from sharding.modules import module_command, module_environment
 
 _LIBRARY = "libnvcuvid.so.1"
 _CAPABILITIES = "NVIDIA_DRIVER_CAPABILITIES"

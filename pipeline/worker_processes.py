@@ -18,10 +18,10 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from pipeline.class_sampling import sample_ids_of
-from pipeline.modules import module_command, module_environment
 from pipeline.worker import HEAD, MAX_MESSAGE_BYTES, share_columns
 from pipeline.workers import Batch, Batches, BatchReader, ReaderSettings
 from sharding.errors import UserError
+from sharding.modules import module_command, module_environment
 
 log = logging.getLogger("pipeline.workers")
 

@@ -207,9 +207,9 @@ class PackedDataset:
         return np.union1d(self.quarantined, self.excluded)
 
     @property
-    def num_left(self) -> int:
-        """Number of samples besides these."""
-        return len(self) - len(self.left_out)
+    def kept(self) -> np.ndarray:
+        """All other sample ids (int64, sorted)."""
+        return np.setdiff1d(np.arange(len(self)), self.left_out)
 
 
 def load_dataset(directory: Path | str) -> PackedDataset:

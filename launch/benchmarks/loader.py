@@ -60,7 +60,7 @@ def loader(options: LoaderOptions) -> None:
     batch_size = options.batch_size or (recipe.train.micro_batch_size or recipe.train.batch_size)
     if options.config is None:
         batch_size = options.batch_size or BATCH_SIZE
-    batch_size = min(batch_size, dataset.num_left)
+    batch_size = min(batch_size, len(dataset.kept))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     print(f"{dataset}; {conditions()}")
     if options.compare_with:
@@ -213,7 +213,7 @@ def _watch_memory(dataset: PackedDataset, config: DataConfig, batch_size: int, e
 
 def memory_by_epoch(dataset: PackedDataset, config: DataConfig, batch_size: int) -> Iterator[int]:
     """Yield the bytes of memory that this process and its workers hold, after each further epoch of one loader."""
-    loader = VideoLoader(dataset, config, training=True, micro_batch_size=min(batch_size, dataset.num_left))
+    loader = VideoLoader(dataset, config, training=True, micro_batch_size=min(batch_size, len(dataset.kept)))
     while True:
         for _ in loader:
             pass

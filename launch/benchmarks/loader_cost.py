@@ -47,7 +47,7 @@ def measure_cost(
     dataset: PackedDataset, config: DataConfig, batch_size: int, seconds: float, device: torch.device
 ) -> LoaderCost:
     """Run the training loader for some seconds, after an epoch's beginning that is not counted."""
-    options = {"training": True, "micro_batch_size": min(batch_size, dataset.num_left), "device": device}
+    options = {"training": True, "micro_batch_size": min(batch_size, len(dataset.kept)), "device": device}
     with VideoLoader(dataset, config, **options) as loader:
         batches = _forever(loader)
         for _ in range(config.prefetch_batches + 4):

@@ -41,7 +41,7 @@ def measure_loader(
     min_epochs: int = 0,
 ) -> LoaderSpeed:
     """Run the training loader for some `seconds` and complete `min_epochs`, after a first batch that is not counted."""
-    size = min(batch_size, dataset.num_left)
+    size = min(batch_size, len(dataset.kept))
     loader = VideoLoader(dataset, config, training=True, micro_batch_size=size, device=device)
     clips = read = 0
     began: float | None = None
@@ -80,7 +80,7 @@ def measure_stages(
     The workers decode under pyav; else the graph does, fed with bytes from memory.
     """
     config = replace(config, decoder=decoder)
-    ids = np.random.default_rng(0).permutation(len(dataset))
+    ids = np.random.default_rng(0).permutation(dataset.kept)
     plans = itertools.cycle([plan_clip(dataset, config, int(sample_id), training=True) for sample_id in ids])
     sample_ids = itertools.cycle(ids.tolist())
     stages = [
@@ -138,7 +138,7 @@ def _stream(
 
 
 def _batches(dataset: PackedDataset, batch_size: int) -> Iterator[np.ndarray]:
-    ids = np.random.default_rng(0).permutation(len(dataset))
+    ids = np.random.default_rng(0).permutation(dataset.kept)
     return (np.resize(np.roll(ids, -start), batch_size) for start in itertools.count(0, batch_size))
 
 

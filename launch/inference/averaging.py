@@ -123,7 +123,7 @@ def _estimate(
     if location is None:
         raise UserError("--data: the checkpoints name no training split; give its folder, or --bn-batches 0")
     dataset = open_dataset(location, config.data.cache_dir, config.data.cache_bytes)
-    batch_size = max(1, min(options.batch_size, dataset.num_left))
+    batch_size = max(1, min(options.batch_size, len(dataset.kept)))
     if batch_size == 1 and config.model.head in NORMALISE_CLIPS:
         raise UserError(f"--batch-size 1: model.head={config.model.head} has BatchNorm over clips; use 2 or more")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

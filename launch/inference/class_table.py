@@ -9,7 +9,8 @@ import numpy as np
 
 MOST_PRINTED_CLASSES = 20
 WORST_PRINTED = 10
-_Z = 1.959963984540054  # of 95 %
+Z = 1.959963984540054
+"""Standard deviations of a normal distribution on either side of its mean that hold 95 % of it."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,9 @@ def wilson_interval(correct: float, samples: int) -> tuple[float, float]:
     """
     if not samples:
         return 0.0, 1.0
-    fraction, spread = correct / samples, _Z**2 / samples
+    fraction, spread = correct / samples, Z**2 / samples
     middle = (fraction + spread / 2) / (1 + spread)
-    reach = _Z * math.sqrt(fraction * (1 - fraction) / samples + spread / (4 * samples)) / (1 + spread)
+    reach = Z * math.sqrt(fraction * (1 - fraction) / samples + spread / (4 * samples)) / (1 + spread)
     return max(0.0, middle - reach), min(1.0, middle + reach)
 
 

@@ -88,7 +88,7 @@ class _FeatureRun:
             if ranks.is_main_process:
                 check_writable(self.options.out / SETTINGS)
                 self.folder.begin()
-        names = [self.dataset.key(n) for n in _good_samples(self.dataset)] if self.dataset else list(self.videos)
+        names = [self.dataset.key(n) for n in self.dataset.kept.tolist()] if self.dataset else list(self.videos)
         if not names:
             raise UserError(f"{self.options.data}: none of its samples is left: all are quarantined")
         if RESERVED in names:
@@ -113,7 +113,7 @@ class _FeatureRun:
     ) -> None:
         """Write this rank's samples of those that are left: a row for each clip, the mean over its crops."""
         wanted, fps = set(left), dataset.column("fps")
-        sample_ids = np.array([n for n in _good_samples(dataset) if dataset.key(n) in wanted], np.int64)
+        sample_ids = np.array([n for n in dataset.kept.tolist() if dataset.key(n) in wanted], np.int64)
         if not len(sample_ids):
             return
         loader = VideoLoader(
@@ -172,10 +172,6 @@ def _settings(options: FeatureOptions, checkpoint: Path, config: Config, dataset
         "precision": config.train.precision,
         "data_fingerprint": dataset.fingerprint if dataset else None,
     }
-
-
-def _good_samples(dataset: PackedDataset) -> list[int]:
-    return np.setdiff1d(np.arange(len(dataset)), dataset.left_out).tolist()
 
 
 def _features_of(name: str, video: OpenedVideo, reader: WindowReader, extractor: FeatureExtractor) -> VideoFeatures:

@@ -31,8 +31,9 @@ from launch.training.builders import build_network, check_phases, load_splits
 from launch.training.checkpoint import read_info
 from launch.training.config import Config
 from launch.training.config_parser import load_config
+from launch.training.devices import check_device
 from launch.training.distributed import Ranks, errors_on_all_ranks, gather_over_ranks
-from launch.training.engine import check_device, deepspeed_options, joined_ranks
+from launch.training.engine import deepspeed_options, joined_ranks
 from launch.training.evaluation import evaluate
 from launch.training.launcher import expected_world_size
 from launch.training.run_dir import check_same_run, last_checkpoint, locked, open_run

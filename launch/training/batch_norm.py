@@ -21,13 +21,8 @@ def prepare_batch_norm(net: Net, config: TrainConfig) -> Net:
 
 
 def check_micro_batch(config: Config, micro_batch_size: int, world_size: int) -> None:
-    """Raise UserError if a BatchNorm of the head would have a single vector to take its statistics from, or mixup a
-    single clip."""
+    """Raise UserError if a BatchNorm of the head would have a single vector to take its statistics from."""
     head, train = config.model.head, config.train
-    if micro_batch_size == 1 and (train.mixup or train.cutmix):
-        raise UserError(
-            "train.micro_batch_size=1: train.mixup and train.cutmix blend the clips of a micro-batch; use 2 or more"
-        )
     together = micro_batch_size * (world_size if train.sync_batch_norm else 1)
     if head in NORMALISE_CLIPS and together == 1 and train.batch_norm == "train" and not config.model.linear_probe:
         raise UserError(

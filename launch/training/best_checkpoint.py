@@ -20,7 +20,7 @@ def record_evaluation(run_dir: Path, metrics: dict[str, float], ranks: Ranks, mo
     folder = run_dir / "checkpoints"
     last, best = pointed(folder, "last"), pointed(folder, "best")
     assert last is not None  # what was evaluated was saved
-    # Without figures it will be evaluated again, so they come last.
+    # Without figures it will be evaluated again, so they come last, behind the log, too.
     if best is None or _or_least(metrics[monitor]) >= _or_least(read_info(folder / best).metrics.get(monitor, 0.0)):
         point(folder, "best", last)
     write_info(folder / last, replace(read_info(folder / last), metrics=metrics))

@@ -30,8 +30,7 @@ def find_class_weights(config: Config, train_set: PackedDataset) -> list[float] 
 def class_frequencies(config: Config, train_set: PackedDataset) -> np.ndarray:
     """Return the fraction of training clips (num_classes,) that are of each class: as they are drawn, and as mirroring
     exchanges them."""
-    good = np.setdiff1d(np.arange(len(train_set)), train_set.left_out)
-    counts = np.bincount(train_set.labels[good], minlength=len(train_set.manifest.classes))
+    counts = np.bincount(train_set.labels[train_set.kept], minlength=len(train_set.manifest.classes))
     shares = class_shares(counts, config.data.class_sampling_exponent)
     for pair in train_set.manifest.flip_pairs if config.data.flip else ():
         shares[list(pair)] = shares[list(pair)].mean()

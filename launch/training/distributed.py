@@ -12,6 +12,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 
+from launch.training.launcher import ErrorOfAllRanks
 from sharding.errors import UserError
 
 
@@ -93,10 +94,6 @@ class Agreement:
         lists: list = [None] * dist.get_world_size()
         dist.all_gather_object(lists, sample_ids, group=self._group)
         return sorted({sample_id for ids in lists for sample_id in ids})
-
-
-class ErrorOfAllRanks(UserError):
-    """One that every rank raises at the same place, in the same words."""
 
 
 @contextmanager

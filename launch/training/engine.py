@@ -53,7 +53,9 @@ from torch import nn
 from launch.training.config import Config
 from launch.training.forward import AUTOCAST_DTYPES
 from launch.training.host_memory import keep_freed_memory
+from launch.training.launcher import ErrorOfAllRanks
 from launch.training.loss_scale import LossScale
+from launch.training.mixup import check_mixing
 from launch.training.rank_environment import adopt_launcher
 from launch.training.raw_options import ConsultedDict, check_said_elsewhere, unknown_key
 from launch.training.safe_load import load_plain
@@ -67,32 +69,6 @@ Engine = deepspeed.DeepSpeedEngine
 _PLAIN_TYPES = (ZeroStageEnum, fragment_address, LossScaler, DynamicLossScaler)
 
 logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-
-
-def check_device(config: Config) -> None:
-    """Raise UserError if this machine has not got what `config.train` needs, before anything is begun."""
-    train = config.train
-    if not torch.cuda.is_available():
-        if train.require_gpu:
-            raise UserError("train.require_gpu=true, but this machine has no GPU that torch can use; use false")
-        if train.precision == "fp16":
-            raise UserError("train.precision=fp16 needs a GPU, and this run has none; use bf16 or fp32")
-        if train.sync_batch_norm:
-            raise UserError("train.sync_batch_norm=true needs GPUs, and this run has none; use false")
-    elif train.precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        raise UserError(f"train.precision=bf16: {torch.cuda.get_device_name()} has no bf16; use fp16 or fp32")
-
-
-def unusable_gpu(devices: Path = Path("/dev")) -> str | None:
-    """Return a warning if this machine has an NVIDIA GPU that nobody hid and torch cannot use; else None."""
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-    if torch.cuda.is_available() or hidden or not any(devices.glob("nvidia[0-9]*")):
-        return None
-    built = f"for CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
-    return (
-        f"this machine has a GPU that torch {torch.__version__}, built {built}, cannot use; training on the CPU. "
-        "Its driver may be too old: nvidia-smi shows for which CUDA it is"
-    )
 
 
 def start_ranks(timeout_seconds: float = 600.0) -> Ranks:
@@ -135,10 +111,20 @@ def stop_ranks() -> None:
 
 @contextmanager
 def joined_ranks(timeout_seconds: float = 600.0) -> Iterator[Ranks]:
-    """Join the process group as `start_ranks` does, and leave it whatever happens. Raises what it raises."""
+    """Join the process group as `start_ranks` does, and leave it whatever happens. Raises what it raises.
+
+    A UserError within that perhaps only this rank has met is said by it, whoever it is: `errors_once` lets only the first
+    process of a machine say those that all meet.
+    """
     ranks = start_ranks(timeout_seconds)
     try:
         yield ranks
+    except UserError as error:
+        if not ranks.is_main_process and not isinstance(error, ErrorOfAllRanks):
+            print(
+                f"rank {ranks.rank}: {error}", file=sys.stderr, flush=True
+            )  # before the others notice that it is gone
+        raise
     finally:
         stop_ranks()
 
@@ -178,6 +164,7 @@ def deepspeed_options(config: Config, world_size: int) -> dict:
             f"train.micro_batch_size={micro_batch_size}; change one of them"
         )
     check_micro_batch(config, micro_batch_size, world_size)
+    check_mixing(train, micro_batch_size)
     derived = {
         "train_batch_size": train.batch_size,
         "train_micro_batch_size_per_gpu": micro_batch_size,

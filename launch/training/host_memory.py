@@ -10,8 +10,7 @@ def keep_freed_memory() -> None:
     """Let malloc keep what is freed for what is needed next, instead of giving it back to the system.
 
     On CPUs each step frees large tensors and asks for as much again: with pages that are new each time, a step of a
-    ResNet-18 on one core takes 1.2 times as long. Only glibc has such a setting; others stay
-    as they are.
+    ResNet-18 on one core takes 1.2 times as long. Only glibc has such a setting; other C libraries stay as they are.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

@@ -14,6 +14,10 @@ def expected_world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+class ErrorOfAllRanks(UserError):
+    """One that every rank raises at the same place, in the same words."""
+
+
 # The launcher ends all processes of a machine soon after the first; the one that speaks is to be the first.
 _SILENT_SECONDS = 5.0
 

@@ -7,8 +7,17 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from launch.training.config import TrainConfig
+from sharding.errors import UserError
 
 Mix = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+
+
+def check_mixing(config: TrainConfig, micro_batch_size: int) -> None:
+    """Raise UserError if there would be a single clip to blend."""
+    if micro_batch_size == 1 and (config.mixup or config.cutmix):
+        raise UserError(
+            "train.micro_batch_size=1: train.mixup and train.cutmix blend the clips of a micro-batch; use 2 or more"
+        )
 
 
 def build_mixing(config: TrainConfig, num_classes: int) -> Mix:

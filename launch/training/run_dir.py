@@ -39,9 +39,8 @@ from sharding.manifest import describe_class_difference
 
 log = logging.getLogger("launch.training.run_dir")
 
-# What may differ between a run and its continuation: it changes where and how fast, not what is computed (but that
-# BatchNorm and mixup look at a micro-batch). Of the data
-# section its own `sampling_settings` says.
+# What may differ between a run and its continuation: it changes where and how fast, not what is computed, but that
+# BatchNorm and mixup look at a micro-batch. Of the data section its own `sampling_settings` says.
 MUTABLE_ON_RESUME = {
     "": ("run_dir", "resume"),
     "train": (

@@ -8,10 +8,11 @@ from pathlib import Path
 from launch.training.builders import check_phases, load_splits, warn_of_short_videos
 from launch.training.config import Config
 from launch.training.config_parser import load_config
-from launch.training.distributed import ErrorOfAllRanks, Ranks, barrier, errors_on_all_ranks
-from launch.training.engine import check_device, deepspeed_options, joined_ranks, unusable_gpu
+from launch.training.devices import check_device, unusable_gpu
+from launch.training.distributed import Ranks, barrier, errors_on_all_ranks
+from launch.training.engine import deepspeed_options, joined_ranks
 from launch.training.heartbeat import Heartbeat
-from launch.training.launcher import expected_world_size
+from launch.training.launcher import ErrorOfAllRanks, expected_world_size
 from launch.training.preemption import EXIT_CODE, follow_launcher
 from launch.training.run_dir import last_checkpoint, locked, open_run
 from launch.training.run_log import check_wandb, start_logging
@@ -66,11 +67,10 @@ def run(config: Config, ranks: Ranks, train: Callable[[], bool]) -> int:
         heartbeat.stop()
         return 0 if finished else EXIT_CODE
     except UserError as error:
-        if not isinstance(error, ErrorOfAllRanks) and ranks.world_size > 1:
-            explained = heartbeat.explain(error)
-            if not ranks.is_main_process:  # whose error nobody else says
-                log.error("%s", explained)
-        raise
+        if isinstance(error, ErrorOfAllRanks) or ranks.world_size == 1:
+            raise
+        log.error("%s", heartbeat.explain(error))
+        return 2
     except DivergedError as error:  # on all ranks alike
         if ranks.is_main_process:
             log.error("%s; the last good checkpoint is %s", error, last_checkpoint(Path(config.run_dir)) or "none")

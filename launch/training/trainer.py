@@ -222,7 +222,6 @@ class Trainer:
         else:
             evaluation = evaluate(net, loader, model.num_classes, precision, model.levels)
         self.log.write("evaluation", self.step, epoch=self.loader.epoch, **evaluation.figures())
-        # The checkpoint's figures say that it was evaluated: behind all else.
         record_evaluation(self.run_dir, evaluation.figures(), self.ranks, self.config.monitored_figure)
         log.info("after epoch %d: %s", self.loader.epoch, evaluation)
 

@@ -142,7 +142,7 @@ def clips(config: Path, num_clips: int, out: Path | None) -> Path:
     if data.train is None:
         raise UserError(f"{config}: data.train is not set: give the folder of a packed training split there")
     dataset = open_dataset(data.train, data.cache_dir, data.cache_bytes)
-    size = min(num_clips, dataset.num_left)
+    size = min(num_clips, len(dataset.kept))
     loader = VideoLoader(
         dataset, replace(data, worker_type="thread"), training=True, micro_batch_size=max(1, size), seed=seed
     )

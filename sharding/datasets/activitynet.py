@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sharding.datasets.common import find_videos, read_json
+from sharding.datasets.common import find_videos, read_json, splits_in_name
 from sharding.errors import UserError
 from sharding.records import Annotations, UniqueKeys, VideoRecord
 
@@ -48,8 +48,8 @@ def _entries(path: Path, split: str, is_alone: bool) -> Iterator[tuple[str, str,
     database = content.get("database", content) if isinstance(content, Mapping) else None
     if not isinstance(database, Mapping):
         raise UserError(f'{path}: expected is {{"database": {{VIDEO: {{"subset": …, "annotations": […]}}}}}}')
-    named = [subset for short, subset in _SUBSETS.items() if short in path.stem]
-    default = named[0] if len(named) == 1 else _SUBSETS.get(split, split) if is_alone else None
+    named = splits_in_name(path)
+    default = _SUBSETS[named.pop()] if len(named) == 1 else _SUBSETS.get(split, split) if is_alone else None
     for video, entry in database.items():
         subset = entry.get("subset", default) if isinstance(entry, Mapping) else None
         segments = entry.get("annotations", []) if isinstance(entry, Mapping) else None

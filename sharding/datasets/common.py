@@ -50,6 +50,15 @@ def choose_file(annotations: Sequence[Path], words: Sequence[str], what: str) ->
     raise UserError(f"--annotations: {expected}, not {len(chosen)}: {', '.join(path.name for path in chosen)}")
 
 
+def splits_in_name(path: Path) -> set[str]:
+    """Return which of train, val and test begin a word of a file's name, case aside.
+
+    >>> splits_in_name(Path("k400_Validate.csv")), splits_in_name(Path("latest.csv"))
+    ({'val'}, set())
+    """
+    return set(re.findall("(?<![a-z])(train|val|test)", path.stem.lower()))
+
+
 def is_number(text: str) -> bool:
     """Whether a text is a whole number, of plain digits and not absurdly many: what `int` takes without an error."""
     return re.fullmatch("[0-9]{1,18}", text) is not None

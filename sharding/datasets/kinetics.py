@@ -1,16 +1,14 @@
 """Kinetics-400, -600, -700 and -700-2020: the official CSV files, and videos in class folders or all in one."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from sharding.datasets.common import find_videos, read_csv
+from sharding.datasets.common import find_videos, read_csv, splits_in_name
 from sharding.errors import UserError
 from sharding.records import Annotations, UniqueKeys, VideoRecord
 
 COLUMNS = ("label", "youtube_id", "time_start", "time_end")
 _SPLITS = {"validate": "val", "validation": "val", "training": "train", "testing": "test"}
-_SPLIT_IN_NAME = re.compile("(?<![a-z])(train|val|test)")
 
 
 def read_kinetics(videos: Path, annotations: Sequence[Path], split: str) -> Annotations:
@@ -57,10 +55,9 @@ def _split_of_file(path: Path, where: str, split: str, annotations: Sequence[Pat
     """Return the split of rows that do not say theirs. Raises UserError, beginning with `where`, if it is unknown."""
     if len(annotations) == 1:
         return split
-    name = path.stem.lower()
-    if split not in {*_SPLITS, *_SPLITS.values()} and split.lower() in name:
+    if split not in {*_SPLITS, *_SPLITS.values()} and split.lower() in path.stem.lower():
         return split
-    named = set(_SPLIT_IN_NAME.findall(name))
+    named = splits_in_name(path)
     if len(named) != 1:
         raise UserError(
             f"{where}: of which split? There is no column 'split', and not one of train, val and test in the file's "

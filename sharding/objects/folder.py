@@ -19,7 +19,8 @@ from typing import Any, TypeVar
 
 from sharding.errors import UserError, redacted
 from sharding.files import file_sha256, hash_rest
-from sharding.objects.transport import Failure, RemoteError, RemoteFolder, RetryPolicy, failure_of
+from sharding.objects.failures import Failure, failure_of
+from sharding.objects.transport import RemoteError, RemoteFolder, RetryPolicy
 
 log = logging.getLogger(__name__)
 

@@ -28,6 +28,7 @@ import numpy as np
 
 from sharding.errors import MediaError
 from sharding.memory import used_memory
+from sharding.modules import module_command, module_environment
 from sharding.packing.profiles import EncodedSample, ProfileSettings, encode_sample
 from sharding.records import VideoRecord
 
@@ -117,8 +118,10 @@ class Sandbox:
         """Send a request; return when the video must be done (time.monotonic)."""
         for _ in range(2):
             if self._process is None:
-                command = [sys.executable, "-m", "sharding.packing.sandbox", str(self.limits.memory_bytes)]
-                self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+                command = [*module_command("sharding.packing.sandbox"), str(self.limits.memory_bytes)]
+                self._process = subprocess.Popen(
+                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=module_environment()
+                )
             requests = self._process.stdin
             assert requests is not None
             try:

@@ -229,3 +229,4 @@ def test_the_largest_sample_has_room_for_all_its_frames(numbered):
     reader = ClipReader(dataset, config, "nvdec", training=False, seed=0)
     for sample_id in range(len(dataset)):
         reader.read(sample_id, 0, views, 0)
+        assert views["num_items"][0] == dataset.num_frames[sample_id]

@@ -41,6 +41,7 @@ from launch.studies.ablation.rows import (
     Budget,
 )
 from launch.studies.commands import run_logged
+from launch.studies.settings import agree
 from launch.training.config import Config
 from launch.training.config_parser import parse_config
 from launch.training.distributed import free_port
@@ -207,13 +208,7 @@ def _settings(config: Config) -> dict:
 def same_settings(recorded: dict, config: Config) -> bool:
     """Return whether a result recorded with these settings is one of `config`; of options that came later nothing is
     known."""
-    return _agree(with_current_names(recorded), _settings(config))
-
-
-def _agree(recorded: object, present: object) -> bool:
-    if not isinstance(recorded, dict) or not isinstance(present, dict):
-        return recorded == present
-    return all(name in present and _agree(value, present[name]) for name, value in recorded.items())
+    return agree(with_current_names(recorded), _settings(config))
 
 
 def _fingerprints() -> dict[str, str]:

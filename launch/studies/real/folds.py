@@ -21,6 +21,7 @@ import numpy as np
 
 from launch.studies.real.clips import Fold, make_folds, read_clips
 from launch.studies.real.rows import DIRECTIONS, Row, find_row
+from launch.studies.settings import agree
 from sharding.cli import CommandLine, run_command
 from sharding.errors import UserError
 from sharding.files import write_atomically
@@ -164,17 +165,10 @@ def settings_of(config: "Config", row: Row) -> dict:
     return json.loads(json.dumps(values))
 
 
-def same_settings(recorded: object, present: object) -> bool:
-    """Return whether what was recorded holds now; of options that came later nothing is known."""
-    if not isinstance(recorded, dict) or not isinstance(present, dict):
-        return recorded == present
-    return all(name in present and same_settings(value, present[name]) for name, value in recorded.items())
-
-
 def _check_begun(folder: Path, settings: dict) -> None:
     """Write down the settings of a row that begins. Raises UserError if it was begun with others."""
     path = folder / "settings.json"
-    if path.exists() and not same_settings(json.loads(path.read_text()), settings):
+    if path.exists() and not agree(json.loads(path.read_text()), settings):
         raise UserError(f"{folder}: begun with other settings or videos than these; remove it to begin again")
     write_atomically(path, json.dumps(settings, indent=1) + "\n")
 

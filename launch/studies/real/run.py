@@ -22,9 +22,10 @@ from tqdm import tqdm
 from launch.studies.commands import run_logged
 from launch.studies.real.clips import INDEX, make_folds, read_clips, write_index
 from launch.studies.real.data import make_motion, prepare, pretrain
-from launch.studies.real.folds import same_settings, settings_of
+from launch.studies.real.folds import settings_of
 from launch.studies.real.report import write_page
 from launch.studies.real.rows import EXPERIMENTS, NETWORKS, SETS, TUNING, TUNING_SEED, Row, packed_split
+from launch.studies.settings import agree
 from launch.training.config_parser import parse_config
 from pipeline.cores import cores_per_rank
 from sharding.cli import CommandLine
@@ -117,7 +118,7 @@ def _is_done(row: Row, out: Path) -> bool:
     result = json.loads(row.result.read_text())
     config = parse_config("launch/train.py", row.arguments(out, with_weights=False))
     fingerprint = load_manifest(packed_split(out, row.experiment.task, row.videos.name)).fingerprint
-    if result["fingerprint"] != fingerprint or not same_settings(result["config"], settings_of(config, row)):
+    if result["fingerprint"] != fingerprint or not agree(result["config"], settings_of(config, row)):
         raise UserError(f"{row.result}: of other settings or clips than these; remove it to do that row again")
     return True
 

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from launch.inference.class_table import wilson_interval
+from launch.inference.class_table import Z, wilson_interval
 
 Scores = Mapping[str, float]
 """Clip -> fraction of its predictions that are right."""
 
-_Z = 1.959963984540054  # of 95 %
 SIGNIFICANT = 0.05
 
 
@@ -69,7 +68,7 @@ def compare(one: Scores, other: Scores) -> Difference:
     spread = float(differences.std(ddof=1)) if len(differences) > 1 else math.inf
     return Difference(
         value=float(differences.mean()),
-        margin=_Z * spread / math.sqrt(len(differences)),
+        margin=Z * spread / math.sqrt(len(differences)),
         better=int((differences > 0).sum()),
         worse=int((differences < 0).sum()),
     )

@@ -11,7 +11,7 @@ import pytest
 
 from launch.training.distributed import free_port
 from launch.training.run_dir import last_checkpoint
-from tests.launch.conftest import started, train, wait_for_step
+from tests.launch.conftest import run_ranks, started, train, wait_for_step
 
 
 def start_rank(stack: ExitStack, rank: int, world_size: int, port: int, *arguments: object) -> subprocess.Popen:
@@ -97,3 +97,26 @@ def test_what_only_one_rank_finds_is_said(small_config, tmp_path):
         outputs = [rank.communicate(timeout=60)[0] for rank in ranks]
     assert [rank.returncode for rank in ranks] == [1, 2]
     assert all(f"rank 1: {damaged}" in " ".join(output.split()) for output in outputs), outputs
+
+
+@pytest.mark.slow
+def test_an_evaluation_says_what_one_rank_meets(trained, motion, tmp_path):
+    """Of the second one the server does not answer; training tells it by the signs of life, other programs so."""
+    command = [sys.executable, "-c", ONE_RANK_FAILS, "--checkpoint", trained, "--data", motion / "val"]
+    done = run_ranks([*command, "--out", tmp_path / "out"], 2)
+    assert done.returncode != 0
+    assert "rank 1: its server is gone\n" in done.stderr
+
+
+ONE_RANK_FAILS = """
+import os
+from launch.evaluate import main
+from pipeline.loader import VideoLoader
+from sharding.cli import run_command
+from sharding.errors import UserError
+def fail(self):
+    raise UserError("its server is gone")
+if os.environ["RANK"] == "1":
+    VideoLoader.__iter__ = fail
+run_command(main, "launch/evaluate.py")
+"""

@@ -15,8 +15,8 @@ from launch.training.best_checkpoint import describe_best, record_evaluation
 from launch.training.builders import describe_length, warn_of_short_videos
 from launch.training.checkpoint import CheckpointInfo, point, pointed, write_info
 from launch.training.config import Config, TrainConfig
+from launch.training.devices import unusable_gpu
 from launch.training.distributed import Ranks
-from launch.training.engine import unusable_gpu
 from launch.training.optimizer_config import ScheduleConfig
 from launch.training.run_log import start_logging
 from pipeline.config import DataConfig

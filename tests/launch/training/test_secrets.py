@@ -9,8 +9,8 @@ import yaml
 
 from launch.training.config_parser import parse_config
 from sharding.errors import UserError, redacted
+from sharding.objects.failures import failure_of
 from sharding.objects.folder import check_writable_url
-from sharding.objects.transport import failure_of
 from tests.helpers.commands import run_command
 from tests.helpers.servers import FaultyServer
 from tests.launch.conftest import alone_command, train_alone

@@ -131,3 +131,13 @@ def test_several_files_of_which_nobody_knows_the_subset(tmp_path: Path) -> None:
     ):
         read_activitynet(tmp_path, paths, "train")
     assert len(read_activitynet(tmp_path, paths[:1], "train").records) == 1
+
+
+def test_a_word_that_contains_a_split_is_none_of_its_name(tmp_path):
+    """`latest` is not `test`."""
+    (tmp_path / "latest_train.json").write_text(
+        json.dumps({"database": {"v": {"annotations": [{"segment": [0, 1], "label": "a"}]}}})
+    )
+    (tmp_path / "val.json").write_text(json.dumps({"database": {}}))
+    files = [tmp_path / "latest_train.json", tmp_path / "val.json"]
+    assert len(read_activitynet(tmp_path, files, "train").records) == 1

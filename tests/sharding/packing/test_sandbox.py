@@ -173,3 +173,10 @@ def _state(process: int) -> str | None:
         return Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2][0]
     except FileNotFoundError:
         return None
+
+
+def test_modules_of_the_folder_that_it_is_started_in_are_not_taken(sandbox, requests, tmp_path, monkeypatch):
+    for name in ("numpy", "av", "sharding"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('taken from the folder')\n")
+    monkeypatch.chdir(tmp_path)
+    assert [first_number(outcome) for outcome in sandbox.encode_all(requests[:2])] == [0, 10]

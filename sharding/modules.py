@@ -1,4 +1,4 @@
-"""Modules of this package as programs of their own."""
+"""Modules of these packages as programs of their own."""
 
 import os
 import sys
@@ -17,6 +17,6 @@ def module_command(name: str) -> list[str]:
 
 
 def module_environment() -> dict[str, str]:
-    """Return this process's environment, in which this package is found wherever it is."""
+    """Return this process's environment, in which these packages are found wherever they are."""
     paths = [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
     return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
