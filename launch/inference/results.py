@@ -189,9 +189,9 @@ def _evaluate_multilabel(subject: _Subject, options: EvaluationOptions, ranks: R
     net = fuse_batch_norm(subject.net).to(ranks.device)
     with closing(_open_loader(dataset, subject.data, options.batch_size, ranks)) as loader:
         evaluation = evaluate_multilabel(net, loader, len(classes), subject.config.train.precision)
-    parts = gather_over_ranks((evaluation.sample_ids.numpy(), evaluation.scores.numpy()))
     if ranks.is_main_process:
-        write_multilabel(evaluation, _join(parts, dataset, classes), _provenance(subject), subject.out)
+        found = evaluation.sample_ids.numpy(), evaluation.scores.numpy()
+        write_multilabel(evaluation, _join([found], dataset, classes), _provenance(subject), subject.out)
         print(describe_precisions(evaluation, classes), end="")
         print(evaluation)
         print(_describe_views(subject))

@@ -113,8 +113,8 @@ def stop_ranks() -> None:
 def joined_ranks(timeout_seconds: float = 600.0) -> Iterator[Ranks]:
     """Join the process group as `start_ranks` does, and leave it whatever happens. Raises what it raises.
 
-    A UserError within that perhaps only this rank has met is said by it, whoever it is: `errors_once` lets only the first
-    process of a machine say those that all meet.
+    A UserError within that perhaps only this rank has met is said by it, whoever it is: `errors_once` lets only the
+    first process of a machine say what all of them meet.
     """
     ranks = start_ranks(timeout_seconds)
     try:

@@ -27,9 +27,9 @@ class MultiLabelEvaluation:
     clips_per_second: float
     """Speed of this rank."""
     sample_ids: torch.Tensor
-    """(N,) int64 ids of the samples of this rank."""
+    """(N,) int64 ids of the samples of all ranks."""
     scores: torch.Tensor
-    """(N, num_classes) float32 of this rank's samples: probability of each class, the mean over the views."""
+    """(N, num_classes) float32: probability of each class, the mean over the views."""
 
     @property
     def mean_average_precision(self) -> float:
@@ -77,14 +77,14 @@ def evaluate_multilabel(
         ids.append(batch.sample_ids.cpu())
         num_clips += len(batch.clips)
     seconds = time.perf_counter() - begin
-    found = torch.cat(scores).numpy(), torch.cat(labels).numpy()
-    parts = gather_over_ranks(found)
-    all_scores, all_labels = (np.concatenate(part) for part in zip(*parts))
+    found = torch.cat(ids), torch.cat(scores), torch.cat(labels)
+    all_ids, all_scores, all_labels = (torch.cat(part) for part in zip(*gather_over_ranks(found)))
+    values, truths = all_scores.numpy(), all_labels.numpy()
     return MultiLabelEvaluation(
-        average_precision=average_precisions(all_scores, all_labels),
-        positives=all_labels.sum(0),
+        average_precision=average_precisions(values, truths),
+        positives=truths.sum(0),
         samples=len(all_labels),
         clips_per_second=num_clips / seconds,
-        sample_ids=torch.cat(ids),
-        scores=torch.cat(scores),
+        sample_ids=all_ids,
+        scores=all_scores,
     )
