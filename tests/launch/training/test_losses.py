@@ -1,7 +1,7 @@
 """What is minimised for networks with several heads."""
 
 from dataclasses import replace
-from types import SimpleNamespace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +13,9 @@ from launch.training.losses import training_losses
 from model import ModelConfig, build_model
 from model.resnet import join_outputs
 from pipeline.config import DataConfig
+from sharding.dataset import PackedDataset
 from sharding.errors import UserError
+from sharding.manifest import Manifest
 
 
 def test_each_head_has_its_own_cross_entropy():
@@ -86,16 +88,12 @@ def test_class_weights_weigh_each_clip_by_its_label(smoothing, mixed):
     assert float(loss(slice(0, 2)) + 2 * loss(slice(2, 6))) / 3 == pytest.approx(expected, rel=1e-5)
 
 
-class Labelled(SimpleNamespace):
-    def __len__(self) -> int:
-        return len(self.labels)
-
-
-def dataset(flip_pairs=()) -> Labelled:
-    """Six clips of class 0, two of 1, one of 3, another that is quarantined, and one of 2 that is excluded."""
-    manifest = SimpleNamespace(classes=tuple("abcd"), flip_pairs=flip_pairs)
-    labels, quarantined, left_out = np.array([0] * 6 + [1] * 2 + [3] * 2 + [2]), np.array([9]), np.array([9, 10])
-    return Labelled(manifest=manifest, labels=labels, quarantined=quarantined, left_out=left_out, location="D")
+def dataset(flip_pairs=()) -> PackedDataset:
+    """Six clips of class 0, two of 1, one of 3, and two that are left out: another of 3 and the one of 2."""
+    labels = np.array([0] * 6 + [1] * 2 + [3] * 2 + [2])
+    manifest = Manifest("D", "train", "h264", tuple("abcd"), flip_pairs, (), 11, 0, {}, "", "")
+    columns = [np.zeros(11, np.int64)] * 9
+    return PackedDataset(Path("D"), manifest, labels, *columns, excluded=np.array([9, 10]))
 
 
 def test_balanced_weights_are_the_inverse_of_how_often_a_class_comes():
