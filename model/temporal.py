@@ -4,6 +4,8 @@ A folded feature map (B*T, C, H, W) that is channels-last is in memory (B, T, H,
 memory, and every operation gives it back.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -33,6 +35,11 @@ def fold_rows(x: Tensor, height: int, width: int) -> Tensor:
 def clip_means(x: Tensor, num_frames: int) -> Tensor:
     """(B*T, C, H, W) -> (B, C), the means over time and space."""
     return x.mean((2, 3)).unflatten(0, (-1, num_frames)).mean(1)
+
+
+def select_frames(x: Tensor, frames: Sequence[int]) -> Tensor:
+    """(B, T, ...) -> (B, len(frames), ...), without waiting for the device, as indexing by a list of numbers does."""
+    return torch.stack([x[:, frame] for frame in frames], 1)
 
 
 def frame_means(x: Tensor, num_frames: int) -> Tensor:

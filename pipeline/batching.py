@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from pipeline.augment import Effects
+from pipeline.batch import to_device
 from pipeline.config import JPEG_DECODERS
 from pipeline.dali_graph import Inputs, input_types
 
@@ -49,7 +50,8 @@ def join_crops(
     if decoder in JPEG_DECODERS:
         places = (order + (np.cumsum(num_items) - num_items)[:, None]).ravel()
         if not np.array_equal(places, np.arange(len(crops[0]))):  # shown more than once, or in another order
-            crops = [crop[torch.from_numpy(places).to(crop.device)] for crop in crops]
+            at = to_device(places, crops[0].device)
+            crops = [crop[at] for crop in crops]
         crops = [crop.view(len(order), -1, *crop.shape[1:]) for crop in crops]
     pixels = crops[0] if len(crops) == 1 else torch.stack(list(crops), 1)
     return pixels.view(-1, clip_frames, *pixels.shape[-3:]).permute(0, 1, 4, 2, 3)

@@ -1,5 +1,6 @@
 """Batches of sample ids in, clips out: workers read and decode, the graph makes pixels, a batch ahead in a thread."""
 
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -81,6 +82,8 @@ class ClipStream:
         """Begin with these batches, in order; what is left of those before is dropped."""
         reader = self.open_reader()
         self._stop_thread()
+        if self._idle_graph is None and self.device.type == "cuda":
+            torch.cuda.empty_cache()  # the graph has memory of its own, of which torch may hold all that is left
         self._graph, self._idle_graph = self._idle_graph or self.build_graph(self._next_inputs), None
         self._held.clear()
         self._in_flight.clear()
@@ -118,13 +121,16 @@ class ClipStream:
     def bad_samples(self) -> list[SampleError]:
         """Return the samples that `next` failed for: those not read, else those that the graph cannot decode.
 
-        The graph does not say which; each that was on its way is tried alone. Not under nvdec, which conceals damage:
-        what it fails for is not a sample's fault.
+        The graph does not say which; each that was on its way is tried alone. Under nvdec, which conceals damage, and
+        pyav, where workers decode, what it fails for is no sample's fault.
+
+        Raises:
+            Exception: what the device raised, to which no sample is to blame either.
         """
         self._stop_thread()
         if self._unread:
             return self._unread
-        if self.decoder == "nvdec":
+        if self.decoder not in JPEG_DECODERS:
             return []
         flying = [(of.epoch, int(draw)) for of in self._in_flight for draw in of.sample_ids]
         return [error for epoch, draw in flying if (error := self._try_alone(epoch, draw))]
@@ -135,11 +141,11 @@ class ClipStream:
         return self._reader.process_ids if self._reader is not None else []
 
     def close(self) -> None:
-        """Stop the workers."""
-        self._idle_graph = None
+        """Stop the workers, and let go of the graph."""
         if self._reader is not None:
             self._reader.close()
         self._stop_thread()
+        self._graph = self._idle_graph = None
 
     def open_reader(self) -> BatchReader:
         """Open the workers, if they are not; Raises UserError if they cannot share memory."""
@@ -230,8 +236,14 @@ class ClipStream:
             raise
         except Exception as error:
             words = " ".join(str(error).split())
+            if _OF_DEVICE.search(words):
+                raise
             return SampleError(self.dataset, sample_id, f"{self.decoder} cannot decode it: {words}")
         return None
+
+
+_OF_DEVICE = re.compile(r"cudaError|CUDA_ERROR|CUDA error|CUDA (runtime|driver) API|out of memory|bad_alloc")
+"""In the message of an error that any sample would have met."""
 
 
 def batches_of(epoch: int, steps: Iterable[np.ndarray]) -> Batches:

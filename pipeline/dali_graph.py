@@ -12,6 +12,7 @@ are, so frames are decoded once however many crops there are. Under jpeg and nvj
 it otherwise sees clips of them. The GPU paths need a CUDA driver even to be built.
 """
 
+import gc
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ from pipeline.config import JPEG_DECODERS
 
 # DALI's stubs know neither what `pipeline_def` makes of a function, nor conditions on nodes, nor nodes given as **.
 fn: Any = dali.fn
+backend: Any = dali.backend
 pipeline_def: Any = dali.pipeline_def
 augmentation: Any = core.augmentation
 
@@ -129,6 +131,12 @@ class ClipGraph:
     def reset(self) -> None:
         """Make the graph, whose source was at its end, ready for a source that begins again."""
         self._pipeline.reset()
+
+
+def release_unused_memory() -> None:
+    """Give back the memory of graphs that nobody uses any more, which DALI otherwise keeps for others of its own."""
+    gc.collect()  # a graph and its source refer to each other
+    backend.ReleaseUnusedMemory()
 
 
 @pipeline_def(exec_dynamic=True, prefetch_queue_depth=2, enable_conditionals=True)

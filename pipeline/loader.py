@@ -14,6 +14,7 @@ from pipeline.batch import VideoBatch, to_device
 from pipeline.class_sampling import sample_ids_of
 from pipeline.clip_stream import ClipStream, batches_of
 from pipeline.config import DataConfig
+from pipeline.dali_graph import release_unused_memory
 from pipeline.dataset import open_dataset
 from pipeline.decoders import Trial, choose_decoder
 from pipeline.exclusions import Exclusions
@@ -266,6 +267,8 @@ class VideoLoader:
             return clips / seconds
         finally:
             stream.close()
+            del stream
+            release_unused_memory()
 
     def _start(self) -> int:
         """Set the workers to the rest of the current epoch; return the number of its steps."""
@@ -296,13 +299,10 @@ class VideoLoader:
         """Yield the micro-batches of the next step. Raises SampleError for the sample that the graph cannot decode."""
         try:
             yield from self._run_step()
-        except UserError:  # such as a server that gives no shards: no fault of a sample
-            raise
         except Exception as error:
-            bad = self._stream.bad_samples()
-            raise (bad[0] if bad else error) from error
+            raise self._find_bad(error)[0] from error
 
-    def _agreed_step(self, num_steps: int) -> tuple[list[VideoBatch], int]:
+    def _agreed_step(self, num_steps: int) -> tuple[Iterator[VideoBatch], int]:
         """Return the micro-batches of the next step, once all ranks have theirs, and the number of steps of this epoch.
 
         Samples that are bad on any rank are left out, which draws all later ones forward. The batches are empty if no
@@ -313,20 +313,25 @@ class VideoLoader:
             bad: list[SampleError] = []
             try:
                 batches = list(self._run_step())
-            except UserError:
-                raise
-            except Exception:
-                bad = self._stream.bad_samples()
-                if not bad:
-                    raise
+            except Exception as error:
+                bad = self._find_bad(error)
             agreed = self._agree([error.sample_id for error in bad])
             if not agreed:
-                return batches, num_steps
+                return _handed_over(batches), num_steps
             for error in bad:
                 log.error("left out: %s", error)
             self._leave_out(agreed)
             num_steps = self._start()
-        return [], num_steps
+        return iter(()), num_steps
+
+    def _find_bad(self, error: Exception) -> list[SampleError]:
+        """Return the samples to blame for what the stream raised; raises it if there is none."""
+        if isinstance(error, UserError) and not isinstance(error, SampleError):  # a server that gives no shards
+            raise error
+        bad = self._stream.bad_samples()
+        if not bad:
+            raise error
+        return bad
 
     def _leave_out(self, sample_ids: list[int]) -> None:
         self._exclusions.add(sample_ids, self.epoch, self.step)
@@ -352,3 +357,9 @@ class VideoLoader:
                     for level, of_level in self.dataset.level_labels.items()
                 },
             )
+
+
+def _handed_over(batches: list[VideoBatch]) -> Iterator[VideoBatch]:
+    """Yield the batches and forget each: a step's clips are much memory, which then serves the next step's."""
+    while batches:
+        yield batches.pop(0)

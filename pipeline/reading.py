@@ -7,12 +7,15 @@ from contextlib import contextmanager
 import numpy as np
 
 from sharding.dataset import PackedDataset
+from sharding.errors import UserError
 from sharding.manifest import KEYFRAME_INTERVALS
 from sharding.video.frame_packets import packets_to_read
 
 
-class SampleError(RuntimeError):
+class SampleError(UserError):
     """A sample that could not be read or decoded; names its shard and key and the command that checks the shards."""
+
+    exit_code = 1
 
     def __init__(self, dataset: PackedDataset, sample_id: int, reason: object):
         self.sample_id, self.reason = sample_id, str(reason)

@@ -1,12 +1,12 @@
 """python -m sharding {pack,index,verify,stats,motion,…}: packs datasets, checks and describes them."""
 
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sharding.cli import CommandLine, run_command
+from sharding.cores import available_cores
 
 if TYPE_CHECKING:
     from sharding.pack import PackResult
@@ -131,7 +131,7 @@ def _add_verify_options(parser: CommandLine) -> None:
         "changed.",
     )
     parser.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, help="Processes that check shards at the same time."
+        "--workers", type=int, default=available_cores(), help="Processes that check shards at the same time."
     )
 
 

@@ -216,7 +216,7 @@ _WHAT_A_USER_CAN_MEND = {
 def run_command(main: Callable[[list[str] | None], int | None], prog: str) -> NoReturn:
     """Run `main(None)`, on the process's own arguments, and exit with its result.
 
-    A UserError becomes one line on stderr and exit code 2; so does output that cannot be written, with exit code 1.
+    A UserError becomes one line on stderr and its exit code, mostly 2; so does output that cannot be written, with 1.
     A reader that has read enough (head) ends the command silently, Ctrl-C with a line.
     """
     try:
@@ -224,7 +224,7 @@ def run_command(main: Callable[[list[str] | None], int | None], prog: str) -> No
         code = main(None) or 0
         sys.stdout.flush()
     except UserError as error:
-        code = _report(f"{prog}: error: {error}", 2)
+        code = _report(f"{prog}: error: {error}", error.exit_code)
     except BrokenPipeError:
         code = 128 + signal.SIGPIPE
     except KeyboardInterrupt:

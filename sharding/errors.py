@@ -13,6 +13,9 @@ _CLOSING = "'\")>"
 class UserError(ValueError):
     """Something the person at the keyboard did and can mend; the message says what, where, and what to do."""
 
+    exit_code = 2
+    """Of the command that it ends."""
+
 
 class WorkerKilledError(UserError):
     """A worker process that was killed from outside, as the kernel does for want of memory."""

@@ -5,13 +5,13 @@ themselves are not changed.
 """
 
 import math
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from sharding.archives.locations import FileAt
+from sharding.cores import available_cores
 from sharding.datasets.flip_pairs import mirrored_pairs
 from sharding.errors import UserError, WorkerKilledError
 from sharding.files import write_atomically
@@ -71,7 +71,7 @@ class IndexConfig:
     """Seconds for decoding one video, and one more for each MB of it; then it has failed."""
     memory_limit: float = 4.0
     """Gigabytes that decoding one video may need; a video that wants more has failed."""
-    workers: int = os.cpu_count() or 1
+    workers: int = field(default_factory=available_cores)
     """Shards that are read at the same time."""
 
     def __post_init__(self):

@@ -1,11 +1,11 @@
 """What a split is packed from, in what form, and by whom: the options of `python -m sharding pack`."""
 
-import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sharding.archives.locations import is_url
+from sharding.cores import available_cores
 from sharding.errors import UserError
 from sharding.objects.folder import check_writable_url
 from sharding.objects.work_folder import work_path
@@ -66,7 +66,7 @@ class PackConfig:
     """Seconds for decoding and encoding one video, and one more for each MB of its file; then it has failed."""
     memory_limit: float = 4.0
     """Gigabytes that decoding and encoding one video may need; a video that wants more has failed."""
-    workers: int = os.cpu_count() or 1
+    workers: int = field(default_factory=available_cores)
     """Videos that are encoded at the same time. The bytes do not depend on it."""
     backend: str = "loky"
     """Who runs the workers: loky (processes on this machine) or dask (a cluster that shares the folders)."""

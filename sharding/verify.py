@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,7 +19,16 @@ from sharding.archives.tar_reader import TarReader
 from sharding.dataset import PackedDataset, load_dataset, load_table
 from sharding.errors import MediaError, UserError
 from sharding.files import file_sha256, hash_rest, parse_json, write_atomically
-from sharding.manifest import KEYFRAME_INTERVALS, LABELS, NO_LABEL, QUARANTINE, TABLE, Shard, read_json_lines
+from sharding.manifest import (
+    KEYFRAME_INTERVALS,
+    LABELS,
+    MANIFEST,
+    NO_LABEL,
+    QUARANTINE,
+    TABLE,
+    Shard,
+    read_json_lines,
+)
 from sharding.packing.tar import Component, format_index, split_name
 from sharding.parallel import run_in_workers
 from sharding.table import read_rows
@@ -137,24 +147,30 @@ def _check_shard_of(task: tuple[Path, int, Shard, bool]) -> list[Problem]:
     return check_shard(*task)
 
 
+@lru_cache(maxsize=1)
+def _table_of(directory: Path, *times_of_change: int) -> PackedDataset:
+    """Return the table for all shards of a split that a process checks."""
+    return load_table(directory, check_hashes=False)
+
+
 def check_shard(directory: Path, number: int, shard: Shard, decode: bool) -> list[Problem]:
     """Compare one tar with its hash, its index and its rows of the table; decode its samples if asked."""
     path = directory / shard.name
-    problems = []
     try:
         components = list(read_components(path))
     except UserError as error:
         reason = str(error).removeprefix(f"{path}: ")
-        return [*problems, Problem(shard.name, f"not a readable tar: {reason}")]
+        return [Problem(shard.name, f"not a readable tar: {reason}")]
     except OSError as error:
-        return [*problems, Problem(shard.name, f"not readable: {error.strerror}")]
+        return [Problem(shard.name, f"not readable: {error.strerror}")]
+    problems = []
     index = path.with_suffix(".idx")
     if not index.is_file():
         problems.append(Problem(index.name, "missing"))
     elif index.read_bytes() != format_index(components).encode(errors="surrogateescape"):
         problems.append(Problem(index.name, "does not describe its tar"))
     rows = read_rows(directory, number)
-    dataset = load_table(directory, check_hashes=False)
+    dataset = _table_of(directory, *((directory / name).stat().st_mtime_ns for name in (MANIFEST, TABLE)))
     first = int(np.searchsorted(dataset.shards, number))
     by_name = {component.name: component for component in components}
     indexed = "indexed" in dataset.manifest.settings  # made by others: keys and descriptions are theirs

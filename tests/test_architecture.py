@@ -12,7 +12,7 @@ OURS = ("sharding", "pipeline", "model", "launch")
 ALLOWED = {
     "sharding": {"sharding"},
     "pipeline": {"pipeline", "sharding.errors", "sharding.files", "sharding.manifest", "sharding.dataset"}
-    | {"sharding.label_sets", "sharding.modules", "sharding.objects.transport"}
+    | {"sharding.cores", "sharding.label_sets", "sharding.modules", "sharding.objects.transport"}
     | {"sharding.video.decode", "sharding.video.frame_packets"},
     "model": {"model"},
     "launch": set(OURS),

@@ -9,7 +9,6 @@ import argparse
 import ast
 import importlib
 import inspect
-import os
 import re
 import sys
 import textwrap
@@ -20,6 +19,7 @@ from unittest.mock import patch
 
 from sharding.cli import CommandLine
 from sharding.cli_text import describe_default, describe_type
+from sharding.cores import available_cores
 
 COMMANDS = {
     "python -m sharding": "sharding.__main__",
@@ -208,7 +208,7 @@ def _default_of(action: argparse.Action) -> str:
         return "*required*"
     if action.nargs == 0 or action.default in (None, argparse.SUPPRESS):
         return ""
-    if action.dest.rpartition(".")[2] == "workers" and action.default == os.cpu_count():
+    if action.dest.rpartition(".")[2] == "workers" and action.default == available_cores():
         return "one for each core"
     shown = describe_default(action.default)
     return f"`{shown}`" if shown else ""

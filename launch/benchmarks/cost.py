@@ -34,7 +34,11 @@ PROFILES = (
 )
 LOADED = "8 segments, short side 256, crop 224"
 # Clips a second of training steps by recipe and device; python launch/benchmark.py step --batch_size 2 --rounds 9.
-STEPS = {("vpsn-50, clips of 8 x 224 x 224, bf16", "2 cores of an AMD EPYC"): 2.275}
+# With a GPU the rate of training on h264 shards; python launch/benchmark.py gpu.
+STEPS = {
+    ("vpsn-50, clips of 8 x 224 x 224, bf16", device): rate
+    for device, rate in (("one H200, 16 cores", 454), ("one H100, 16 cores", 394), ("2 cores of an AMD EPYC", 2.275))
+}
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ def describe_loading(config: Config) -> str:
     data = config.data
     frames = "segments" if data.sampling == "segments" else f"frames, stride {data.frame_stride}"
     colors = ", changed colours" if data.changes_color else ""
-    return f"{data.num_segments} {frames}, short side {data.short_side}, crop {data.crop_size}{colors}"
+    return f"{data.frames_per_clip} {frames}, short side {data.short_side}, crop {data.crop_size}{colors}"
 
 
 def choose_rates(recipe: str, given: tuple[float, ...]) -> list[Rate]:
@@ -160,9 +164,9 @@ def describe_inputs(rates: list[Rate], loading_given: dict[str, float]) -> str:
     """Return a line for each input: whether it was measured, and on what, or assumed."""
     bases = {rate.basis for rate in rates}
     sources = {
-        "assumed": "assumed: clips/s of a GPU; none was measured",
+        "assumed": "assumed: clips/s of other GPUs",
         "given": "given: clips/s of a GPU",
-        "measured": f"measured: clips/s of {', '.join(sorted({device for _, device in STEPS}))} ({MACHINE})",
+        "measured": f"measured: clips/s of {'; '.join(device for _, device in STEPS)} (BENCHMARKS.md)",
     }
     lines = [f"measured: kB, packing{'' if loading_given else ' and loading'} of 4 videos of 716 kB ({MACHINE})"]
     lines += [f"given: loading under {', '.join(loading_given)}"] if loading_given else []

@@ -20,6 +20,7 @@ from launch.benchmarks.loader_stages import measure_loader, measure_stages
 from launch.benchmarks.options import ROOT
 from launch.benchmarks.sampler_scale import write_large_dataset
 from launch.benchmarks.train_step import measure_step_memory, measure_steps
+from launch.inference.pack_files import find_videos
 from launch.training.run_log import read_metrics
 from model import ModelConfig, build_model
 from model.config import Depth
@@ -76,17 +77,11 @@ def machine(check: Check) -> dict:
     return found | {"gpu": torch.cuda.get_device_name(), "driver": driver_version(), "nvdec": asdict(probe_nvdec(0))}
 
 
-def find_videos(folder: Path) -> list[Path]:
-    """Return the videos below a folder. Raises UserError if there is none."""
-    found = sorted(path for path in folder.rglob("*") if path.suffix in (".mp4", ".webm", ".mkv", ".avi"))
-    if not found:
-        raise UserError(f"--videos {folder}: no .mp4, .webm, .mkv or .avi below it; give a folder of class folders")
-    return found
-
-
 def pack(check: Check) -> dict:
     """Pack the videos under the profiles that are measured."""
     sources = find_videos(check.videos)
+    if not sources:
+        raise UserError(f"--videos {check.videos}: no videos below it; give a folder of class folders")
     for number in range(check.num_videos):
         source = sources[number % len(sources)]
         folder = check.work / "videos" / source.parent.name.replace(" ", "_")

@@ -71,8 +71,9 @@ def loader(options: LoaderOptions) -> None:
         return
     network = options.clips_per_second
     if network is None:
-        shape = (batch_size if device.type == "cuda" else 1, config.num_segments, 3, config.crop_size, config.crop_size)
-        net = replace(recipe.model, pretrained=None, num_segments=config.num_segments)
+        size, frames = config.crop_size, config.frames_per_clip
+        shape = (batch_size if device.type == "cuda" else 1, frames, 3, size, size)
+        net = replace(recipe.model.without_files(), num_segments=frames)
         network = measure_steps({"net": lambda: build_model(net)}, shape, device)["net"].clips_per_second
     speeds = {}
     decoders, reasons = working_decoders(dataset, device)

@@ -1,12 +1,12 @@
 """Options of `launch/benchmark.py`, a class for each of its commands; each is checked when it is made."""
 
 import math
-import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from model.config import Depth
+from sharding.cores import available_cores
 from sharding.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,7 +26,7 @@ else:
 
     Positive = restricted_number_type("Positive", float, [(">", 0), ("<", math.inf)])
 
-CORES = os.cpu_count() or 1
+CORES = available_cores()
 KINETICS = {"Kinetics-400": (240_000, 20_000), "Kinetics-700": (545_000, 35_000)}
 
 

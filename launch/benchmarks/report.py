@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from launch.training.versions import version_of
+from sharding.cores import available_cores
 
 
 def conditions() -> str:
@@ -17,7 +18,7 @@ def conditions() -> str:
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     dali = sorted({each.name for each in distributions() if (each.name or "").startswith("nvidia-dali")})
     versions = ", ".join(f"{name} {version_of(name)}" for name in ("torch", *dali, "av", "deepspeed"))
-    machine = f"{os.cpu_count()} cores of {processor()}, {gpu}"
+    machine = f"{available_cores()} cores of {processor()}, {gpu}"
     return f"{machine}; python {platform.python_version()}, {versions}; load {os.getloadavg()[0]:.1f}"
 
 

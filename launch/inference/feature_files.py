@@ -20,6 +20,8 @@ import pyarrow.parquet as pq
 from sharding.errors import UserError
 from sharding.files import replacing, write_atomically
 
+_ROWS_PER_GROUP = 10_000  # of the table; each group costs its readers some hundred bytes
+
 RESERVED = "features"
 SETTINGS, TABLE = f"{RESERVED}.json", f"{RESERVED}.parquet"
 
@@ -95,24 +97,31 @@ class FeatureFolder:
         write_atomically(self.folder / f"{features.name}.json", json.dumps(description) + "\n")
 
     def write_table(self, names: Sequence[str]) -> Path:
-        """Write the features of these videos, all of which are done, as one table, a video at a time; return it."""
-        path = self.folder / TABLE
-        with replacing(path) as temporary:
-            writer = None
-            for name in names:
-                values = np.load(self.folder / f"{name}.npy", allow_pickle=False)
-                described = json.loads((self.folder / f"{name}.json").read_text())
-                rows = pa.table(
-                    {
-                        "video": pa.array([name] * len(values), pa.string()),
-                        "row": pa.array(range(len(values)), pa.int32()),
-                        "start": pa.array(described["starts"], pa.float64()),
-                        "end": pa.array(described["ends"], pa.float64()),
-                        "features": pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1]),
-                    }
-                )
-                writer = writer or pq.ParquetWriter(temporary, rows.schema)
-                writer.write_table(rows)
-            if writer is not None:
-                writer.close()
+        """Write the features of these videos, all of which are done, as one table, some videos at a time; return it."""
+        path, videos = self.folder / TABLE, map(self._rows, names)
+        first = next(videos, None)
+        if first is None:
+            return path
+        with replacing(path) as temporary, pq.ParquetWriter(temporary, first.schema) as writer:
+            group = [first]
+            for rows in videos:
+                if sum(map(len, group)) >= _ROWS_PER_GROUP:
+                    writer.write_table(pa.concat_tables(group))
+                    group = []
+                group.append(rows)
+            writer.write_table(pa.concat_tables(group))
         return path
+
+    def _rows(self, name: str) -> pa.Table:
+        """Return the rows of the table that are of one video."""
+        values = np.load(self.folder / f"{name}.npy", allow_pickle=False)
+        described = json.loads((self.folder / f"{name}.json").read_text())
+        return pa.table(
+            {
+                "video": pa.array([name] * len(values), pa.string()),
+                "row": pa.array(range(len(values)), pa.int32()),
+                "start": pa.array(described["starts"], pa.float64()),
+                "end": pa.array(described["ends"], pa.float64()),
+                "features": pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1]),
+            }
+        )

@@ -125,6 +125,7 @@ class _FeatureRun:
             world_size=ranks.world_size,
             device=ranks.device,
             sample_ids=sample_ids,
+            gather=gather_over_ranks,
         )
         with closing(loader), show_count(len(sample_ids), ranks) as count:
             for batch in loader:

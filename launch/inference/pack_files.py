@@ -6,16 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.cores import cores_per_rank
+from sharding.datasets.common import has_video_suffix
 from sharding.errors import UserError
 from sharding.manifest import FAILURES, read_json_lines
 from sharding.pack import PackConfig, pack
 
-VIDEO_SUFFIXES = {".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"}
-
 
 def find_videos(folder: Path) -> list[Path]:
     """Return files below `folder` whose suffix is that of a video, sorted."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file())
+    return sorted(path for path in folder.rglob("*") if has_video_suffix(path.name) and path.is_file())
 
 
 def collect_videos(names: Sequence[str]) -> list[Path]:
@@ -35,7 +34,7 @@ def collect_videos(names: Sequence[str]) -> list[Path]:
         for match in matches:
             videos = find_videos(match) if match.is_dir() else [match]
             if not videos and match == path:
-                raise UserError(f"{name}: no videos in it; looked for {', '.join(sorted(VIDEO_SUFFIXES))}")
+                raise UserError(f"{name}: no videos below it: no file has the suffix of one, such as .mp4")
             found.update(dict.fromkeys(videos))
     if not found:
         raise UserError(f"{' '.join(names)}: no videos in the folders that match")

@@ -218,6 +218,7 @@ def _open_loader(dataset: PackedDataset, data: DataConfig, batch_size: int, rank
         rank=ranks.rank,
         world_size=ranks.world_size,
         device=ranks.device,
+        gather=gather_over_ranks,
     )
 
 

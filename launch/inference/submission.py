@@ -61,6 +61,7 @@ def write_submission(
             if ranks.is_main_process:
                 check_writable(target)
         of_rank = {"rank": ranks.rank, "world_size": ranks.world_size, "device": ranks.device}
+        of_rank["gather"] = gather_over_ranks
         with closing(VideoLoader(dataset, data, training=False, micro_batch_size=batch_size, **of_rank)) as loader:
             found = _scores(fuse_batch_norm(net).to(ranks.device), loader, config.train.precision)
         split = _join(gather_over_ranks(found), dataset)

@@ -27,19 +27,17 @@ import yaml
 from launch.schedule_search.algorithm import Edge, Outcome, Plan, PlanConfig, find_peak, find_plan, plan_edges
 from launch.schedule_search.config import PlannedConfig
 from launch.schedule_search.figure import draw_plan
-from launch.training.builders import build_network, check_phases, load_splits
+from launch.training.builders import build_network
 from launch.training.checkpoint import read_info
 from launch.training.config import Config
 from launch.training.config_parser import load_config
-from launch.training.devices import check_device
 from launch.training.distributed import Ranks, errors_on_all_ranks, gather_over_ranks
-from launch.training.engine import deepspeed_options, joined_ranks
-from launch.training.evaluation import evaluate
-from launch.training.launcher import expected_world_size
+from launch.training.engine import joined_ranks
 from launch.training.run_dir import check_same_run, last_checkpoint, locked, open_run
-from launch.training.run_log import check_wandb, read_metrics, start_logging
-from launch.training.supervise import run
+from launch.training.run_log import read_metrics
+from launch.training.supervise import begin_logging, check_run, run
 from launch.training.trainer import Trainer
+from launch.training.validation import validate
 from sharding.dataset import PackedDataset
 from sharding.errors import UserError
 from sharding.files import replacing, write_atomically
@@ -51,21 +49,14 @@ Value = TypeVar("Value")
 
 def find_schedule(config: PlannedConfig) -> int:
     """Check all that can be checked first, then search; return the exit code."""
-    check_device(config)
-    if config.train.wandb:
-        check_wandb()
-    schedule = config.schedule_of_all()
-    for phase in schedule.split_phases():
-        deepspeed_options(phase, expected_world_size())
     if config.data.val is None:
         raise UserError("data.val is not set: a plan is made by the accuracy on a packed validation split")
-    check_phases(schedule)
-    train_set, val_set = load_splits(config)
+    train_set, val_set = check_run(config, config.schedule_of_all())
     assert val_set is not None  # as data.val names it
     with joined_ranks(config.train.timeout_seconds) as ranks, locked(Path(config.run_dir), ranks):
         with errors_on_all_ranks(ranks):
             open_plan(config, ranks)
-        start_logging(Path(config.run_dir), ranks.rank)
+        begin_logging(config, ranks, train_set)
         return run(config, ranks, lambda: search(config, ranks, train_set, val_set))
 
 
@@ -138,9 +129,8 @@ def evaluate_start(trainer: Trainer) -> None:
     if _from_first(lambda: 0 in read_accuracies(trainer.run_dir), trainer.ranks):
         return
     assert trainer.val_loader is not None  # `find_schedule` requires one
-    model, precision = trainer.config.model, trainer.config.train.precision
     net = build_network(trainer.config).to(trainer.ranks.device)  # the trainer's own has moved on if it was resumed
-    evaluation = evaluate(net, trainer.val_loader, model.num_classes, precision, model.levels)
+    evaluation = validate(net, trainer.val_loader, trainer.config)
     trainer.log.write("evaluation", 0, epoch=0, **evaluation.figures())
     log.info("before epoch 1: %s", evaluation)
 
@@ -243,9 +233,9 @@ def schedule_yaml(config: Config) -> str:
         if isinstance(given, dict):
             given = {name: value for name, value in given.items() if value != defaults[section].get(name)}
         values[section] = given
-    for name in ("num_segments", "num_classes", "levels"):  # which follow from the data
+    for name in ("num_segments", "num_classes", "levels", "multi_label"):  # which follow from the data
         values["model"].pop(name, None)
-    values["train"].pop("epochs")
+    values["train"].pop("epochs", None)  # those of the phases
     values["phases"] = [{name: v for name, v in phase.items() if v is not None} for phase in values["phases"]]
     # Empty milestones differ from the defaults and are written, empty sections are not.
     kept = {section: given for section, given in values.items() if given not in ({}, None)}

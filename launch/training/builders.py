@@ -71,11 +71,11 @@ def _classes(dataset: PackedDataset) -> tuple[object, object]:
 def warn_of_short_videos(config: Config, train_set: PackedDataset) -> None:
     """Warn if a clip has more frames than any stored video, so that frames repeat."""
     stored = int(train_set.num_frames.max(initial=0))
-    most = max(phase.data.num_segments for phase in config.split_phases())
+    most = max(phase.data.frames_per_clip for phase in config.split_phases())
     if len(train_set) and most > stored:
         log.warning(
-            "data.num_segments=%d, but no video of %s has more than %d stored frames: frames repeat; lower it, or pack "
-            "with a larger --max-frames",
+            "a clip has %d frames, but no video of %s has more than %d stored ones: frames repeat; lower "
+            "data.num_segments, or pack with a larger --max-frames",
             *(most, train_set.location, stored),
         )
 

@@ -38,7 +38,7 @@ class TrainConfig:
     """Seed of initial weights, order, frames, crops and dropout."""
     log_every_steps: int = 10
     """Optimizer steps between two lines of the log, besides one at the end of each epoch; only then the device is
-    waited for."""
+    waited for, unless DeepSpeed does so itself in each step: with zero_stage 1 or 2, or fp16."""
     save_every_steps: int = 0
     """Optimizer steps between checkpoints within an epoch; 0 saves only at the end of each epoch."""
     keep_checkpoints: int = 2
@@ -114,6 +114,7 @@ class LossConfig:
         weights = self.class_weights
         if isinstance(weights, tuple) and not (all(0 <= weight < math.inf for weight in weights) and any(weights)):
             raise ValueError(f"loss.class_weights={list(weights)}: use numbers from 0 on, not all of them 0")
+        check_minimum(self, 0, "interaction", "capacity", prefix="loss.")
 
 
 @dataclass(frozen=True)

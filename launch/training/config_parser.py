@@ -2,6 +2,8 @@
 
 import argparse
 import operator
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -52,9 +54,11 @@ def parse_config(
     resume = next(action for action in parser._actions if action.dest == "resume")
     resume.nargs, resume.const = "?", "auto"
     parser.link_arguments(("data.num_segments", "data.frames_per_segment"), "model.num_segments", operator.mul)
-    parser.link_arguments("data.train", "model.num_classes", compute_fn=_count_classes)
-    parser.link_arguments("data.train", "model.levels", compute_fn=_read_levels)
-    parser.link_arguments("data.train", "model.multi_label", compute_fn=_has_several_labels)
+    manifest_of = cache(_read_manifest)  # which may have to be fetched
+    for name, value_of in _FROM_MANIFEST.items():
+        parser.link_arguments(
+            "data.train", f"model.{name}", compute_fn=lambda train, value_of=value_of: value_of(manifest_of(train))
+        )
     return with_statistics(_instantiate(parser, parser.parse_args(arguments), kind))
 
 
@@ -88,20 +92,12 @@ def _instantiate(parser: CommandLine, namespace, kind: type[Kind]) -> Kind:
         parser.error(f"a value is of the wrong kind ({error})")
 
 
-def _count_classes(train: str | None) -> int:
-    """Return the classes of the dataset at `train`; the default where there is none yet, as for a config printed."""
-    manifest = _read_manifest(train)
-    return len(manifest.classes) if manifest else ModelConfig.num_classes
-
-
-def _read_levels(train: str | None) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    manifest = _read_manifest(train)
-    return tuple(manifest.levels.items()) if manifest else ModelConfig.levels
-
-
-def _has_several_labels(train: str | None) -> bool:
-    manifest = _read_manifest(train)
-    return manifest.multi_label if manifest else ModelConfig.multi_label
+# What follows from the dataset for training; the default where there is none yet, as for a config printed.
+_FROM_MANIFEST: dict[str, Callable[[Manifest | None], object]] = {
+    "num_classes": lambda manifest: len(manifest.classes) if manifest else ModelConfig.num_classes,
+    "levels": lambda manifest: tuple(manifest.levels.items()) if manifest else ModelConfig.levels,
+    "multi_label": lambda manifest: manifest.multi_label if manifest else ModelConfig.multi_label,
+}
 
 
 def _read_manifest(train: str | None) -> Manifest | None:

@@ -30,6 +30,8 @@ from launch.training.teacher import (
     teacher_frames,
 )
 from model import Network, Outputs, VideoResNet
+from model.resnet import to_channels_last
+from model.temporal import select_frames
 from sharding.errors import UserError
 
 log = logging.getLogger("launch.training.distillation")
@@ -65,13 +67,14 @@ class DistilledNet(nn.Module):
         self.net, self.wanted = net, config.distillation
         self._teacher = (teacher,)  # hidden from PyTorch: no parameters of this one, and no mode but its own
         self._frames = teacher_frames(teacher, config.model.num_segments)
-        self._pixels = pixel_change(teacher, config.data)
+        device = next(teacher.net.parameters(), torch.empty(0)).device
+        pixels = pixel_change(teacher, config.data)
+        self._pixels = None if pixels is None else tuple(value.to(device) for value in pixels)
         self.fingerprint = fingerprint(teacher.net)
         self.projector: Projector | None = None
         if self.wanted.features:
             assert isinstance(net, VideoResNet)
             size = config.data.crop_size
-            device = next(teacher.net.parameters(), torch.empty(0)).device
             with torch.no_grad():
                 width = teacher.features(torch.zeros(1, teacher.num_frames, 3, size, size, device=device)).shape[-1]
             channels = list(net.stage_channels.values())[-1]
@@ -110,17 +113,17 @@ class DistilledNet(nn.Module):
     def _shown(self, clips: Tensor) -> Tensor:
         """Return the frames that the teacher sees, in its pixels."""
         if len(self._frames) < clips.shape[1]:
-            clips = clips[:, self._frames]
+            clips = select_frames(clips, self._frames)
         if self._pixels is None:
             return clips
-        factor, shift = (value.to(clips) for value in self._pixels)
+        factor, shift = (value.to(clips.dtype) for value in self._pixels)
         return torch.addcmul(shift, clips, factor)
 
     def _aligned(self, own: Tensor, num_frames: int, count: int) -> Tensor:
         """Return those of the network's vectors (B, F, channels) that the teacher's `count` are compared with: of the
         same frames, else the mean over time."""
         if own.shape[1] == num_frames and count == len(self._frames):
-            return own[:, self._frames]
+            return select_frames(own, self._frames)
         return own.mean(1, keepdim=True)
 
 
@@ -155,7 +158,7 @@ def with_teacher(net: Network, config: Config, classes: tuple[str, ...], device:
             "distillation.features=0 and a weight for distillation.logits"
         )
     check_teacher(teacher, wanted, classes)
-    teacher.net.to(device)
+    to_channels_last(teacher.net.to(device))
     torch.manual_seed(config.train.seed)  # the projector of all ranks is the same
     trained = DistilledNet(net, teacher, config)
     log.info("%s", describe_teacher(trained, teacher, config.model.num_segments))

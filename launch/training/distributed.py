@@ -36,9 +36,12 @@ def _host_group() -> dist.ProcessGroup | None:
 
 
 def new_group() -> dist.ProcessGroup:
-    """Return a group of all ranks that communicates over the processors' memories; to be called by all of them
-    together."""
-    group = dist.new_group(backend="gloo")
+    """Return a group of all ranks that communicates over the processors' memories, with the time limit of the default
+    group; to be called by all of them together."""
+    assert dist.group.WORLD is not None  # the ranks have joined
+    device = torch.device("cpu" if dist.get_backend() == "gloo" else "cuda")
+    timeout = dist.group.WORLD._get_backend(device).options._timeout  # without it, half an hour
+    group = dist.new_group(backend="gloo", timeout=timeout)
     assert isinstance(group, dist.ProcessGroup)  # an int only for a rank that is not in it
     return group
 

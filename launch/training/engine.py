@@ -6,7 +6,7 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from datetime import timedelta
 from functools import partial
@@ -85,10 +85,7 @@ def start_ranks(timeout_seconds: float = 600.0) -> Ranks:
         port = str(free_port())
         os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
     if torch.cuda.is_available():
-        local_rank, num_gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
-        if local_rank >= num_gpus:
-            raise UserError(f"LOCAL_RANK={local_rank}: this machine has {num_gpus} GPU(s); start as many ranks on it")
-        device = torch.device("cuda", local_rank)
+        device = torch.device("cuda", choose_gpu(torch.cuda.device_count(), os.environ))
         torch.cuda.set_device(device)
     else:
         device = torch.device("cpu")
@@ -100,6 +97,36 @@ def start_ranks(timeout_seconds: float = 600.0) -> Ranks:
             print("building DeepSpeed's communication kernel for this environment: once, about a minute", flush=True)
         _join("nccl" if device.type == "cuda" else "gloo", timedelta(seconds=timeout_seconds))
     return Ranks(dist.get_rank(), dist.get_world_size(), device)
+
+
+def choose_gpu(num_gpus: int, environment: Mapping[str, str]) -> int:
+    """Return the number, among those that this process sees, of the GPU of this rank.
+
+    Raises:
+        UserError: it sees fewer than its machine has ranks.
+    """
+    local_rank = int(environment["LOCAL_RANK"])
+    if num_gpus == 1 and "CUDA_VISIBLE_DEVICES" in environment:  # srun --gpus-per-task=1 shows each rank its own
+        return 0
+    if local_rank >= num_gpus:
+        raise UserError(
+            f"LOCAL_RANK={local_rank}: this machine has {num_gpus} GPU(s); start as many ranks on it, or show each "
+            "rank one with CUDA_VISIBLE_DEVICES"
+        )
+    return local_rank
+
+
+@contextmanager
+def _gpu_as_local_rank(device: torch.device) -> Iterator[None]:
+    """Give LOCAL_RANK the number of this rank's GPU, which DeepSpeed takes from there."""
+    names = [name for name in ("LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK") if name in os.environ]
+    before = {name: os.environ[name] for name in names}
+    if device.type == "cuda":
+        os.environ.update(dict.fromkeys(names, str(device.index)))
+    try:
+        yield
+    finally:
+        os.environ.update(before)
 
 
 def stop_ranks() -> None:
@@ -121,9 +148,8 @@ def joined_ranks(timeout_seconds: float = 600.0) -> Iterator[Ranks]:
         yield ranks
     except UserError as error:
         if not ranks.is_main_process and not isinstance(error, ErrorOfAllRanks):
-            print(
-                f"rank {ranks.rank}: {error}", file=sys.stderr, flush=True
-            )  # before the others notice that it is gone
+            # Before the others notice that it is gone.
+            print(f"rank {ranks.rank}: {error}", file=sys.stderr, flush=True)
         raise
     finally:
         stop_ranks()
@@ -216,7 +242,8 @@ def build_engine(config: Config, net: nn.Module, options: dict, ranks: Ranks) ->
     # The network's feature maps are channels-last all the same, and each convolution then lays its kernel out alike.
     net.to(ranks.device).to(memory_format=torch.contiguous_format)
     engine: Any  # what is replaced below is not declared
-    engine, *_ = deepspeed.initialize(model=net, optimizer=optimizer, config=options)
+    with _gpu_as_local_rank(ranks.device):
+        engine, *_ = deepspeed.initialize(model=net, optimizer=optimizer, config=options)
     engine.checkpoint_engine = PlainCheckpoints(engine.checkpoint_engine)
     if config.train.zero_stage == 0:
         to_channels_last(net)

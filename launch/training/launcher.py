@@ -24,12 +24,12 @@ _SILENT_SECONDS = 5.0
 
 @contextmanager
 def errors_once() -> Iterator[None]:
-    """Let a UserError within leave the first process of each machine as it is, and the others silently, with exit code
-    2 and a little later."""
+    """Let a UserError within leave the first process of each machine as it is, and the others silently, with its exit
+    code and a little later."""
     try:
         yield
-    except UserError:
+    except UserError as error:
         if int(os.environ.get("LOCAL_RANK", "0")) == 0:
             raise
         time.sleep(_SILENT_SECONDS)
-        sys.exit(2)
+        sys.exit(error.exit_code)

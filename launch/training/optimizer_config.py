@@ -93,15 +93,18 @@ class OptimizerConfig:
     """Gradients are scaled down to this total 2-norm; 0 leaves them alone."""
 
     def __post_init__(self) -> None:
-        names = ("learning_rate", "reference_batch_size", "momentum", "weight_decay", "clip_norm")
-        check_minimum(self, 0, *names, prefix="optimizer.")
+        names = ("learning_rate", "reference_batch_size", "momentum", "weight_decay", "bias_learning_rate_factor")
+        check_minimum(self, 0, *names, "clip_norm", prefix="optimizer.")
         if not self.momentum < 1:
             raise ValueError(f"optimizer.momentum={self.momentum}: use 0 <= momentum < 1")
         if self.nesterov and self.name in ("adamw", "second_moment"):
             raise ValueError(f"optimizer.nesterov=true: optimizer.name={self.name} has no such form; use false")
-        if self.name == "adamw" and self.momentum != OptimizerConfig.momentum:
+        if self.nesterov and self.name == "sgd" and not self.momentum:
+            raise ValueError("optimizer.nesterov=true: a form of momentum, and optimizer.momentum=0; use false")
+        instead = {"adamw": "optimizer.adamw.betas", "lcam": "optimizer.lcam"}.get(self.name)
+        if instead and self.momentum != OptimizerConfig.momentum:
             raise ValueError(
-                f"optimizer.momentum={self.momentum}: optimizer.name=adamw takes optimizer.adamw.betas; leave it out"
+                f"optimizer.momentum={self.momentum}: optimizer.name={self.name} takes {instead}; leave it out"
             )
         if not self.head_learning_rate_factor > 0:
             raise ValueError(f"optimizer.head_learning_rate_factor={self.head_learning_rate_factor}: use more than 0")
@@ -130,4 +133,4 @@ class ScheduleConfig:
     def __post_init__(self) -> None:
         if list(self.milestones) != sorted(set(self.milestones)) or min(self.milestones, default=1) < 1:
             raise ValueError(f"schedule.milestones={list(self.milestones)}: use rising epochs from 1 on")
-        check_minimum(self, 0, "warmup_epochs", prefix="schedule.")
+        check_minimum(self, 0, "warmup_epochs", "factor", prefix="schedule.")

@@ -27,6 +27,8 @@ SAID_ELSEWHERE = {
     ),
     **dict.fromkeys(("checkpoint", "datastates_ckpt"), _CHECKPOINTS),
     "zero_optimization.stage": "train.zero_stage",
+    # DeepSpeed would then look no longer for overflow in fp16.
+    "zero_optimization.compute_grad_norm": "optimizer.clip_norm, 0 for none",
     **dict.fromkeys(
         (f"zero_optimization.{name}" for name in ("offload_optimizer", "offload_param", "cpu_offload", "zenflow")),
         _NO_OFFLOAD,

@@ -31,6 +31,7 @@ from launch.training.distributed import Ranks, any_rank, errors_on_all_ranks
 from launch.training.early_stopping import epochs_without_gain, read_monitored
 from launch.training.ema import WeightEma
 from launch.training.engine import Engine, load_engine, save_engine
+from launch.training.launcher import ErrorOfAllRanks
 from launch.training.optimizer_config import ScheduleConfig
 from pipeline.loader import VideoLoader
 from sharding.errors import UserError, redacted
@@ -289,18 +290,22 @@ def remove_unfinished(folder: Path) -> None:
 def _saving(folder: Path, ranks: Ranks) -> Iterator[None]:
     """Let all ranks end a step of saving together. A full file system becomes a UserError on all of them, and the
     unfinished checkpoint is removed."""
-    with errors_on_all_ranks(ranks):
-        try:
-            yield
-        except Exception as error:
-            if not _means_full(error):
-                raise
+    try:
+        with errors_on_all_ranks(ranks):
+            try:
+                yield
+            except Exception as error:
+                if not _means_full(error):
+                    raise
+                last = pointed(folder, "last") or "none"
+                raise UserError(
+                    f"{folder}: no space left on the device for a checkpoint; the last one is {last}. Make space, then "
+                    "continue with --resume"
+                ) from error
+    except ErrorOfAllRanks:
+        if ranks.is_main_process:  # now that no rank writes to it any more
             remove_unfinished(folder)
-            last = pointed(folder, "last") or "none"
-            raise UserError(
-                f"{folder}: no space left on the device for a checkpoint; the last one is {last}. Make space, then "
-                "continue with --resume"
-            ) from error
+        raise
 
 
 def _means_full(error: BaseException | None) -> bool:

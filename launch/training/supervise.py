@@ -18,6 +18,7 @@ from launch.training.run_dir import last_checkpoint, locked, open_run
 from launch.training.run_log import check_wandb, start_logging
 from launch.training.step_meter import DivergedError
 from launch.training.trainer import Trainer
+from pipeline.reading import SampleError
 from sharding.dataset import PackedDataset
 from sharding.errors import UserError
 
@@ -26,22 +27,40 @@ log = logging.getLogger("launch.train")
 
 def train_run(config: Config) -> int:
     """Check all that can be checked first, then train; return the exit code."""
+    train_set, val_set = check_run(config, config)
+    with joined_ranks(config.train.timeout_seconds) as ranks, locked(Path(config.run_dir), ranks):
+        with errors_on_all_ranks(ranks):
+            open_run(config, train_set.manifest.classes, ranks)
+        begin_logging(config, ranks, train_set)
+        return run(config, ranks, lambda: train_phases(config, ranks, train_set, val_set))
+
+
+def check_run(config: Config, schedule: Config) -> tuple[PackedDataset, PackedDataset | None]:
+    """Check all that can be checked before the ranks meet; return the splits for training and validation.
+
+    Args:
+        schedule: `config` with all phases that may be trained.
+
+    Raises:
+        UserError: something cannot be trained so.
+    """
     check_device(config)
     if config.train.wandb:
         check_wandb()
-    for phase in config.split_phases():
+    for phase in schedule.split_phases():
         deepspeed_options(phase, expected_world_size())
-    check_phases(config)
-    train_set, val_set = load_splits(config)
+    check_phases(schedule)
+    splits = load_splits(config)
     follow_launcher()
-    with joined_ranks(config.train.timeout_seconds) as ranks, locked(Path(config.run_dir), ranks):
-        with errors_on_all_ranks(ranks):
-            run_dir = open_run(config, train_set.manifest.classes, ranks)
-        start_logging(run_dir, ranks.rank)
-        if warning := unusable_gpu():
-            log.warning(warning)
-        warn_of_short_videos(config, train_set)
-        return run(config, ranks, lambda: train_phases(config, ranks, train_set, val_set))
+    return splits
+
+
+def begin_logging(config: Config, ranks: Ranks, train_set: PackedDataset) -> None:
+    """Log into the run's folder from here on; warn of what may not be meant."""
+    start_logging(Path(config.run_dir), ranks.rank)
+    if warning := unusable_gpu():
+        log.warning(warning)
+    warn_of_short_videos(config, train_set)
 
 
 def train_phases(config: Config, ranks: Ranks, train_set: PackedDataset, val_set: PackedDataset | None) -> bool:
@@ -66,11 +85,14 @@ def run(config: Config, ranks: Ranks, train: Callable[[], bool]) -> int:
         barrier()  # from here on none waits for another
         heartbeat.stop()
         return 0 if finished else EXIT_CODE
+    except SampleError as error:
+        log.error("%s", heartbeat.explain(error))
+        return error.exit_code
     except UserError as error:
         if isinstance(error, ErrorOfAllRanks) or ranks.world_size == 1:
             raise
         log.error("%s", heartbeat.explain(error))
-        return 2
+        return error.exit_code
     except DivergedError as error:  # on all ranks alike
         if ranks.is_main_process:
             log.error("%s; the last good checkpoint is %s", error, last_checkpoint(Path(config.run_dir)) or "none")

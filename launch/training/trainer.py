@@ -33,13 +33,11 @@ from launch.training.engine import (
     seed_step,
     set_learning_rate,
 )
-from launch.training.evaluation import evaluate
 from launch.training.garbage import frozen_heap, no_automatic_collection
 from launch.training.losses import training_losses
 from launch.training.lr_schedule import learning_rate_factor
 from launch.training.mfu import Utilization
 from launch.training.mixup import build_mixing
-from launch.training.multilabel import evaluate_multilabel
 from launch.training.preemption import StopRequest
 from launch.training.run_dir import (
     PhaseEnd,
@@ -50,6 +48,8 @@ from launch.training.run_dir import (
 )
 from launch.training.run_log import RunLog
 from launch.training.step_meter import DivergedError, StepMeter, describe_step
+from launch.training.validation import validate
+from model.resnet import to_channels_last
 from pipeline.loader import VideoBatch
 from sharding.dataset import PackedDataset
 from sharding.errors import redacted
@@ -85,6 +85,8 @@ class Trainer:
         self.class_weights = None if weights is None else torch.tensor(weights, device=ranks.device)
         self.accuracy = TrainingAccuracy(ranks.device)
         self.engine = build_engine(config, trained, options, ranks)
+        if train.zero_stage == 0:
+            to_channels_last(self.average.module)  # as the engine has laid out the network
         utilization = Utilization(config.model, config.data.crop_size, ranks.device, train.precision)
         self.meter = StepMeter(ranks, utilization)
         self.evaluation_due = False
@@ -215,12 +217,7 @@ class Trainer:
         """Measure the accuracy on the validation split, if there is one, of what was saved last."""
         if self.val_loader is None:
             return
-        model, precision = self.config.model, self.config.train.precision
-        net, loader = self.average.module, self.val_loader
-        if model.multi_label:
-            evaluation = evaluate_multilabel(net, loader, model.num_classes, precision)
-        else:
-            evaluation = evaluate(net, loader, model.num_classes, precision, model.levels)
+        evaluation = validate(self.average.module, self.val_loader, self.config)
         self.log.write("evaluation", self.step, epoch=self.loader.epoch, **evaluation.figures())
         record_evaluation(self.run_dir, evaluation.figures(), self.ranks, self.config.monitored_figure)
         log.info("after epoch %d: %s", self.loader.epoch, evaluation)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from model.config import ModelConfig
 from model.pretrained import enter_weights, read_weights
 from model.resnet import Outputs, VideoResNet, classifier, join_outputs
-from model.temporal import clip_means
+from model.temporal import clip_means, select_frames
 
 HIDDEN = 512
 
@@ -57,7 +57,7 @@ class PathwayNet(nn.Module):
 
     def classify(self, clips: Tensor) -> list[Tensor]:
         """Return the logits of every level, (B, classes of the level)."""
-        return [pathway(clips[:, frames]) for pathway, frames in zip(self.pathways, self.frames)]
+        return [pathway(select_frames(clips, frames)) for pathway, frames in zip(self.pathways, self.frames)]
 
     def load_pretrained(self, source: str, depth: int) -> set[str]:
         """Load weights of such a network, or of one ResNet into every pathway; see `pretrained.load_pretrained`."""
@@ -101,7 +101,9 @@ class IntegrationNet(PathwayNet):
 
     def classify(self, clips: Tensor) -> list[Tensor]:
         with torch.no_grad():
-            features = [_features(pathway, clips[:, frames]) for pathway, frames in zip(self.pathways, self.frames)]
+            features = [
+                _features(pathway, select_frames(clips, frames)) for pathway, frames in zip(self.pathways, self.frames)
+            ]
         hidden = [layer(feature) for layer, feature in zip(self.hidden, features)]
         return [
             classify(torch.cat([hidden[level] for level in seen], dim=1))

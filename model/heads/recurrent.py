@@ -56,7 +56,7 @@ class LSTMResNet(VideoResNet):
 
     def forward_steps(self, features: Tensor) -> Tensor:
         """(B*T, channels, h, w) -> (B, T, num_classes)"""
-        states, _ = self.lstm(frame_means(features, self.num_segments))
+        states = run_lstm(self.lstm, frame_means(features, self.num_segments))
         return self.fc(self.dropout(states.flatten(0, 1))).unflatten(0, (-1, self.num_segments))
 
 
@@ -71,7 +71,8 @@ class SegmentLSTM(nn.Module):
         self.last_norm = nn.BatchNorm1d(config.width)
 
     def forward(self, frames: Tensor) -> Tensor:
-        states, _ = self.lstm(self.pool(self.norm(frames.flatten(0, 1)).unflatten(0, (-1, frames.shape[1]))))
+        parts = self.pool(self.norm(frames.flatten(0, 1)).unflatten(0, (-1, frames.shape[1])))
+        states = run_lstm(self.lstm, parts)
         return self.last_norm(states[:, -1])
 
     def pool(self, frames: Tensor) -> Tensor:
@@ -94,6 +95,17 @@ class TSLSTMResNet(VideoResNet):
     def forward_head(self, features: Tensor) -> Tensor:
         """Return logits (B, num_classes) of feature maps (B*T, channels, h, w)."""
         return self.fc(self.dropout(self.ts_lstm(frame_means(features, self.num_segments))))
+
+
+def run_lstm(lstm: nn.LSTM, x: Tensor) -> Tensor:
+    """Return the states of all steps (B, T, width) for inputs (B, T, channels), in float32.
+
+    In mixed precision a GPU would run it in float16, in bf16 training too, where no loss scale keeps small gradients.
+    """
+    if not torch.is_autocast_enabled(x.device.type):
+        return lstm(x)[0]
+    with torch.autocast(x.device.type, enabled=False):
+        return lstm(x.float())[0]
 
 
 def part_lengths(num_frames: int, parts: int) -> list[int]:

@@ -1,6 +1,5 @@
 """Videos in archives, as packing takes them: members of tars and zips by their places, those of .tar.gz in a stream."""
 
-import os
 import posixpath
 import shutil
 from collections import defaultdict
@@ -24,6 +23,7 @@ from sharding.archives.listing import (
 from sharding.archives.locations import FileAt, local_file, open_file
 from sharding.archives.members import check_member, copy_member, new_file
 from sharding.archives.names import names_folder
+from sharding.cores import available_cores
 from sharding.datasets.common import may_be_video
 from sharding.errors import MediaError, UserError
 from sharding.parallel import run_in_workers
@@ -206,7 +206,7 @@ def list_archives(archives: Archives, cache: Path, shown: str) -> ArchiveVideos:
     members: dict[str, tuple[int, Member]] = {}
     files = archives.files
     inside = f"{archives.inside}/" if archives.inside else ""
-    listings = run_in_workers(partial(list_members, cache=cache), files, min(len(files), os.cpu_count() or 1))
+    listings = run_in_workers(partial(list_members, cache=cache), files, min(len(files), available_cores()))
     bar = tqdm(listings, total=len(files), unit=" archives", desc="listing", disable=None)
     for number, listing in enumerate(bar):
         for member in listing:

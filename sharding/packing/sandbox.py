@@ -134,6 +134,8 @@ class Sandbox:
         return time.monotonic() + self._seconds(request)
 
     def _receive(self, request: Request, deadline: float) -> Outcome:
+        if self._process is None:
+            return MediaError("decode", "the process that is to decode it dies as soon as it starts")
         reply = self._read_line(deadline)
         if reply is None:
             self.close()
@@ -142,7 +144,7 @@ class Sandbox:
                 f"stopped after {self._seconds(request):.0f} s, the limit for it (--time-limit, and 1 s for each MB)",
             )
         if not reply:
-            code = self._process.wait() if self._process else 0
+            code = self._process.wait()
             self.close()
             name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
             return MediaError("decode", f"the process that decoded it crashed ({name})")

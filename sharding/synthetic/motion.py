@@ -8,9 +8,8 @@ impossible: what grows throughout is larger at the end than at the start.
 """
 
 import math
-import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Literal
@@ -20,6 +19,7 @@ import joblib
 import numpy as np
 from tqdm import tqdm
 
+from sharding.cores import available_cores
 from sharding.errors import UserError, check_minimum
 from sharding.files import new_folder
 from sharding.synthetic.motion_paths import MOTIONS
@@ -74,7 +74,7 @@ class MotionConfig:
     """The picture shakes by up to so many pixels each way, differently in each frame."""
     noise: float = 5.0
     """Standard deviation of the noise added to each frame, in grey levels of 255."""
-    workers: int = os.cpu_count() or 1
+    workers: int = field(default_factory=available_cores)
     """Processes that render at the same time. The files do not depend on it."""
 
     def __post_init__(self) -> None:

@@ -13,15 +13,15 @@ sets, kinds of sets the four events:
 import itertools
 import json
 import math
-import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import joblib
 import numpy as np
 from tqdm import tqdm
 
+from sharding.cores import available_cores
 from sharding.errors import check_minimum
 from sharding.files import new_folder
 from sharding.synthetic.motion import MotionConfig, render_video, write_frames
@@ -81,7 +81,7 @@ class MotionGymConfig:
     """Width and height in pixels, even."""
     seed: int = 0
     """Seed of everything random."""
-    workers: int = os.cpu_count() or 1
+    workers: int = field(default_factory=available_cores)
     """Processes that render at the same time. The files do not depend on it."""
 
     def __post_init__(self) -> None:

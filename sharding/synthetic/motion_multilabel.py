@@ -4,14 +4,14 @@ It is the object of the motion dataset, and its path is the sum of theirs, so th
 label. Videos and lists come as mmaction2's multi-label lists do: OUT/videos, OUT/train.txt, OUT/val.txt.
 """
 
-import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import joblib
 import numpy as np
 from tqdm import tqdm
 
+from sharding.cores import available_cores
 from sharding.errors import UserError, check_minimum
 from sharding.files import new_folder
 from sharding.synthetic.motion import MotionConfig, follow_path, render_video, write_frames
@@ -42,7 +42,7 @@ class MotionMultilabelConfig:
     """Width and height in pixels, even."""
     seed: int = 0
     """Seed of everything random."""
-    workers: int = os.cpu_count() or 1
+    workers: int = field(default_factory=available_cores)
     """Processes that render at the same time. The files do not depend on it."""
 
     def __post_init__(self) -> None:

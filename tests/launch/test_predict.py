@@ -98,7 +98,7 @@ def test_files_folders_and_patterns_mean_videos(clips, monkeypatch):
     [
         (["absent.mp4"], "absent.mp4: no such file"),
         (["*.webm"], "*.webm: no file matches"),
-        (["empty"], "empty: no videos in it; looked for .avi"),
+        (["empty"], "empty: no videos below it: "),
         (["notes.txt"], "notes.txt: not a video: "),
         (["left/a.mp4", "--top=0"], "--top 0: use 1 or more"),
         (["left/a.mp4", "--overlay=/proc/out.mp4"], "/proc/out.mp4: cannot be written: "),

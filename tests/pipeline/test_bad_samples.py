@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.dali_graph import ClipGraph
 from pipeline.loader import VideoBatch, VideoLoader
 from pipeline.plan import plan_order
 from pipeline.reading import SampleError, jpeg_size
@@ -150,6 +151,22 @@ def test_a_frame_that_only_the_graph_finds_damaged_is_named(numbered_jpeg, tmp_p
     with pytest.raises(SampleError, match=f"{dataset.key(sample_id)}: jpeg cannot decode it") as caught:
         list(VideoLoader(dataset, config, training=False, micro_batch_size=5))
     assert caught.value.sample_id == sample_id
+
+
+@pytest.mark.parametrize("folder", ["pyav", "jpeg"], indirect=True)
+def test_no_sample_is_to_blame_for_what_the_device_does(folder, monkeypatch):
+    """As when a GPU has no memory left: every sample fails then."""
+    words = "CUDA runtime API error cudaErrorMemoryAllocation (2): out of memory"
+
+    def run(graph: ClipGraph) -> list:
+        raise RuntimeError(f"Error in GPU operator: {words}")
+
+    monkeypatch.setattr(ClipGraph, "run", run)
+    loader = VideoLoader(load_dataset(folder), CONFIG, training=True, micro_batch_size=3)
+    with pytest.raises(RuntimeError, match="out of memory") as caught:
+        list(loader)
+    assert not isinstance(caught.value, SampleError)
+    assert loader.excluded == ()
 
 
 def test_headers_of_jpegs():

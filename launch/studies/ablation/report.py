@@ -22,7 +22,7 @@ from sharding.errors import UserError
 from sharding.files import write_atomically
 
 PAGE, PICTURE, LONG_PICTURE = Path("RESULTS.md"), Path("docs/experiment.png"), Path("docs/experiment_long.png")
-PROGRAM, LONG_PROGRAM = (f"python -m launch.studies.ablation --budgets [{each.name}]" for each in (SHORT, LONG))
+PROGRAM, LONG_PROGRAM = (f"python -m launch.studies.ablation --budgets {each.name}" for each in (SHORT, LONG))
 VERDICTS = {  # of a verdict, and how the picture says it
     "agrees": ("tab:green", "agrees with the paper"),
     "contradicts": ("tab:red", "contradicts it"),

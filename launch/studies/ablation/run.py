@@ -1,9 +1,9 @@
 """The controlled experiment: every architecture and every part of the synthesizer at one budget, on generated videos.
 
     python -m launch.studies.ablation                 # all that has no result yet, then RESULTS.md; stopped, it resumes
-    python -m launch.studies.ablation --budgets [short] --rows [tsn,vpsn] --seeds [0]
-    python -m launch.studies.ablation --tune true           # the learning rates that were tried for TSN
-    python -m launch.studies.ablation --report_only true    # RESULTS.md and its pictures from the results there are
+    python -m launch.studies.ablation --budgets short --rows tsn vpsn --seeds 0
+    python -m launch.studies.ablation --tune                # the learning rates that were tried for TSN
+    python -m launch.studies.ablation --report-only         # RESULTS.md and its pictures from the results there are
 
 A run is `launch/train.py` with launch/configs/ablation/experiment.yaml and the options of its row and its budget, then
 `launch/evaluate.py`; its result is a file in docs/experiment. Nothing but the options of the row and the seed differs
@@ -48,8 +48,8 @@ from launch.training.distributed import free_port
 from launch.training.option_names import with_current_names
 from launch.training.run_log import read_metrics
 from model.complexity import measure
-from pipeline.cores import cores_per_rank
 from sharding.cli import CommandLine
+from sharding.cores import available_cores
 from sharding.errors import UserError
 from sharding.files import write_atomically
 from sharding.manifest import load_manifest
@@ -85,10 +85,10 @@ class Run:
 def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     for option, known in (("rows", ROWS), ("budgets", BUDGETS)):
-        unknown = [name for name in getattr(options, option) or () if name not in known]
+        unknown = [name for name in getattr(options, option) if name not in known]
         if unknown:
             raise UserError(f"--{option} {unknown[0]}: allowed are {', '.join(known)}")
-    if options.rows and not any(_rounds(options)):
+    if not any(_rounds(options)):
         raise UserError(f"--rows {options.rows[0]}: of no such budget; allowed are {', '.join(LONG.rows)}")
     if not options.report_only:
         make_data()
@@ -105,7 +105,7 @@ def _rounds(options) -> list[list[Run]]:
         rates = [(f"tune_{rate:g}", ("--model.arch=tsn", f"--optimizer.learning_rate={rate}")) for rate in TUNED_RATES]
         return [[Run(name, chosen, TUNING_SEED) for name, chosen in rates]]
     return [
-        [Run(name, ROWS[name].options, seed, budget) for name in budget.rows if name in (options.rows or ROWS)]
+        [Run(name, ROWS[name].options, seed, budget) for name in budget.rows if name in options.rows]
         for budget in BUDGETS.values()
         if budget.name in options.budgets
         for seed in options.seeds
@@ -131,7 +131,7 @@ def perform(runs: list[Run], jobs: int) -> None:
         UserError: a result is of other settings or other data than are asked for.
     """
     missing = [run for run in runs if not _is_done(run)]
-    threads = max(1, cores_per_rank() // jobs)
+    threads = max(1, available_cores() // jobs)
     with ThreadPoolExecutor(jobs) as pool:
         done = tqdm(pool.map(lambda run: _perform(run, threads), missing), total=len(missing), unit="run", disable=None)
         for run, _ in zip(missing, done):
@@ -217,12 +217,12 @@ def _fingerprints() -> dict[str, str]:
 
 def _parser() -> CommandLine:
     parser = CommandLine(prog="python -m launch.studies.ablation", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rows", type=list[str] | None, default=None, help="Only these rows.")
+    parser.add_argument("--rows", type=tuple[str, ...], default=tuple(ROWS), help="Only these rows.")
     names = " and ".join(f"{each.name} ({each.num_steps:,} steps)" for each in BUDGETS.values())
-    parser.add_argument("--budgets", type=list[str], default=list(BUDGETS), help=f"Of {names}.")
-    parser.add_argument("--seeds", type=list[NonNegativeInt], default=[0, 1, 2], help="Seeds of the rows.")
-    jobs = 1 if torch.cuda.is_available() else os.cpu_count() or 1
+    parser.add_argument("--budgets", type=tuple[str, ...], default=tuple(BUDGETS), help=f"Of {names}.")
+    parser.add_argument("--seeds", type=tuple[NonNegativeInt, ...], default=(0, 1, 2), help="Seeds of the rows.")
+    jobs = 1 if torch.cuda.is_available() else available_cores()
     parser.add_argument("--jobs", type=PositiveInt, default=jobs, help="Runs at a time; they share the cores.")
     parser.add_argument("--tune", type=bool, default=False, help="Instead, TSN with each learning rate tried.")
-    parser.add_argument("--report_only", type=bool, default=False, help="Run nothing.")
+    parser.add_argument("--report-only", type=bool, default=False, help="Run nothing.")
     return parser

@@ -27,8 +27,8 @@ from launch.studies.real.report import write_page
 from launch.studies.real.rows import EXPERIMENTS, NETWORKS, SETS, TUNING, TUNING_SEED, Row, packed_split
 from launch.studies.settings import agree
 from launch.training.config_parser import parse_config
-from pipeline.cores import cores_per_rank
 from sharding.cli import CommandLine
+from sharding.cores import available_cores
 from sharding.errors import UserError
 from sharding.manifest import load_manifest
 
@@ -84,7 +84,7 @@ def perform(rows: list[Row], data: Path, out: Path, jobs: int) -> None:
     """
     prepare(rows, data, out)
     missing = [row for row in rows if not _is_done(row, out)]
-    environment = os.environ | {"OMP_NUM_THREADS": str(max(1, cores_per_rank() // jobs))}
+    environment = os.environ | {"OMP_NUM_THREADS": str(max(1, available_cores() // jobs))}
     with ThreadPoolExecutor(jobs) as pool:
         _perform_all([row for row in missing if not row.experiment.is_pretrained], data, out, environment, pool)
         pretrained = [row for row in missing if row.experiment.is_pretrained]
@@ -132,7 +132,7 @@ def _parser() -> CommandLine:
     add("--sets", type=tuple[str, ...], default=tuple(SETS), help=f"Of {', '.join(SETS)}.")
     add("--networks", type=tuple[str, ...], default=tuple(NETWORKS), help=f"Of {', '.join(NETWORKS)}.")
     add("--seeds", type=tuple[NonNegativeInt, ...], default=(0,), help="Seeds of the rows.")
-    add("--jobs", type=PositiveInt, default=cores_per_rank(), help="Rows at a time; they share the cores.")
+    add("--jobs", type=PositiveInt, default=available_cores(), help="Rows at a time; they share the cores.")
     add("--tune", type=bool, default=False, help="Instead, the optimizers and learning rates that were tried.")
     add("--write-index", type=bool, default=False, help="Only write index.csv, from the names of the clips.")
     add("--report-only", type=bool, default=False, help="Run nothing; write the page.")

@@ -61,7 +61,7 @@ def test_each_input_is_called_measured_given_or_assumed(capsys):
     gpus = [row for row in rows(output)["a GPU"] if len(row) == 5]
     assert [row[:2] for row in gpus] == [["assumed", rate] for rate in ("100", "200", "400", "800")]
     assert rows(output)["2 cores of an AMD EPYC"][0][:2] == ["measured", "2.275"]
-    assert "assumed: clips/s of a GPU; none was measured" in output
+    assert "assumed: clips/s of other GPUs" in output
     assert "measured: kB, packing and loading of 4 videos of 716 kB (2 cores of an AMD EPYC" in output
 
     main([*SMALL, "--clips_per_second=[400]", "--loader_clips_per_second={h264: 30}"])

@@ -13,6 +13,7 @@ from launch.schedule_search.algorithm import Edge, Outcome, Plan
 from launch.schedule_search.config import PlannedConfig
 from launch.schedule_search.search import conclude, evaluate_start, read_accuracies, schedule_yaml
 from launch.search_schedule import main
+from launch.training.config import TrainConfig
 from launch.training.config_parser import parse_config
 from launch.training.distributed import Ranks
 from launch.training.evaluation import evaluate
@@ -66,6 +67,14 @@ def test_a_schedule_is_written_as_an_ordinary_configuration(plan_config, tmp_pat
     assert "kernel" not in path.read_text() and "seed" not in path.read_text()  # only what differs
 
 
+def test_epochs_that_happen_to_be_the_default_are_those_of_the_phases_too(plan_config):
+    config = parse(plan_config)
+    schedule = config.schedule_of([(1, 20), (2, TrainConfig.epochs - 20)])
+    written = yaml.safe_load(schedule_yaml(schedule))
+    assert [phase["epochs"] for phase in written["phases"]] == [20, 60]
+    assert "epochs" not in written["train"]
+
+
 def test_an_edge_begins_with_the_model_of_its_start_or_as_the_run_does(plan_config):
     options = ["--model.init=am_mup", "--schedule.warmup_epochs=2"]
     config = parse(plan_config, *options)
@@ -114,6 +123,25 @@ def test_the_start_of_an_edge_is_evaluated_once_under_the_clips_of_the_edge(plan
     assert len(read_metrics(folder)) == 1
     expected = accuracy_under_the_clips_of(config, long, tmp_path / "model.safetensors")
     assert read_accuracies(folder) == {0: pytest.approx(expected)} and expected != 0.123
+
+
+def test_the_start_of_an_edge_with_several_labels_is_its_map(plan_config, several_labels, tmp_path):
+    options = [f"--data.{split}={several_labels}" for split in ("train", "val")]
+    config = parse(plan_config, f"--run_dir={tmp_path}", "--model.arch=tsn", "--data.min_frames=1", *options)
+    assert config.model.multi_label
+    net = build_model(config.along(Edge(0, 1), None).model)
+    save_file({name: value.contiguous() for name, value in net.state_dict().items()}, tmp_path / "model.safetensors")
+    start = Outcome(Edge(0, 1), (0.0, 0.1), 1, 0.1, str(tmp_path / "model.safetensors"))
+    along = config.along(Edge(1, 2), start)
+    with VideoLoader(load_dataset(several_labels), along.data, training=False, micro_batch_size=4) as loader:
+        ranks = Ranks(0, 1, torch.device("cpu"))
+        trainer = SimpleNamespace(
+            config=along, ranks=ranks, val_loader=loader, run_dir=tmp_path, log=RunLog(tmp_path, 0, 0)
+        )
+        evaluate_start(trainer)
+    trainer.log.close()
+    [line] = read_metrics(tmp_path)
+    assert read_accuracies(tmp_path) == {0: line["map"]} and 0 < line["map"] < 1
 
 
 def test_the_path_is_said_for_clips_that_leave_their_number_of_frames(plan_config, tmp_path, caplog):

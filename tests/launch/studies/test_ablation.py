@@ -45,7 +45,7 @@ def test_the_long_budget_is_the_same_training_for_longer() -> None:
     assert {name for name in short if short[name] != long[name]} == {"train.epochs", "run_dir"}
     assert long["train.epochs"] * SHORT.num_steps == LONG.num_steps
     with pytest.raises(UserError, match="gst: of no such budget"):
-        study.main(["--rows=[gst]", "--budgets=[long]"])
+        study.main(["--rows=gst", "--budgets=long"])
 
 
 @pytest.mark.studies
@@ -189,7 +189,7 @@ def test_other_settings_are_told_apart() -> None:
     assert not study.same_settings(recorded, config)
 
 
-@pytest.mark.parametrize("argument", ["--rows=[vpns]", "--jobs=0", "--seeds=[-1]", "--budgets=[longer]"])
+@pytest.mark.parametrize("argument", ["--rows=vpns", "--jobs=0", "--seeds=-1", "--budgets=longer"])
 def test_mistakes_are_told_before_any_work(argument: str) -> None:
     with pytest.raises((UserError, SystemExit)) as caught:
         study.main([argument])
@@ -228,7 +228,7 @@ def test_runs_go_on_where_results_are_missing(tmp_path: Path, monkeypatch: pytes
     }.items():
         for name, value in changes.items():
             monkeypatch.setattr(module, name, value)
-    study.main(["--rows=[tsn,vpsn]", "--budgets=[short]", "--seeds=[0]", "--jobs=2"])
+    study.main(["--rows", "tsn", "vpsn", "--budgets=short", "--seeds=0", "--jobs=2"])
     first = tmp_path / "results" / "tsn-0.json"
     before = first.stat().st_mtime_ns
     result = json.loads(first.read_text())
@@ -236,14 +236,14 @@ def test_runs_go_on_where_results_are_missing(tmp_path: Path, monkeypatch: pytes
     assert np.mean(result["size_top1"]) == pytest.approx(result["top1"])
     (tmp_path / "results" / "vpsn-0.json").unlink()
     shutil.rmtree(tmp_path / "runs")
-    study.main(["--rows=[tsn,vpsn]", "--budgets=[short]", "--seeds=[0]"])
+    study.main(["--rows", "tsn", "vpsn", "--budgets=short", "--seeds=0"])
     assert first.stat().st_mtime_ns == before
     assert (tmp_path / "results" / "vpsn-0.json").exists() and (tmp_path / "picture.png").exists()
     written = (tmp_path / "RESULTS.md").read_text()
     assert "| TSN | 1 |" in written and written.endswith("\nafter\n")
     first.write_text(json.dumps(result | {"fingerprints": {"train": "other", "val": "other"}}))
     with pytest.raises(UserError, match="remove it"):
-        study.main(["--rows=[tsn]", "--budgets=[short]", "--seeds=[0]"])
+        study.main(["--rows=tsn", "--budgets=short", "--seeds=0"])
 
 
 def test_what_is_written_stands_between_the_marks_and_nothing_else_changes():

@@ -1,6 +1,7 @@
 """Training on shards with a damaged sample, by real ranks under DeepSpeed."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from launch.training.checkpoint import read_info
 from launch.training.run_dir import last_checkpoint
 from launch.training.run_log import read_metrics
 from sharding.dataset import load_dataset
+from tests.conftest import run_command
 from tests.launch.conftest import losses, same_weights, train
 
 
@@ -28,9 +30,19 @@ def damaged(motion, tmp_path) -> tuple[Path, str]:
 def test_the_sample_is_named_and_training_ends(small_config, damaged, tmp_path, num_ranks):
     folder, key = damaged
     done = train(small_config, tmp_path / "run", f"--data.train={folder}", num_ranks=num_ranks)
-    assert done.returncode != 0
+    assert done.returncode == 1 if num_ranks == 1 else done.returncode != 0
+    assert "Traceback" not in done.stdout + done.stderr
     assert f"sample {key}" in done.stdout + done.stderr
     assert f"python -m sharding verify {folder} --decode" in done.stdout + done.stderr
+
+
+def test_evaluation_names_it_too(trained, damaged):
+    folder, key = damaged
+    done = run_command([sys.executable, "launch/evaluate.py", f"--checkpoint={trained}", f"--data={folder}"])
+    assert done.returncode == 1
+    [line] = [line for line in done.stderr.splitlines() if "error" in line]
+    assert f"sample {key}: " in line and "--quarantine leaves bad samples out" in line
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """Configuration: defaults < YAML < command line, and one clear line for what is wrong."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -9,6 +11,7 @@ from launch.training.engine import deepspeed_options
 from launch.training.lr_schedule import learning_rate_factor
 from launch.training.optimizer_config import OptimizerConfig, ScheduleConfig
 from sharding.errors import UserError
+from sharding.manifest import Manifest, load_manifest
 
 
 def parse(*arguments: str) -> Config:
@@ -58,10 +61,26 @@ def test_resume_needs_no_value():
         ("--train.batch_norm=partly", "train.batch_norm"),
         ("--config=absent.yaml", "absent.yaml"),
         ("--model.num_segments=4", "data.num_segments"),
+        ("--optimizer.bias_learning_rate_factor=-1", "use 0 or more"),
+        ("--optimizer.bias_learning_rate_factor=.nan", "use 0 or more"),
+        ("--schedule.factor=.nan", "use 0 or more"),
+        ("--loss.interaction=-1", "use 0 or more"),
+        ("--loss.capacity=.nan", "use 0 or more"),
     ],
 )
 def test_mistakes_are_one_line(argument, expected):
     assert expected in error_of(argument)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--optimizer.name=lcam", "--optimizer.momentum=0.3"], "takes optimizer.lcam; leave it out"),
+        (["--optimizer.nesterov=true", "--optimizer.momentum=0"], "a form of momentum, and optimizer.momentum=0"),
+    ],
+)
+def test_optimizers_refuse_what_they_would_pass_over(arguments, expected):
+    assert expected in error_of(*arguments)
 
 
 def test_unknown_key_in_a_file_names_the_nearest(tmp_path):
@@ -85,6 +104,19 @@ def test_deepspeed_is_told_what_the_sections_say():
     assert options["zero_optimization"] == {"stage": 1}
     assert options["torch_autocast"] == {"enabled": True, "dtype": "bfloat16"}
     assert "torch_autocast" not in deepspeed_options(parse("--train.precision=fp32"), 1)
+
+
+def test_the_manifest_of_the_training_split_is_read_once(numbered, monkeypatch):
+    """Of a split at a URL it has to be fetched."""
+    read = []
+
+    def load(path: Path) -> Manifest:
+        read.append(path)
+        return load_manifest(path)
+
+    monkeypatch.setattr("launch.training.config_parser.load_manifest", load)
+    assert parse(f"--data.train={numbered}").model.num_classes == 2
+    assert read == [numbered]
 
 
 def test_deepspeed_section_adds_but_does_not_contradict():

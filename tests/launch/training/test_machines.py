@@ -16,10 +16,12 @@ from tests.launch.conftest import losses, same_weights, started, train, wait_for
 
 SRUN = """#!/bin/bash
 # As srun does: runs the command in every task, passes SIGUSR1 on to them, ends with the highest exit code.
+echo "$@" > "$SRUN_CALL"
 while [[ $1 == --* ]]; do shift; done
 pids=()
 for task in 0 1; do
-    SLURM_PROCID=$task SLURM_LOCALID=$task SLURM_NTASKS=2 SLURM_NTASKS_PER_NODE=2 "$@" & pids+=($!)
+    SLURM_PROCID=$task SLURM_LOCALID=$task SLURM_NTASKS=2 SLURM_NTASKS_PER_NODE=2 SLURM_STEP_NUM_TASKS=2 \\
+        "$@" & pids+=($!)
 done
 trap 'kill -USR1 "${pids[@]}"' USR1
 code=0
@@ -45,6 +47,7 @@ def test_the_slurm_script_requeues_itself(small_config, tmp_path):
     slurm = {"SLURM_JOB_ID": str(1000 + os.getpid() % 9000), "SLURM_JOB_NODELIST": "here"}
     slurm["SLURM_SUBMIT_DIR"] = str(ROOT)
     environment = os.environ | slurm | {"SCONTROL_CALLS": str(calls), "PYTHON": sys.executable}
+    environment |= {"SRUN_CALL": str(tmp_path / "srun"), "SLURM_CPUS_PER_TASK": "3"}
     environment["PATH"] = f"{tools}:{environment['PATH']}"
     command = ["bash", "launch/slurm.sh", f"--config={small_config}", f"--run_dir={run_dir}", "--train.epochs=3"]
     with started(command, env=environment) as job:
@@ -57,6 +60,7 @@ def test_the_slurm_script_requeues_itself(small_config, tmp_path):
         assert job.wait(120) == 0
     assert calls.read_text().count("requeue") == 1
     assert list(losses(run_dir)) == list(range(1, 16))
+    assert "--cpus-per-task=3" in (tmp_path / "srun").read_text().split()
 
 
 @contextmanager

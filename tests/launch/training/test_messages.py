@@ -60,7 +60,7 @@ def test_more_frames_than_are_stored_are_warned_of_once(caplog):
         warn_of_short_videos(config, split)
         warn_of_short_videos(replace(config, data=DataConfig(num_segments=64)), split)
     [message] = caplog.messages
-    assert message.startswith("data.num_segments=100, but no video of shards/own/train has more than 64 stored frames")
+    assert message.startswith("a clip has 100 frames, but no video of shards/own/train has more than 64 stored frames")
 
 
 def test_classes_that_differ_are_named():

@@ -55,6 +55,17 @@ def test_clips_stand_for_themselves_and_fusing_and_any_batch_keep_the_logits(sho
         assert (frozen(clips).float() - logits).abs().max() < 0.1 * logits.abs().max()
 
 
+@pytest.mark.parametrize("head", ["lstm", "ts_lstm"])
+def test_lstms_keep_their_precision_in_mixed_precision(head):
+    """A GPU would run them in float16 under bf16, too, where no loss scale keeps small gradients."""
+    net, seen = trained_a_little(config_of(head)), []
+    lstm = next(module for module in net.modules() if isinstance(module, nn.LSTM))
+    lstm.register_forward_hook(lambda module, inputs, output: seen.append((inputs[0].dtype, output[0].dtype)))
+    with torch.autocast("cpu", torch.bfloat16):
+        net(torch.randn(2, T, 3, 32, 32))
+    assert seen == [(torch.float32, torch.float32)]
+
+
 def order_task(count):
     """Feature maps (count*T, 512, 1, 1) of noise with two marks in any two frames; the class is which comes first."""
     frames = 0.3 * torch.randn(count, T, 512)
