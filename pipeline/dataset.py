@@ -22,6 +22,7 @@ from sharding.files import file_sha256, locked, replacing, write_atomically
 from sharding.manifest import (
     FRAMES,
     MANIFEST,
+    MAX_MANIFEST_BYTES,
     QUARANTINE,
     TABLE,
     Manifest,
@@ -32,7 +33,6 @@ from sharding.manifest import (
 DEFAULT_CACHE_BYTES = 100 * 10**9
 
 # What a server may send at most of files of which no length is known.
-MAX_MANIFEST_BYTES = 64 << 20  # of some 300,000 shards
 MAX_QUARANTINE_BYTES = 64 << 20
 _TABLE_BYTES = 4 << 20
 _TABLE_BYTES_OF_A_ROW = 4096  # a key and the path of a video are of 255 bytes each in most file systems
@@ -85,9 +85,9 @@ def _cache_of(manifest: Manifest, cache_dir: str | Path | None) -> Iterator[Path
         raise UserError(f"{error.filename or directory}: {error.strerror}; the cache must be writable") from error
 
 
-def read_manifest(location: str | Path, retry: RetryPolicy | None = None) -> Manifest:
+def read_manifest(location: str | Path) -> Manifest:
     """Return the manifest of a packed split, wherever it is. Raises UserError."""
-    return _fetch_manifest(RemoteFolder(str(location), retry)) if is_remote(location) else load_manifest(Path(location))
+    return _fetch_manifest(RemoteFolder(str(location))) if is_remote(location) else load_manifest(Path(location))
 
 
 def default_cache_dir() -> Path:

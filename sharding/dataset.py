@@ -181,9 +181,6 @@ class PackedDataset:
         """Object array of str: mp4, webm, jpgs, ..."""
         return self.column("suffix")
 
-    def suffix(self, sample_id: int) -> str:
-        return self.suffixes[sample_id]
-
     @property
     def column_names(self) -> list[str]:
         """The columns of samples.parquet, which depend on the version that packed it."""

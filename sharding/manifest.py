@@ -29,6 +29,7 @@ NO_LABEL = -1
 """In the columns of labels in the table, of all samples of a split without labels."""
 _NAMED = 5
 MANIFEST, TABLE, FAILURES, QUARANTINE = "manifest.json", "samples.parquet", "failures.jsonl", "quarantine.jsonl"
+MAX_MANIFEST_BYTES = 64 << 20  # of some 300,000 shards
 FRAMES = "frames.npy"
 """Where each frame is in its sample's media: int32 of one dimension. Of each sample, in the order of the table, the
 number of its parameter sets in the manifest's `codec_parameters` (-1: this sample has no index), then num_frames + 1

@@ -67,7 +67,7 @@ class Stats:
     samples: int
     quarantined: int
     failures: dict[str, int]
-    """Stage -> videos that failed in it; `missing` are listed but not there."""
+    """Kind of failure -> videos; `missing` are listed but not there."""
     hours: float
     bytes: int
     shards: int

@@ -14,7 +14,7 @@ from sharding.files import write_atomically
 PAGE = Path(__file__).resolve().parents[1] / "models.md"
 PROGRAM = "docs/generate/site_models.py"
 WHAT = {
-    "vpsn": "synthesizers after the stem and three stages: 16 shapes of kernels in space-time, routed by a learned matrix",
+    "vpsn": "synthesizers after the stem and three stages: 16 kernel shapes in space-time, routed by a learned matrix",
     "tsn": "a ResNet on each frame, logits averaged",
     "tsm": "channels shifted to the neighbour frames",
     "gst": "3 × 3 kernels split into spatial and spatio-temporal ones",

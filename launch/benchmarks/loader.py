@@ -15,7 +15,7 @@ from launch.benchmarks.loader_cost import (
     measure_scaling,
     proportional_memory,
 )
-from launch.benchmarks.loader_stages import Stage, measure_loader, measure_stages
+from launch.benchmarks.loader_stages import LoaderStep, measure_loader, measure_stages
 from launch.benchmarks.options import LoaderOptions
 from launch.benchmarks.other_loaders import measure_other_loader, prepare, stored_bytes
 from launch.benchmarks.report import conditions, table
@@ -108,10 +108,10 @@ def _examine(
     """Print the stages of one decode node; return the clips per second of them together."""
     stages = measure_stages(dataset, config, config.decoder, batch_size, seconds, device)
     speed = measure_loader(dataset, config, batch_size, seconds, device)
-    together = Stage("together", speed.clips_per_second, speed.megabytes_per_second)
+    together = LoaderStep("together", speed.clips_per_second, speed.megabytes_per_second)
     rows = [
         (stage.name, f"{stage.clips_per_second:.1f}", "" if size is None else f"{size:.1f}")
-        for stage in (*stages, together, Stage("network", network))
+        for stage in (*stages, together, LoaderStep("network", network))
         for size in [stage.megabytes_per_second]
     ]
     side = config.crop_size
@@ -145,7 +145,7 @@ def describe_scaling(rates: dict[int, float]) -> str:
     return f"\n{table(('workers', 'clips/s', '/ 1 worker'), rows)}\nextrapolated to more cores for a GPU: {further}"
 
 
-def diagnosis(stages: Sequence[Stage], together: float, network: float) -> str:
+def diagnosis(stages: Sequence[LoaderStep], together: float, network: float) -> str:
     """Return which stage binds, and what to change."""
     slowest = min(stages, key=lambda stage: stage.clips_per_second)
     if together >= _STALL * network:

@@ -38,14 +38,13 @@ def measure_loader(
     batch_size: int,
     seconds: float,
     device: torch.device | str = "cpu",
-    min_epochs: int = 0,
 ) -> LoaderSpeed:
-    """Run the training loader for some `seconds` and complete `min_epochs`, after a first batch that is not counted."""
+    """Run the training loader for some `seconds`, after a first batch that is not counted."""
     size = min(batch_size, len(dataset.kept))
     loader = VideoLoader(dataset, config, training=True, micro_batch_size=size, device=device)
     clips = read = 0
     began: float | None = None
-    while began is None or time.perf_counter() - began < seconds or loader.epoch < min_epochs:
+    while began is None or time.perf_counter() - began < seconds:
         for batch in loader:
             if began is None:
                 began = time.perf_counter()
@@ -55,7 +54,7 @@ def measure_loader(
             indexed = dataset.frame_starts is not None
             shares = np.minimum(1, config.frames_per_clip / dataset.num_frames[ids]) if indexed else 1.0
             read += float((dataset.media_bytes[ids] * shares).sum())
-            if time.perf_counter() - began >= seconds and loader.epoch >= min_epochs:
+            if time.perf_counter() - began >= seconds:
                 break
     elapsed = time.perf_counter() - began
     loader.close()
@@ -63,7 +62,7 @@ def measure_loader(
 
 
 @dataclass(frozen=True)
-class Stage:
+class LoaderStep:
     """A step of the loader by itself."""
 
     name: str
@@ -74,7 +73,7 @@ class Stage:
 
 def measure_stages(
     dataset: PackedDataset, config: DataConfig, decoder: str, batch_size: int, seconds: float, device: torch.device
-) -> list[Stage]:
+) -> list[LoaderStep]:
     """Measure each step alone: plan and read in one process, all that the workers do, the graph, and on a GPU the copy.
 
     The workers decode under pyav; else the graph does, fed with bytes from memory.
@@ -84,13 +83,13 @@ def measure_stages(
     plans = itertools.cycle([plan_clip(dataset, config, int(sample_id), training=True) for sample_id in ids])
     sample_ids = itertools.cycle(ids.tolist())
     stages = [
-        Stage("plan", _rate(lambda: _plan(dataset, config, sample_ids, batch_size), seconds)),
+        LoaderStep("plan", _rate(lambda: _plan(dataset, config, sample_ids, batch_size), seconds)),
         _measure_read(dataset, plans, batch_size, seconds),
-        Stage("workers", measure_workers(dataset, config, decoder, batch_size, seconds)),
-        Stage("graph", _graph_rate(dataset, config, decoder, batch_size, seconds, device)),
+        LoaderStep("workers", measure_workers(dataset, config, decoder, batch_size, seconds)),
+        LoaderStep("graph", _graph_rate(dataset, config, decoder, batch_size, seconds, device)),
     ]
     if device.type == "cuda":
-        stages.append(Stage("copy", _copy_rate(config, batch_size, device, seconds)))
+        stages.append(LoaderStep("copy", _copy_rate(config, batch_size, device, seconds)))
     return stages
 
 
@@ -148,7 +147,7 @@ def _plan(dataset: PackedDataset, config: DataConfig, sample_ids: Iterator[int],
     return count
 
 
-def _measure_read(dataset: PackedDataset, plans: Iterator[ClipPlan], count: int, seconds: float) -> Stage:
+def _measure_read(dataset: PackedDataset, plans: Iterator[ClipPlan], count: int, seconds: float) -> LoaderStep:
     size = 0
 
     def work() -> int:
@@ -163,7 +162,7 @@ def _measure_read(dataset: PackedDataset, plans: Iterator[ClipPlan], count: int,
 
     began = time.perf_counter()
     rate = _rate(work, seconds)
-    return Stage("read", rate, size / (time.perf_counter() - began) / 1e6)
+    return LoaderStep("read", rate, size / (time.perf_counter() - began) / 1e6)
 
 
 def _graph_rate(

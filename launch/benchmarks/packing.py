@@ -187,10 +187,6 @@ def _run_all(commands: Sequence[list[str]], processes: int) -> None:
                 raise UserError(f"{done.args[0]} failed: {done.stderr.strip()}")
 
 
-if __name__ == "__main__":
-    _plan(Path(sys.argv[1]))
-
-
 def pack(options: PackOptions) -> None:
     """Print how fast packing is next to ffmpeg and tar, its memory, and what planning costs."""
     found = find_videos(options.videos) if options.videos.is_dir() else []
@@ -216,3 +212,7 @@ def pack(options: PackOptions) -> None:
     )
     cost = measure_planning(options.records)
     print(f"planning {options.records:,} records: {cost.seconds:.1f} s, {cost.peak_bytes / 1e9:.2f} GB")
+
+
+if __name__ == "__main__":
+    _plan(Path(sys.argv[1]))

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sharding.errors import UserError
-from sharding.files import replacing, write_atomically
+from sharding.files import parse_json, replacing, write_atomically
 
 _ROWS_PER_GROUP = 10_000  # of the table; each group costs its readers some hundred bytes
 
@@ -61,10 +61,10 @@ class FeatureFolder:
         if not path.exists():
             return
         try:
-            found = json.loads(path.read_text())
+            found = parse_json(path.read_text())
             different = [name for name, value in self.settings.items() if found.get(name) != value]
-        except (ValueError, AttributeError, RecursionError):
-            raise UserError(f"{path}: damaged; give another --out, or remove the folder") from None
+        except (ValueError, AttributeError) as error:
+            raise UserError(f"{path}: damaged ({error}); give another --out, or remove the folder") from error
         if different:
             name = different[0]
             raise UserError(

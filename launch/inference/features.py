@@ -10,7 +10,7 @@ from sharding.errors import UserError
 STAGES = ("layer1", "layer2", "layer3", "layer4", "pool")
 
 
-class _FoundError(Exception):
+class _Found(Exception):
     """Ends a forward pass once what was wanted of it is there."""
 
 
@@ -47,7 +47,7 @@ class FeatureExtractor:
 
         def keep(module: nn.Module, inputs: tuple, output: torch.Tensor | None = None) -> None:
             found.append(inputs[0] if output is None else output)
-            raise _FoundError
+            raise _Found
 
         if self.stage == "pool":
             handle = self._module.register_forward_pre_hook(keep)
@@ -56,7 +56,7 @@ class FeatureExtractor:
         try:
             with torch.inference_mode(), autocast(clips, self.precision):
                 self.net(clips)
-        except _FoundError:
+        except _Found:
             pass
         finally:
             handle.remove()

@@ -81,7 +81,7 @@ def describe_row(row: dict) -> str:
         lines[0] += f"  ({row['num_frames']} frames spread over {row['seconds']:.0f} s; see --window to look closer)"
     lines += [f"  {prediction['probability']:6.1%}  {prediction['class']}" for prediction in row.get("predictions", ())]
     if row.get("predictions") == []:
-        lines.append("      none: no class reaches the threshold, nothing is drawn")
+        lines.append("      none: no class reaches the threshold")
     if "error" in row:
         lines.append(f"      failed: {row['error']}")
     if "overlay" in row:

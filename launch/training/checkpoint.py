@@ -31,7 +31,7 @@ from model.pretrained import describe_mismatch
 from model.weights.header import describe_weights
 from pipeline.config import IMAGENET_MEAN, IMAGENET_STD
 from sharding.errors import UserError
-from sharding.files import write_atomically
+from sharding.files import parse_json, write_atomically
 from sharding.packing.profiles import PROFILES
 
 FORMAT_VERSION = 1
@@ -99,14 +99,13 @@ def read_info(folder: Path) -> CheckpointInfo:
         UserError: it is missing, damaged, or of a newer version.
     """
     try:
-        values = json.loads((folder / "checkpoint.json").read_text())
+        values = parse_json((folder / "checkpoint.json").read_text())
         newer = values["format_version"] > FORMAT_VERSION
         info = None if newer else CheckpointInfo(**values | {"classes": tuple(values["classes"])})
         if info is not None:
             _check_info(info)
-    except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
-        raise UserError(f"{folder}: damaged checkpoint: checkpoint.json: {reason}") from error
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{folder}: damaged checkpoint: checkpoint.json: {' '.join(str(error).split())}") from error
     if info is None:
         raise UserError(f"{folder}: made by a newer version of this program (format {values['format_version']})")
     return info

@@ -2,8 +2,8 @@
 to wait for it.
 
 Every rank writes a growing number into the store of the process group, and who it is. The first rank watches the
-numbers of all, the others its own, as well as the one verdict: what went wrong, and where. A rank that learns a verdict
-while it waits in a collective operation, where no message can reach it, is ended from a thread.
+numbers of all, the others that of the first, as well as the one verdict: what went wrong, and where. A rank that learns
+a verdict while it waits in a collective operation, where no message can reach it, is ended from a thread.
 """
 
 import logging
@@ -11,7 +11,6 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 
@@ -31,12 +30,10 @@ class Heartbeat:
 
     Args:
         heartbeat_timeout_seconds: how long a rank may give no sign of life before it is taken for dead.
-        end: what ends this process when it cannot continue; it is given the verdict.
     """
 
-    def __init__(self, ranks: Ranks, heartbeat_timeout_seconds: float, end: Callable[[str], None] | None = None):
+    def __init__(self, ranks: Ranks, heartbeat_timeout_seconds: float):
         self._ranks, self._limit = ranks, heartbeat_timeout_seconds
-        self._end = end or _exit
         self._interval = min(5.0, heartbeat_timeout_seconds / 6)
         self._stopping = threading.Event()
         self._known = threading.Event()
@@ -112,7 +109,7 @@ class Heartbeat:
         # it has just come to the end of the training, as the rank that is gone.
         self._stopping.wait(2 * self._interval)
         if not self._failed and not self._stopping.is_set():
-            self._end(verdict)
+            _exit(verdict)
 
 
 def _beat_key(rank: int) -> str:

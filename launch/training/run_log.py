@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from uuid import uuid4
 
 from sharding.errors import UserError, redacted
-from sharding.files import write_atomically
+from sharding.files import parse_json, write_atomically
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -120,4 +120,4 @@ def read_metrics(run_dir: Path) -> list[dict]:
     if not path.exists():
         return []
     *complete, _unfinished = path.read_text().split("\n")
-    return [json.loads(line) for line in complete]
+    return [parse_json(line) for line in complete]

@@ -87,11 +87,6 @@ class ShardCache:
             self._start_workers()
         return file
 
-    def path(self, shard: int) -> Path:
-        """Return where a shard is, complete, until other shards need its space. Raises as `open`."""
-        os.close(self.open(shard))
-        return self._paths[shard]
-
     def prefetch(self, order: np.ndarray, then: np.ndarray | None = None) -> None:
         """Begin to fetch shards ahead of the reading, as far as the cache has space; replaces what was begun.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from sharding.datasets.common import has_video_suffix, kind_of_path
 from sharding.datasets.flip_pairs import mirrored_pairs
 from sharding.datasets.list_lines import choose_list, is_comment, plain_labels
+from sharding.datasets.list_parts import inside
 from sharding.errors import UserError
 from sharding.records import Annotations, UniqueKeys, VideoRecord, keys_from_paths, read_lines, sorted_classes
 
@@ -65,9 +66,7 @@ def _read(path: Path, videos: Path) -> list[_Line]:
         labels = labels[1:] if counted else labels
         if not source or not labels or not all(labels):
             raise UserError(f"{where}: {line.strip()!r}: {_EXPECTED}")
-        if source.startswith("/") or ".." in Path(source).parts:
-            raise UserError(f"{where}: {source!r}: a path inside the folder of videos is expected")
-        found.append(_Line(path, where, source, labels))
+        found.append(_Line(path, where, inside(source, videos, where), labels))
     return found
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from sharding.errors import UserError
 from sharding.files import parse_json
-from sharding.manifest import FAILURES, FRAMES, MANIFEST, TABLE, Manifest, parse_manifest
+from sharding.manifest import FAILURES, FRAMES, MANIFEST, MAX_MANIFEST_BYTES, TABLE, Manifest, parse_manifest
 from sharding.objects.folder import ObjectFolder, StoredFile, open_folder
 from sharding.objects.shards import UploadTask, pack_and_upload, read_finished
 from sharding.objects.transport import MissingError
@@ -35,7 +35,6 @@ from sharding.parallel import run_in_workers
 
 _PLAN = f"{PARTS}/plan.json"
 _PART = re.compile(re.escape(PARTS) + r"/shard-[0-9]{6,}\.json")
-_MAX_MANIFEST_BYTES = 64 << 20
 _MAX_PLAN_BYTES = 1 << 20
 _READ_AT_ONCE = 16
 
@@ -139,7 +138,7 @@ class ObjectDestination:
         return part is not None and not (self.retry_failed and part["failures"])
 
     def _complete_manifest(self) -> Manifest:
-        manifest = parse_manifest(self._folder.read(MANIFEST, _MAX_MANIFEST_BYTES), self._folder.name_of(MANIFEST))
+        manifest = parse_manifest(self._folder.read(MANIFEST, MAX_MANIFEST_BYTES), self._folder.name_of(MANIFEST))
         self._check_plan(manifest.plan)
         if self.retry_failed and manifest.failures:
             raise UserError(
@@ -171,7 +170,7 @@ def recorded_settings_at(url: str) -> Mapping[str, Any]:
     """Return the settings by which a split is packed already, completely or in part; none if nothing is there."""
     folder = open_folder(url)
     with contextlib.suppress(MissingError):
-        return parse_manifest(folder.read(MANIFEST, _MAX_MANIFEST_BYTES), folder.name_of(MANIFEST)).settings
+        return parse_manifest(folder.read(MANIFEST, MAX_MANIFEST_BYTES), folder.name_of(MANIFEST)).settings
     with contextlib.suppress(MissingError):
         return _read_json(folder, _PLAN)["settings"]
     return {}

@@ -101,9 +101,22 @@ def test_a_step_does_not_wait_for_the_device(alone, precision):  # noqa: F811
         ["--optimizer.name=adamw", "--train.gradient_checkpointing=true", "--model.drop_path=0.2"],
         ["--optimizer.name=adamw", "--train.zero_stage=1"],
         ["--data.rand_augment=2", "--data.random_erasing=0.5", "--train.precision=fp16"],
+        *([f"--model.head={head}"] for head in ("lstm", "ts_lstm", "temporal_inception", "encoder")),
+        ["--model.head=lstm", "--train.precision=fp16"],
+        ["--model.arch=tsn", "--model.backbone=resnet_rs", "--train.ema_decay=0.9"],
+        ["--train.mixup=0.2", "--train.cutmix=1.0", "--loss.label_smoothing=0.1"],
+        ["--train.compile=true"],
     ],
 )
-def test_what_fine_tuning_adds(config, tmp_path, options):
+def test_what_is_off_by_default_trains_too(config, tmp_path, options):
+    done = train(config, tmp_path / "run", *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    check_losses(tmp_path / "run")
+
+
+def test_a_teacher_is_learned_from(config, tmp_path):
+    assert train(config, tmp_path / "teacher").returncode == 0
+    options = [f"--distillation.teacher={tmp_path / 'teacher'}", "--distillation.logits=1"]
     done = train(config, tmp_path / "run", *options)
     assert done.returncode == 0, done.stdout + done.stderr
     check_losses(tmp_path / "run")

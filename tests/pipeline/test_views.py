@@ -59,7 +59,7 @@ _whole: dict[tuple, np.ndarray] = {}
 
 def shown(dataset: PackedDataset, sample_id: int, frames: np.ndarray) -> np.ndarray:
     """Whole frames (T, H, W, 3); of JPEGs each as the graph decodes it, in two squares that make the whole."""
-    if dataset.suffix(sample_id) == "mp4":
+    if dataset.suffixes[sample_id] == "mp4":
         return decode_frames(read_media(dataset, sample_id), frames)
     key = (dataset.fingerprint, sample_id)
     if key not in _whole:
@@ -76,7 +76,7 @@ def test_frames_that_views_share_are_decoded_once(dataset, monkeypatch):
     """Three crops of two clips of a video with two frames: two frames are read, whatever the number of views."""
     config = thread_config(num_segments=4, short_side=64, crop_size=56, test_clips=2, test_crops=3)
     sample_id = int(np.flatnonzero(dataset.num_frames == 2)[0])
-    decoder = "jpeg" if dataset.suffix(sample_id) == "jpgs" else "pyav"
+    decoder = "jpeg" if dataset.suffixes[sample_id] == "jpgs" else "pyav"
     plan = plan_clip(dataset, config, sample_id, training=False)
     taken = []
     convert = packets.rgb_picture

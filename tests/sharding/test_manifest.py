@@ -43,7 +43,7 @@ def test_columns_are_arrays_of_the_table(split):
     ]:
         np.testing.assert_array_equal(getattr(dataset, attribute), table[column].to_numpy())
     assert dataset.key(3) == table["key"][3].as_py()
-    assert dataset.suffix(3) == "mp4"
+    assert dataset.suffixes[3] == "mp4"
     assert dataset.fingerprint == json.loads((split / "manifest.json").read_text())["fingerprint"]
 
 

@@ -1,6 +1,5 @@
 """The evaluation.json of launch/evaluate.py, checked: of videos with one label, or with several."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from sharding.errors import UserError
+from sharding.files import parse_json
 
 
 @dataclass(frozen=True)
@@ -58,15 +58,14 @@ def read_evaluation(path: Path) -> SingleLabelFile | MultiLabelFile:
         UserError: it is none.
     """
     try:
-        values = json.loads(path.read_text())
+        values = parse_json(path.read_text())
         classes = values["classes"]
         if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
             raise ValueError("classes are not names")
         read = _multi_label if "average_precision" in values else _single_label
         return read(path, tuple(classes), values)
-    except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else error
-        raise UserError(f"{path}: not an evaluation.json of launch/evaluate.py: {reason}") from error
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: not an evaluation.json of launch/evaluate.py: {error}") from error
 
 
 def read_single_label(path: Path) -> SingleLabelFile:

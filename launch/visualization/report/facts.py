@@ -119,7 +119,7 @@ def _read_lines(run_dir: Path, problems: list[str]) -> dict[str, list[dict[str, 
         for line in read_metrics(run_dir):
             if isinstance(line, dict) and line.get("kind") in by_kind and _has(line, "step", "epoch"):
                 by_kind[line["kind"]].append(line)
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         problems.append(f"metrics.jsonl cannot be read: {' '.join(str(error).split())}")
     return by_kind
 

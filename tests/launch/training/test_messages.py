@@ -48,7 +48,7 @@ def test_the_best_is_compared_with_guessing(tmp_path):
     assert describe_best(tmp_path) == "best top-1 25.00 % after epoch 18 (chance 16.67 %)"
 
 
-def test_more_frames_than_are_stored_are_warned_of_once(caplog):
+def test_more_frames_than_are_stored_are_warned_of(caplog):
     config = Config(data=DataConfig(num_segments=100, train="shards/own/train"))
 
     class Split(SimpleNamespace):
@@ -59,8 +59,10 @@ def test_more_frames_than_are_stored_are_warned_of_once(caplog):
         split = Split(num_frames=np.array([64, 30]), location="shards/own/train")
         warn_of_short_videos(config, split)
         warn_of_short_videos(replace(config, data=DataConfig(num_segments=64)), split)
-    [message] = caplog.messages
-    assert message.startswith("a clip has 100 frames, but no video of shards/own/train has more than 64 stored frames")
+        warn_of_short_videos(replace(config, data=DataConfig(num_segments=33, frames_per_segment=2)), split)
+    segments, frames = caplog.messages
+    assert segments.startswith("a clip has 100 frames, but no video of shards/own/train has more than 64 stored ones: ")
+    assert frames.startswith("a clip has 66 frames")
 
 
 def test_classes_that_differ_are_named():

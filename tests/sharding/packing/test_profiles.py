@@ -49,7 +49,7 @@ def test_jpeg_rows_hold_the_frames_of_h264(tmp_path):
     write_numbered_video(tmp_path / "videos" / "a" / "v.mp4", 100, size=(400, 300))
     split = packed(tmp_path, profile="jpeg")
     dataset = load_dataset(split)
-    assert (dataset.num_frames[0], dataset.widths[0], dataset.heights[0], dataset.suffix(0)) == (64, 342, 256, "jpgs")
+    assert (dataset.num_frames[0], dataset.widths[0], dataset.heights[0], dataset.suffixes[0]) == (64, 342, 256, "jpgs")
     frames = jpeg_frames(split, 0)
     assert [read_number(frame) for frame in frames] == [int((i + 0.5) * 100 / 64) for i in range(64)]
     h264 = packed(tmp_path, profile="h264")
