@@ -16,6 +16,7 @@ help:
 	@echo "make test       lint and tests"
 	@echo "make test-slow  the tests that take minutes, and those of the studies"
 	@echo "make docs       the site of docs/, into build/site; .venv/bin/mkdocs serve shows it while you write"
+	@echo "make clean      remove .venv and build; data and runs stay"
 
 setup: $(INSTALLED)
 
@@ -57,4 +58,4 @@ constraints: setup
 	    --upgrade --extra cuda13 --extra cuda12 --extra remote --extra benchmark --extra docs --extra test pyproject.toml -o constraints.txt
 
 clean:
-	rm -rf .venv data runs
+	rm -rf .venv build
