@@ -1,6 +1,7 @@
 """Whether this machine has got what training asks for."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -33,3 +34,20 @@ def unusable_gpu(devices: Path = Path("/dev")) -> str | None:
         f"this machine has a GPU that torch {torch.__version__}, built {built}, cannot use; training on the CPU. "
         "Its driver may be too old: nvidia-smi shows for which CUDA it is"
     )
+
+
+def choose_gpu(num_gpus: int, environment: Mapping[str, str]) -> int:
+    """Return the number, among those that this process sees, of the GPU of this rank.
+
+    Raises:
+        UserError: it sees fewer than its machine has ranks.
+    """
+    local_rank = int(environment["LOCAL_RANK"])
+    if num_gpus == 1 and "CUDA_VISIBLE_DEVICES" in environment:  # srun --gpus-per-task=1 shows each rank its own
+        return 0
+    if local_rank >= num_gpus:
+        raise UserError(
+            f"LOCAL_RANK={local_rank}: this machine has {num_gpus} GPU(s); start as many ranks on it, or show each "
+            "rank one with CUDA_VISIBLE_DEVICES"
+        )
+    return local_rank

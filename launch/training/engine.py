@@ -6,7 +6,7 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from datetime import timedelta
 from functools import partial
@@ -51,6 +51,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from launch.training.config import Config
+from launch.training.devices import choose_gpu
 from launch.training.forward import AUTOCAST_DTYPES
 from launch.training.host_memory import keep_freed_memory
 from launch.training.launcher import ErrorOfAllRanks
@@ -97,23 +98,6 @@ def start_ranks(timeout_seconds: float = 600.0) -> Ranks:
             print("building DeepSpeed's communication kernel for this environment: once, about a minute", flush=True)
         _join("nccl" if device.type == "cuda" else "gloo", timedelta(seconds=timeout_seconds))
     return Ranks(dist.get_rank(), dist.get_world_size(), device)
-
-
-def choose_gpu(num_gpus: int, environment: Mapping[str, str]) -> int:
-    """Return the number, among those that this process sees, of the GPU of this rank.
-
-    Raises:
-        UserError: it sees fewer than its machine has ranks.
-    """
-    local_rank = int(environment["LOCAL_RANK"])
-    if num_gpus == 1 and "CUDA_VISIBLE_DEVICES" in environment:  # srun --gpus-per-task=1 shows each rank its own
-        return 0
-    if local_rank >= num_gpus:
-        raise UserError(
-            f"LOCAL_RANK={local_rank}: this machine has {num_gpus} GPU(s); start as many ranks on it, or show each "
-            "rank one with CUDA_VISIBLE_DEVICES"
-        )
-    return local_rank
 
 
 @contextmanager

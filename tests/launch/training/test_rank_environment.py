@@ -8,6 +8,7 @@ from contextlib import ExitStack, suppress
 
 import pytest
 
+from launch.training.devices import choose_gpu
 from launch.training.rank_environment import adopt_launcher, describe_rank
 from launch.training.run_log import read_metrics
 from sharding.errors import UserError
@@ -142,3 +143,33 @@ def test_deepspeed_starts_where_its_port_is_taken(small_config, tmp_path):
         done = run_command([*command, "--train.epochs=1"])
     assert done.returncode == 0, done.stdout + done.stderr
     assert read_metrics(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("num_gpus", "environment", "gpu"),
+    [
+        (8, {"LOCAL_RANK": "3"}, 3),
+        (1, {"LOCAL_RANK": "0"}, 0),
+        (1, {"LOCAL_RANK": "3", "CUDA_VISIBLE_DEVICES": "5"}, 0),
+    ],
+)
+def test_a_rank_takes_the_gpu_of_its_number_or_the_only_one_that_it_is_shown(num_gpus, environment, gpu):
+    """As srun --gpus-per-task=1 shows each task one."""
+    assert choose_gpu(num_gpus, environment) == gpu
+
+
+def test_more_ranks_than_gpus_are_refused():
+    with pytest.raises(UserError, match=r"^LOCAL_RANK=2: this machine has 2 GPU\(s\); start as many ranks on it, or "):
+        choose_gpu(2, {"LOCAL_RANK": "2", "CUDA_VISIBLE_DEVICES": "0,1"})
+
+
+def test_what_the_processes_exchange_has_the_time_limit_of_the_ranks():
+    program = (
+        "import datetime, torch, torch.distributed as dist\n"
+        "from launch.training.distributed import free_port, new_group\n"
+        "place = f'tcp://127.0.0.1:{free_port()}'\n"
+        "dist.init_process_group('gloo', place, datetime.timedelta(seconds=77), 1, 0)\n"
+        "print(new_group()._get_backend(torch.device('cpu')).options._timeout.total_seconds())\n"
+    )
+    done = run_command([sys.executable, "-c", program])
+    assert done.stdout.split() == ["77.0"], done.stderr
