@@ -14,7 +14,7 @@ import torch
 from launch.benchmark import main
 from launch.benchmarks.loader import diagnosis
 from launch.benchmarks.loader_cost import _cpu
-from launch.benchmarks.loader_stages import LoaderSpeed, Stage
+from launch.benchmarks.loader_stages import LoaderSpeed, LoaderStep
 from launch.benchmarks.other_loaders import prepare, read_frames, stored_bytes
 from launch.benchmarks.packing import measure_cost
 from launch.benchmarks.packing_profiles import Candidate, choose_sample, measure_candidates, recommend
@@ -74,7 +74,7 @@ def test_memory_of_the_loader_is_flat(numbered, numbered_jpeg):
 
 
 def test_diagnosis_names_what_binds():
-    stages = [Stage("read", 900.0), Stage("workers", 50.0), Stage("graph", 400.0)]
+    stages = [LoaderStep("read", 900.0), LoaderStep("workers", 50.0), LoaderStep("graph", 400.0)]
     assert diagnosis(stages, 45.0, 30.0).startswith("the network binds: the loader gives 1.5 times")
     assert diagnosis(stages, 45.0, 100.0).startswith("workers binds, at 0.5 times what training takes: pack under")
 
