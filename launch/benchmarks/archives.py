@@ -15,7 +15,7 @@ from launch.benchmarks.object_storage import PackingToStore, s3_server
 from launch.benchmarks.options import ArchivesOptions
 from launch.benchmarks.packing import copy_videos, seconds
 from launch.benchmarks.report import conditions, table
-from launch.inference.pack_files import find_videos
+from launch.inference.pack_files import list_videos
 from sharding.errors import UserError
 from sharding.packing.tar import TarWriter
 
@@ -24,9 +24,7 @@ _MOST_SAMPLES_A_SHARD = 64
 
 def archives(options: ArchivesOptions) -> None:
     """Print how fast videos are packed from each kind of archive, and indexed as shards."""
-    found = find_videos(options.videos) if options.videos.is_dir() else []
-    if not found:
-        raise UserError(f"--videos {options.videos}: no video files in it")
+    found = list_videos(options.videos)
     with tempfile.TemporaryDirectory(prefix="vpsn-benchmark-") as scratch:
         folder = Path(scratch)
         copy_videos(found * options.copies, folder)

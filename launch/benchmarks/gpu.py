@@ -18,6 +18,7 @@ from pathlib import Path
 from launch.benchmarks import gpu_parts
 from launch.benchmarks.gpu_parts import Check
 from launch.benchmarks.options import ROOT, GpuOptions
+from launch.inference.pack_files import list_videos
 from sharding.errors import UserError
 from sharding.files import check_writable, write_atomically
 
@@ -47,7 +48,7 @@ def gpu(options: GpuOptions) -> None:
     numbers = {name: getattr(options, name) for name in ("num_videos", "batch_size", "depth", "num_steps")}
     check = Check(options.work.resolve(), options.videos.resolve(), seconds=options.loader_seconds, **numbers)
     check_writable(options.out)
-    gpu_parts.find_videos(check.videos)
+    list_videos(check.videos)
     check_gpu(check, options.out, options.seconds, options.only, options.patience)
 
 

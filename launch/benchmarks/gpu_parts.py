@@ -20,7 +20,7 @@ from launch.benchmarks.loader_stages import measure_loader, measure_stages
 from launch.benchmarks.options import ROOT
 from launch.benchmarks.sampler_scale import write_large_dataset
 from launch.benchmarks.train_step import measure_step_memory, measure_steps
-from launch.inference.pack_files import find_videos
+from launch.inference.pack_files import list_videos
 from launch.training.run_log import read_metrics
 from model import ModelConfig, build_model
 from model.config import Depth
@@ -30,7 +30,6 @@ from pipeline.decode_speeds import driver_version
 from pipeline.loader import VideoLoader
 from pipeline.nvdec_probe import probe_nvdec
 from sharding.dataset import PackedDataset, load_dataset
-from sharding.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -79,9 +78,7 @@ def machine(check: Check) -> dict:
 
 def pack(check: Check) -> dict:
     """Pack the videos under the profiles that are measured."""
-    sources = find_videos(check.videos)
-    if not sources:
-        raise UserError(f"--videos {check.videos}: no videos below it; give a folder of class folders")
+    sources = list_videos(check.videos)
     for number in range(check.num_videos):
         source = sources[number % len(sources)]
         folder = check.work / "videos" / source.parent.name.replace(" ", "_")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from launch.benchmarks.options import PackOptions
 from launch.benchmarks.report import conditions, table
-from launch.inference.pack_files import find_videos
+from launch.inference.pack_files import list_videos
 from sharding.dataset import PackedDataset, load_dataset
 from sharding.errors import UserError
 from sharding.pack import PackConfig, make_plan, read_annotations
@@ -189,9 +189,7 @@ def _run_all(commands: Sequence[list[str]], processes: int) -> None:
 
 def pack(options: PackOptions) -> None:
     """Print how fast packing is next to ffmpeg and tar, its memory, and what planning costs."""
-    found = find_videos(options.videos) if options.videos.is_dir() else []
-    if not found:
-        raise UserError(f"--videos {options.videos}: no video files in it")
+    found = list_videos(options.videos)
     rows = [
         (
             f"{speed.profile} / {speed.other}",

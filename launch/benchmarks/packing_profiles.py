@@ -15,7 +15,7 @@ from launch.benchmarks.loader_stages import measure_loader
 from launch.benchmarks.options import AdviseOptions
 from launch.benchmarks.report import conditions, table
 from launch.benchmarks.train_step import measure_steps
-from launch.inference.pack_files import find_videos, pack_files
+from launch.inference.pack_files import list_videos, pack_files
 from model import ModelConfig, build_model
 from pipeline.config import DataConfig
 from sharding.dataset import load_dataset
@@ -112,9 +112,7 @@ def choose_sample(videos: Sequence[Path], size: int, seed: int = 0) -> list[Path
 
 def advise(options: AdviseOptions) -> None:
     """Pack and load a sample under every profile; print the figures and the profile that is recommended."""
-    found = find_videos(options.videos) if options.videos.is_dir() else []
-    if not found:
-        raise UserError(f"--videos {options.videos}: no video files in it")
+    found = list_videos(options.videos)
     chosen = choose_sample(found, options.sample)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     batch_size, side = options.batch_size, options.crop_size

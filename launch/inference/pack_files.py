@@ -17,6 +17,14 @@ def find_videos(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if has_video_suffix(path.name) and path.is_file())
 
 
+def list_videos(folder: Path) -> list[Path]:
+    """Return what `find_videos` does. Raises UserError if it is nothing."""
+    found = find_videos(folder)
+    if not found:
+        raise UserError(f"--videos {folder}: no videos below it; give a folder of videos")
+    return found
+
+
 def collect_videos(names: Sequence[str]) -> list[Path]:
     """Return the files that names mean, each once: a file itself, the videos below a folder, what a pattern matches,
     sorted.

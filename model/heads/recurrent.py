@@ -102,9 +102,10 @@ def run_lstm(lstm: nn.LSTM, x: Tensor) -> Tensor:
 
     In mixed precision a GPU would run it in float16, in bf16 training too, where no loss scale keeps small gradients.
     """
-    if not torch.is_autocast_enabled(x.device.type):
+    device = x.device.type
+    if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
         return lstm(x)[0]
-    with torch.autocast(x.device.type, enabled=False):
+    with torch.autocast(device, enabled=False):
         return lstm(x.float())[0]
 
 

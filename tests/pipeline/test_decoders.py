@@ -5,7 +5,6 @@ A GPU is only a name here: what is asked of it is handed in.
 
 import json
 import logging
-import os
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -243,7 +242,7 @@ def test_another_machine_is_measured_again(videos, monkeypatch):
 
 
 def test_other_cores_per_rank_are_another_machine(videos, monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(16))
+    monkeypatch.setattr("pipeline.cores.available_cores", lambda: 16)
     for ranks in ("1", "8"):
         monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks)
         choose_decoder("auto", videos, GPU, Machine({"pyav": 1, "nvdec": 2}).trial())

@@ -36,7 +36,7 @@ def test_a_part_that_fails_is_in_the_report_and_the_next_one_runs(tmp_path):
     check, out = Check(tmp_path / "work", tmp_path / "none"), tmp_path / "gpu.json"
     report = check_gpu(check, out, 60, ["machine", "pack"])
     assert report == json.loads(out.read_text())
-    assert report["pack"]["failed"] == 1 and "no .mp4" in report["pack"]["log"][-1]
+    assert report["pack"]["failed"] == 1 and "no videos below it" in report["pack"]["log"][-1]
     assert "failed" not in report["machine"]
     assert check_gpu(check, out, 5, ["machine"])["machine"] == {"skipped": "no time left"}
 
@@ -51,7 +51,7 @@ def test_what_cannot_be_checked_is_one_line(numbered_videos, tmp_path):
     unknown = complaint("--videos", numbered_videos, "--only", "machine", "fed")
     assert unknown.startswith("--only fed: ") and all(name in unknown for name in PARTS)
     (tmp_path / "empty").mkdir()
-    assert complaint("--videos", tmp_path / "empty").startswith(f"--videos {tmp_path / 'empty'}: no .mp4")
+    assert complaint("--videos", tmp_path / "empty").startswith(f"--videos {tmp_path / 'empty'}: no videos below it")
     (tmp_path / "work").mkdir(exist_ok=True)
     (tmp_path / "work" / "h264").mkdir()
     assert complaint("--videos", numbered_videos).startswith(f"--work {tmp_path / 'work'}: not empty")
