@@ -186,7 +186,7 @@ def test_loader_measures_the_network_of_the_recipe(numbered, tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
         f"data: {{train: {numbered}, num_segments: 2, frames_per_segment: 2, short_side: 48, crop_size: 32}}\n"
-        "model: {arch: tsn, depth: 18, pretrained: absent.pth, frozen_stages: 1}\ntrain: {batch_size: 4}\n"
+        "model: {arch: tsn, depth: 18, pretrained: imagenet, frozen_stages: 1}\ntrain: {batch_size: 4}\n"
     )
     output = benchmark("loader", f"--config={recipe}", "--seconds=0.2")
     assert "4 x 4 x 32 x 32" in output
