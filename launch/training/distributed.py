@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cache
 from typing import TypeVar
 
@@ -29,6 +30,16 @@ class Ranks:
         return self.rank == 0
 
 
+_time_limit = timedelta(minutes=30)
+"""Of every collective operation between the processes."""
+
+
+def set_time_limit(limit: timedelta) -> None:
+    """Set the time limit of the groups that are made from here on."""
+    global _time_limit
+    _time_limit = limit
+
+
 @cache
 def _host_group() -> dist.ProcessGroup | None:
     """Return the group over which the processes exchange what is not on their devices; None is the default group."""
@@ -36,12 +47,9 @@ def _host_group() -> dist.ProcessGroup | None:
 
 
 def new_group() -> dist.ProcessGroup:
-    """Return a group of all ranks that communicates over the processors' memories, with the time limit of the default
-    group; to be called by all of them together."""
-    assert dist.group.WORLD is not None  # the ranks have joined
-    device = torch.device("cpu" if dist.get_backend() == "gloo" else "cuda")
-    timeout = dist.group.WORLD._get_backend(device).options._timeout  # without it, half an hour
-    group = dist.new_group(backend="gloo", timeout=timeout)
+    """Return a group of all ranks that communicates over the processors' memories; to be called by all of them
+    together."""
+    group = dist.new_group(backend="gloo", timeout=_time_limit)
     assert isinstance(group, dist.ProcessGroup)  # an int only for a rank that is not in it
     return group
 

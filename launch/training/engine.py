@@ -15,7 +15,15 @@ from typing import Any
 
 from launch.training.batch_norm import check_micro_batch
 from launch.training.clipping import clip_gradients
-from launch.training.distributed import Ranks, _host_group, any_rank, barrier, free_port, sum_over_ranks
+from launch.training.distributed import (
+    Ranks,
+    _host_group,
+    any_rank,
+    barrier,
+    free_port,
+    set_time_limit,
+    sum_over_ranks,
+)
 from launch.training.optimizers import build_optimizer, parameter_groups
 from launch.training.versions import version_of
 
@@ -140,6 +148,7 @@ def joined_ranks(timeout_seconds: float = 600.0) -> Iterator[Ranks]:
 
 
 def _join(backend: str, timeout: timedelta) -> None:
+    set_time_limit(timeout)
     try:
         with redirect_stdout(io.StringIO()):  # it prints at every start, on each rank
             deepspeed.init_distributed(backend, timeout=timeout, verbose=False)
