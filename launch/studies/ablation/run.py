@@ -88,27 +88,29 @@ def main(arguments: list[str] | None = None) -> None:
         unknown = [name for name in getattr(options, option) if name not in known]
         if unknown:
             raise UserError(f"--{option} {unknown[0]}: allowed are {', '.join(known)}")
-    if not any(_rounds(options)):
+    runs = choose_runs(options)
+    if not runs:
         raise UserError(f"--rows {options.rows[0]}: of no such budget; allowed are {', '.join(LONG.rows)}")
     if not options.report_only:
         make_data()
-        for round_ in _rounds(options):
-            perform(round_, options.jobs)
+        perform(runs, options.jobs)
     if not options.tune:
         print(write_results())
 
 
-def _rounds(options) -> list[list[Run]]:
+def choose_runs(options) -> list[Run]:
     """Return the runs: a seed of all rows before the next, so that a part of the experiment is as useful as can be, and
     the short budget before the long one."""
     if options.tune:
         rates = [(f"tune_{rate:g}", ("--model.arch=tsn", f"--optimizer.learning_rate={rate}")) for rate in TUNED_RATES]
-        return [[Run(name, chosen, TUNING_SEED) for name, chosen in rates]]
+        return [Run(name, chosen, TUNING_SEED) for name, chosen in rates]
     return [
-        [Run(name, ROWS[name].options, seed, budget) for name in budget.rows if name in options.rows]
+        Run(name, ROWS[name].options, seed, budget)
         for budget in BUDGETS.values()
         if budget.name in options.budgets
         for seed in options.seeds
+        for name in budget.rows
+        if name in options.rows
     ]
 
 
