@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from launch.features import main
+from launch.inference.feature_files import FeatureFolder, VideoFeatures
 from launch.inference.features import STAGES, FeatureExtractor
 from launch.training.checkpoint import load_checkpoint
 from launch.training.forward import autocast
@@ -67,6 +68,19 @@ def test_a_network_without_such_a_stage_is_refused():
         UserError, match=r"^--stage layer2: no such stage in Flatten; it has none of a ResNet's stages$"
     ):
         FeatureExtractor(torch.nn.Flatten(), "layer2", "fp32", 4)
+
+
+def test_the_table_has_few_groups_of_rows_and_loses_none(tmp_path, monkeypatch):
+    monkeypatch.setattr("launch.inference.feature_files._ROWS_PER_GROUP", 4)
+    folder, names = FeatureFolder(tmp_path, {}), [f"v{number}" for number in range(7)]
+    values = {name: np.full((1 + number % 3, 2), number, np.float32) for number, name in enumerate(names)}
+    for name, rows in values.items():
+        folder.write(VideoFeatures(name, rows, [0.0] * len(rows), [1.0] * len(rows), {}))
+    file = pq.ParquetFile(folder.write_table(names))
+    table = file.read().to_pylist()
+    assert [row["video"] for row in table] == [name for name in names for _ in values[name]]
+    assert [row["features"] for row in table] == np.concatenate(list(values.values())).tolist()
+    assert file.num_row_groups == 3  # v0 to v2 have 6 rows, v3 to v5 again, v6 has 1
 
 
 def read(folder: Path) -> dict[str, bytes]:
