@@ -10,15 +10,17 @@ import sys
 import time
 from pathlib import Path
 
-from launch.training.distributed import free_port
-from launch.training.run_log import read_metrics
+from sharding.cli import CommandLine, run_command
 
 DATA, RUN = Path("data/demo"), Path("runs/demo")
 VIDEOS, PACKED = DATA / "videos", DATA / "packed"
 NUM_VIDEOS = {"train": 1600, "val": 400}
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
+    CommandLine(prog="launch/demo.py", description=(__doc__ or "").splitlines()[0]).parse_args(arguments)
+    from launch.training.distributed import free_port  # torch, once it is known that the demo is wanted
+
     began = time.monotonic()
     sharding = [sys.executable, "-m", "sharding"]
     launcher = str(Path(sys.executable).with_name("deepspeed"))
@@ -49,6 +51,8 @@ def run(command: list[str]) -> None:
 
 def summary(seconds: float) -> str:
     """Return what the demo came to, from the files it left."""
+    from launch.training.run_log import read_metrics
+
     evaluation = json.loads((RUN / "evaluation.json").read_text())
     steps = [line for line in read_metrics(RUN) if line["kind"] == "train"]
     clips_per_second = sum(line["clips_per_second"] for line in steps) / len(steps)
@@ -65,4 +69,4 @@ def summary(seconds: float) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main, "launch/demo.py")

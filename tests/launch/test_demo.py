@@ -12,7 +12,7 @@ def test_its_launchers_take_a_free_port(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "VIDEOS", tmp_path)
     monkeypatch.setattr(demo, "run", commands.append)
     monkeypatch.setattr(demo, "summary", lambda seconds: "")
-    demo.main()
+    demo.main([])
     launched = [command for command in commands if {"launch/train.py", "launch/evaluate.py"} & set(command)]
     assert len(launched) == 2
     for command in launched:
