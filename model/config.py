@@ -1,6 +1,7 @@
 """What a network is made of, as plain data: checkpoints carry it, `--help` is made from it, `build_model` reads it."""
 
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from typing import Literal, get_args
 
 from model.field_checks import check_counts, check_plain
@@ -218,10 +219,10 @@ class ModelConfig:
             object.__setattr__(self, name, tuple(values))
         check_plain(self, "model")
         if self.arch not in DEPTHS and not self.is_custom:
-            known = ", ".join(DEPTHS)
+            known, near = ", ".join(DEPTHS), get_close_matches(self.arch.lower(), DEPTHS, n=1)
             raise ValueError(
                 f"model.arch={self.arch!r}: allowed are {known}, or a class of your own as MODULE:CLASS (mine:Net for "
-                "Net in mine.py)"
+                f"Net in mine.py){f'; did you mean {near[0]}?' if near else ''}"
             )
         if self.backbone == "resnet_rs":
             self._check_resnet_rs()

@@ -2,7 +2,7 @@
 
     python -m model.convert TSM_kinetics_RGB_resnet50.pth --to ours --out tsm.safetensors
     python -m model.convert runs/k400/checkpoints/step-00012000 --to mmaction2 --out tsm_for_mmaction2.pth
-    python -m model.convert SLOWONLY_8x8_R50.pkl.pyth --to mmaction2 --out slowonly.pth
+    python -m model.convert SLOW_8x8_R50.pyth --to mmaction2 --out slowonly.pth
 
 Nothing in a file is run. Training needs no conversion: --model.pretrained takes files of all these projects.
 """

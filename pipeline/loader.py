@@ -18,7 +18,7 @@ from pipeline.dali_graph import release_unused_memory
 from pipeline.dataset import open_dataset
 from pipeline.decoders import Trial, choose_decoder
 from pipeline.exclusions import Exclusions
-from pipeline.plan import plan_balanced_order, plan_order, plan_rank_batches, plan_rank_evaluation
+from pipeline.plan import count_distinct_clips, plan_balanced_order, plan_order, plan_rank_batches, plan_rank_evaluation
 from pipeline.reading import SampleError, verify_command
 from sharding.dataset import PackedDataset
 from sharding.errors import UserError
@@ -208,6 +208,7 @@ class VideoLoader:
                 reason = "the network was trained without mirroring (data.flip)" if not config.flip else ""
                 reason = reason or f"that changes classes of {location} (its flip pairs)"
                 raise UserError(f"data.test_crops=10 mirrors clips, but {reason}; use 1 or 3")
+            self._warn_of_equal_clips(kept)
             return
         thinned = self.dataset.manifest.settings.get("max_frames", math.inf)
         follow_each_other = config.sampling == "dense" or config.frames_per_segment > 1
@@ -229,6 +230,23 @@ class VideoLoader:
                 f"{location}: {len(kept)} samples do not fill one batch of {self.batch_size}; use "
                 f"--train.batch_size={max(1, len(kept) // self.world_size) * self.world_size} or less"
             )
+
+    def _warn_of_equal_clips(self, kept: np.ndarray) -> None:
+        """Say so if several clips of a video are tested, and its frames are too few for so many different ones."""
+        num_frames, wanted = self.dataset.num_frames[kept], self.config.test_clips
+        distinct = {int(count): count_distinct_clips(int(count), self.config) for count in np.unique(num_frames)}
+        short = [int(count) for count in num_frames if distinct[int(count)] < wanted]
+        if not short:
+            return
+        count, enough = max(short), wanted * self.config.frames_per_clip
+        remedy = "fewer cost less and say as much"
+        is_thinned = self.config.sampling == "segments" and count == self.dataset.manifest.settings.get("max_frames")
+        if is_thinned and count < enough:
+            remedy = f"pack it with --max-frames {enough}, or use fewer clips"
+        log.warning(
+            "%s: in %.0f %% of the videos not all of the %d clips differ (%d frames: %d different clips); %s",
+            *(self.dataset.location, 100 * len(short) / len(num_frames), wanted, count, distinct[count], remedy),
+        )
 
     def _good_samples(self) -> np.ndarray:
         """Return the sample ids that are to come and that the dataset lists neither as quarantined nor as excluded."""

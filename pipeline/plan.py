@@ -179,6 +179,11 @@ def evaluation_frames(num_frames: int, config: DataConfig) -> np.ndarray:
     return np.concatenate(clips)
 
 
+def count_distinct_clips(num_frames: int, config: DataConfig) -> int:
+    """Return how many of the K clips that evaluation sees of a video show different frames."""
+    return len(np.unique(evaluation_frames(num_frames, config).reshape(config.test_clips, -1), axis=0))
+
+
 def _training_box(
     size: tuple[int, int], config: DataConfig, place: np.ndarray, seed: int, epoch: int, sample_id: int
 ) -> np.ndarray:

@@ -8,6 +8,7 @@ import argparse
 import errno
 import io
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +25,10 @@ from sharding.errors import UserError, redacted
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 
+_PART_OF_A_VALUE = re.compile(r".*Parser key \"(\S+)\".*NestedArg\(key='(\w+)'.*", re.DOTALL)
+"""The complaint about --model.backbone.depth where model.backbone is one value."""
+
+
 class CommandLine(ArgumentParser):
     """An ArgumentParser whose errors are one line, with the nearest option or key where a name is unknown.
 
@@ -31,7 +36,8 @@ class CommandLine(ArgumentParser):
         renamed: options and keys by the names they had before, which stay accepted: "data.read_ahead" ->
             "data.prefetch_batches".
         synonyms: keys by what they are called elsewhere, for hints.
-        hints: what to do instead of giving a name that has no counterpart here.
+        hints: what to do instead of giving a name that has no counterpart here; of "NAME=", instead of giving NAME
+            a value that it does not take.
         has_keys: whether the options without a dot are keys of a configuration too, and so spelled like them.
     """
 
@@ -63,10 +69,13 @@ class CommandLine(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         parser = getattr(ex, "subcommand_parser", None) or find_parser(message, self)
+        message = _PART_OF_A_VALUE.sub(r"unrecognized arguments: --\1.\2", message)
         unknown = unknown_name(" ".join(message.split()))
         line = describe_error(message, self)
         known = [name for action in parser._all_actions() for name in _names(action)]
+        wrong = re.search(r'Parser key "([^"]+)"', message)
         hint = unknown and (self._hint(unknown) or suggest_name(unknown, known, self.synonyms))
+        hint = hint or (wrong and self.hints.get(f"{wrong[1]}="))
         see = "" if "; " in line or ": use " in line else f"; see {parser.prog} --help"
         hint = f"; {hint}" if hint else see
         if not self.exit_on_error:

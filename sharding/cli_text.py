@@ -151,6 +151,8 @@ def describe_error(message: str, parser: argparse.ArgumentParser) -> str:
     line = re.sub(r"^Call to compute_fn of link '.*?' with args \(.*?\) failed: ", "", line)  # the parser's affair
     line = line.replace('"<unicode string>", ', "")
     line = re.sub(r"Problems parsing config: ", "", line)
+    if linked := re.match(r'Linked "([^"]+)" must be given via "([^"]+)"', line):
+        return f"{linked[1]} follows from {linked[2].replace(', ', ' and ')}; leave it out"
     found = re.match(r"(?P<where>\S+: )?Parser key \"(?P<key>[^\"]+)\"", line)
     if missing := _missing_keys(line):
         names = [option_of(key, parser) for key in missing]
@@ -165,7 +167,9 @@ def describe_error(message: str, parser: argparse.ArgumentParser) -> str:
         shown = option_of(found["key"], parser) if not where else found["key"]
         joint = "=" if "." in shown else " "
         given = value[1].strip("'\" ")
-        return f"{where}{shown}{joint}{given}: use {describe_type(type_hint)}"
+        is_joined = item_type(type_hint) is not None and "," in given
+        example = f": {given.replace(',', ' ')}" if is_joined else ""
+        return f"{where}{shown}{joint}{given}: use {describe_type(type_hint)}{example}"
     return line
 
 
@@ -214,14 +218,15 @@ def suggest_name(unknown: str, known: list[str], synonyms: Mapping[str, str]) ->
         unknown: as typed, "--model.dept", or as a configuration file says, "model.dept".
         synonyms: dotted keys by what they are called elsewhere: "lr" -> "optimizer.learning_rate".
     """
-    dashes = "--" if unknown.startswith("--") else ""
-    key = unknown.removeprefix("--").replace("-", "_")
-    parent = key.rpartition(".")[0]
-    siblings = [name for name in known if "." in parent and name.startswith(f"{dashes}{parent}.")]
-    if near := difflib.get_close_matches(f"{dashes}{key}", siblings, n=1):
-        return f"did you mean {near[0]}?"
-    meant = synonyms.get(key) or synonyms.get(key.rpartition(".")[2])
+    dashes = "--" if unknown.startswith("-") else ""
+    key = unknown.lstrip("-").replace("-", "_")
+    parent, _, last = key.rpartition(".")
+    prefix = f"{dashes}{parent}."
+    siblings = {name.removeprefix(prefix): name for name in known if parent and name.startswith(prefix)}
+    if near := difflib.get_close_matches(last, siblings, n=1, cutoff=0.7):
+        return f"did you mean {siblings[near[0]]}?"
+    meant = synonyms.get(key) or synonyms.get(last)
     if meant and meant in known:
         return f"did you mean {dashes}{meant}?"
-    matches = difflib.get_close_matches(unknown, known, n=1, cutoff=0.6)
+    matches = difflib.get_close_matches(unknown, known, n=1, cutoff=0.75)
     return f"did you mean {matches[0]}?" if matches else None

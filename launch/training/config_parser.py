@@ -1,6 +1,7 @@
 """Read a run's configuration: defaults < YAML < command line."""
 
 import argparse
+import math
 import operator
 from collections.abc import Callable
 from functools import cache
@@ -59,7 +60,35 @@ def parse_config(
         parser.link_arguments(
             "data.train", f"model.{name}", compute_fn=lambda train, value_of=value_of: value_of(manifest_of(train))
         )
-    return with_statistics(_instantiate(parser, parser.parse_args(arguments), kind))
+    values = parser.parse_args(arguments)
+    config = _instantiate(parser, values, kind)
+    for path in values.config or ():
+        _check_what_follows(str(path), Path(path), config, manifest_of(config.data.train))
+    return with_statistics(config)
+
+
+def _check_what_follows(name: str, path: Path, config: Config, manifest: Manifest | None) -> None:
+    """Refuse what a file says of a value that follows from others, if those say something else."""
+    sections = with_current_names(parse_yaml(path.read_text()) or {})
+    given, data = sections.get("model") or {}, sections.get("data") or {}
+    frames = [data.get(key, getattr(config.data, key)) for key in ("num_segments", "frames_per_segment")]
+    if given.get("num_segments", math.prod(frames)) != math.prod(frames):
+        raise UserError(
+            f"{name}: model.num_segments={given['num_segments']}, but data.num_segments={frames[0]} x "
+            f"data.frames_per_segment={frames[1]} frames; leave it out, and set those of data"
+        )
+    if manifest is None or data.get("train", config.data.train) != config.data.train:  # of a run with other data
+        return
+    for key, value_of in _FROM_MANIFEST.items():
+        value = value_of(manifest)
+        if key in given and _as_list(given[key]) != _as_list(value):
+            has = f"data.train={config.data.train} has {value}"
+            raise UserError(f"{name}: model.{key}={given[key]}, but {has}; leave it out")
+
+
+def _as_list(value):
+    """Return what YAML makes of a value: tuples are lists there."""
+    return [_as_list(item) for item in value] if isinstance(value, (tuple, list)) else value
 
 
 _CONFIG_HELP = "YAML file; what it leaves out keeps its default, and the command line overrides it."

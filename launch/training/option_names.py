@@ -100,6 +100,24 @@ SYNONYMS = {
     "output_dir": "run_dir",
     "out_dir": "run_dir",
     "resume_from": "resume",
+    "auto_resume": "resume",
+    "checkpoint_file_path": "model.pretrained",
+    "tune_from": "model.pretrained",
+    "finetune": "model.pretrained",
+    "optimizer.type": "optimizer.name",
+    "optimizing_method": "optimizer.name",
+    "lr_policy": "schedule.name",
+    "lr_steps": "schedule.milestones",
+    "steps": "schedule.milestones",
+    "max_epoch": "train.epochs",
+    "gd": "optimizer.clip_norm",
+    "clip_grad_l2norm": "optimizer.clip_norm",
+    "b": "train.batch_size",
+    "npb": "train.batch_norm",
+    "no_partialbn": "train.batch_norm",
+    "dropout_rate": "model.dropout",
+    "dropconnect_rate": "model.drop_path",
+    "train_crop_size": "data.crop_size",
 }
 """The field's usual names, for "did you mean"; the last part of a key counts: train.lr is lr."""
 
@@ -107,9 +125,20 @@ HINTS = {
     "gpus": "the launcher takes the number of GPUs: deepspeed --num_gpus N launch/train.py",
     "num_gpus": "the launcher takes the number of GPUs: deepspeed --num_gpus N launch/train.py",
     "num_classes": "the number of classes is that of data.train",
+    "num_ensemble_views": "it is of evaluation: launch/evaluate.py --clips N",
+    "twice_sample": "it is of evaluation: launch/evaluate.py --clips 2",
+    "num_spatial_crops": "it is of evaluation: launch/evaluate.py --crops 1, 3 or 10",
+    "test_crop_size": "it is of evaluation: launch/evaluate.py --crop-size N",
+    "launcher": "deepspeed launch/train.py starts a process for each GPU; for Slurm there is launch/slurm.sh",
+    "cfg_options": "any key is an option itself: --train.epochs=50",
+    "opts": "any key is an option itself: --train.epochs=50",
+    "auto_scale_lr": "it always is: optimizer.learning_rate is that of optimizer.reference_batch_size clips",
+    "train_jitter_scales": "there is no such crop; data.crop says which there are",
+    "target_fps": "frames are not converted to one rate; data.frame_stride counts those of the video",
+    "resume=": "a run goes on with --run_dir RUN --resume, and weights alone are --model.pretrained FILE",
     "multi_class": "videos have several labels if data.train was packed with them (docs/multilabel.md)",
 }
-"""What to do instead where no key has that meaning."""
+"""What to do instead where no key has that meaning, or (NAME=) such a value."""
 
 
 def with_current_names(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -114,7 +114,10 @@ def _describe_other(root: Any, wrapper: str) -> str:
     where = f"its {printable(wrapper)!r} holds" if wrapper else "it holds"
     if isinstance(root, Mapping):
         if "blobs" in root:
-            return "weights of Caffe2 (blobs); there is a .pyth of the same network in the SlowFast model zoo"
+            return (
+                "weights of Caffe2 (blobs), as SlowFast's zoo has them; take pytorchvideo's SLOW_8x8_R50.pyth or "
+                "SLOW_4x16_R50.pyth, or load it with SlowFast and save a .pyth"
+            )
         entries = [value for value in root.values() if isinstance(value, (Inert, Name))]
         named = next((name for name in WRAPPERS if isinstance(root.get(name), Inert)), None)
         if named or (entries and len(entries) == len(root)):

@@ -33,7 +33,7 @@ def test_every_command_runs(tmp_path, monkeypatch):
     tsm = layouts.torchvision_names("base_model.", "new_fc", "shift").make()
     tsm = {f"module.{name}": value for name, value in tsm.items()}
     torch.save({"epoch": 50, "state_dict": tsm}, tmp_path / "TSM_something_RGB_resnet50.pth.tar")
-    torch.save({"model_state": layouts.slowfast_names().make()}, tmp_path / "SLOWONLY_8x8_R50.pyth")
+    torch.save({"model_state": layouts.slowfast_names().make()}, tmp_path / "SLOW_8x8_R50.pyth")
     for name in ("sharding", "pipeline", "model", "launch"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     motion = pack_motion(tmp_path / "motion", size=32)

@@ -147,3 +147,19 @@ def test_dense_clips_of_thinned_videos_are_warned_of(numbered_videos, numbered, 
 def test_too_few_frames_are_refused_by_name(dataset):
     with pytest.raises(UserError, match=r"sample \S+: 1 frames, but data.min_frames=4; lower it"):
         VideoLoader(dataset, thread_config(min_frames=4), training=False, micro_batch_size=4)
+
+
+def test_clips_that_show_the_same_frames_are_warned_of(numbered_videos, numbered, tmp_path, caplog):
+    """Of 8 frames, two clips of 4 segments are different ones, three are not."""
+    thinned = load_dataset(pack(numbered_videos, tmp_path, max_frames=8))
+    config = thread_config(num_segments=4, short_side=64, crop_size=56, test_clips=2)
+    enough = np.flatnonzero(thinned.num_frames == 8)
+    VideoLoader(thinned, config, training=False, micro_batch_size=4, sample_ids=enough)
+    assert not caplog.text
+    VideoLoader(thinned, replace(config, test_clips=3), training=False, micro_batch_size=4, sample_ids=enough)
+    assert "in 100 % of the videos not all of the 3 clips differ (8 frames: 2 different clips)" in caplog.text
+    assert "pack it with --max-frames 12, or use fewer clips" in caplog.text
+    caplog.clear()
+    one = np.flatnonzero(thinned.num_frames == 1)
+    VideoLoader(thinned, config, training=False, micro_batch_size=4, sample_ids=one)
+    assert "(1 frames: 1 different clips); fewer cost less and say as much" in caplog.text

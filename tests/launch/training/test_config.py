@@ -224,10 +224,73 @@ def test_what_is_wrong_with_the_data_is_said_without_the_parser():
         ("--train.precision=fp8", "train.precision=fp8: use fp32, bf16 or fp16"),
         ("--train.epochs=many", "train.epochs=many: use an integer"),
         ("--schedule.milestones=soon", "schedule.milestones=soon: use a list of integers"),
+        ("--schedule.milestones=25,45", "schedule.milestones=25,45: use a list of integers: 25 45"),
+        ("--train.auto_resume=true", "did you mean --resume?"),
+        ("--train.checkpoint_file_path=x", "did you mean --model.pretrained?"),
+        ("--data.train_jitter_scales=[256,320]", "there is no such crop; data.crop says which there are"),
+        ("--data.target_fps=30", "frames are not converted to one rate"),
+        ("--test.num_ensemble_views=10", "launch/evaluate.py --clips N"),
+        ("--solver.max_epoch=3", "did you mean --train.epochs?"),
+        ("--lr_steps=3", "did you mean --schedule.milestones?"),
+        ("--optimizer.type=SGD", "did you mean --optimizer.name?"),
+        ("--gd=20", "did you mean --optimizer.clip_norm?"),
+        ("-b=4", "did you mean --train.batch_size?"),
+        ("--launcher=pytorch", "deepspeed launch/train.py starts a process for each GPU"),
+        ("--cfg-options=a", "any key is an option itself"),
+        ("--auto-scale-lr", "it always is"),
+        ("--resume=runs/a/last.pth", "use never, auto or extend; a run goes on with --run_dir RUN --resume"),
+        ("--model.num_classes=10", "model.num_classes follows from data.train; leave it out"),
+        ("--model.num_segments=4", "follows from data.num_segments and data.frames_per_segment; leave it out"),
+        ("--model.backbone.depth=50", "did you mean --model.depth?"),
+        ("--model.arch=slow", "for Net in mine.py); did you mean slowonly?"),
     ],
 )
 def test_what_others_call_it_is_understood(argument, expected):
     assert expected in error_of(argument)
+
+
+OFF_BY_DEFAULT = [
+    ["--optimizer.name=adamw", "--train.gradient_checkpointing=true", "--model.drop_path=0.2"],
+    ["--optimizer.name=adamw", "--train.zero_stage=1"],
+    ["--data.rand_augment=2", "--data.random_erasing=0.5", "--train.precision=fp16"],
+    *([f"--model.head={head}"] for head in ("lstm", "ts_lstm", "temporal_inception", "encoder")),
+    ["--model.head=lstm", "--train.precision=fp16"],
+    ["--model.arch=tsn", "--model.backbone=resnet_rs", "--model.depth=50", "--train.ema_decay=0.9"],
+    ["--train.mixup=0.2", "--train.cutmix=1.0", "--loss.label_smoothing=0.1"],
+    ["--train.compile=true"],
+]
+"""What tests/gpu trains; here where there is no GPU it is seen that these are options."""
+
+
+@pytest.mark.parametrize("options", OFF_BY_DEFAULT)
+def test_what_is_off_by_default_can_be_asked_for(numbered, options):
+    parse("--model.depth=18", f"--data.train={numbered}", *options)
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "expected"),
+    [
+        ("num_segments: 16", "", "model.num_segments=16, but data.num_segments=8 x data.frames_per_segment=1 frames"),
+        (
+            "num_segments: 4",
+            "num_segments: 4, frames_per_segment: 2",
+            "model.num_segments=4, but data.num_segments=4",
+        ),
+        ("num_classes: 3", "train: TRAIN", "model.num_classes=3, but data.train=.* has 2; leave it out"),
+        ("multi_label: true", "", "model.multi_label=True, but data.train=.* has False; leave it out"),
+        ("num_segments: 8, num_classes: 2, levels: []", "num_segments: 8, train: TRAIN", ""),
+        ("num_classes: 5", "train: of/another/run", ""),  # whose resolved configuration starts one on other data
+    ],
+)
+def test_what_follows_from_other_values_is_not_ignored_in_a_file(tmp_path, numbered, model, data, expected):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"model: {{{model}}}\ndata: {{{data.replace('TRAIN', str(numbered))}}}\n")
+    arguments = [f"--config={path}", f"--data.train={numbered}"]
+    if expected:
+        with pytest.raises(UserError, match=expected):
+            parse_config("train.py", arguments)
+    else:
+        assert parse_config("train.py", arguments).model.num_classes == 2
 
 
 @pytest.mark.parametrize(
