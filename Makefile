@@ -35,7 +35,7 @@ lint: setup
 test: setup lint
 	$(BIN)/python -m pytest $(PARALLEL)
 
-test-slow: setup
+test-slow: .venv/docs-installed
 	$(BIN)/python -m pytest $(PARALLEL) -m 'slow or studies'
 
 docs: .venv/docs-installed

@@ -7,6 +7,9 @@ from pathlib import Path
 
 # Before anything reads it: small networks gain nothing from more threads, and wait long for them on a busy machine.
 os.environ["OMP_NUM_THREADS"] = "1"
+# tests/gpu has a run of its own; what all others say of networks and ranks is of a machine without a GPU.
+if not any("gpu" in argument for argument in sys.argv):
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import pytest
 from hypothesis import settings

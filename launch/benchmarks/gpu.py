@@ -32,7 +32,7 @@ PARTS: dict[str, tuple[int, Callable[..., dict], tuple]] = {
     "steps.8": (60, gpu_parts.steps, (8, 32)),
     "handover": (40, gpu_parts.handover, ("h264", "pyav")),
     "waits": (40, gpu_parts.waits, ("h264", "pyav")),
-    "tests": (120, gpu_parts.tests, ()),
+    "tests": (240, gpu_parts.tests, ()),
     "feed.h264.nvdec.8": (30, gpu_parts.feed, ("h264", "nvdec", 8)),
     "train.jpeg.nvjpeg": (75, gpu_parts.train, ("jpeg", "nvjpeg")),
     "stages.pyav": (40, gpu_parts.stages, ("h264", "pyav")),

@@ -220,10 +220,15 @@ def waits(check: Check, name: str, decoder: Decoder) -> dict:
 
 def tests(check: Check) -> dict:
     """Run tests/gpu, which must not be skipped here."""
-    command = [sys.executable, "-m", "pytest", "-q", "--maxfail=30", "-p", "no:cacheprovider", "--tb=line", "tests/gpu"]
+    command = [sys.executable, "-m", "pytest", "-v", "--maxfail=30", "-p", "no:cacheprovider", "--tb=line", "tests/gpu"]
     environment = os.environ | {"FAIL_WITHOUT_GPU": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    return {"exit_code": done.returncode, "output": done.stdout[-6000:], "errors": done.stderr[-1500:]}
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    lines = []
+    with subprocess.Popen(command, cwd=ROOT, env=environment, **output) as process:
+        for line in process.stdout or ():
+            print(line, end="", flush=True)  # into the log, which is kept where the time runs out
+            lines.append(line)
+    return {"exit_code": process.returncode, "output": "".join(lines)[-7500:]}
 
 
 def run(command: list[str]) -> None:

@@ -6,15 +6,21 @@ import pytest
 import torch
 
 from pipeline.config import DataConfig
-from pipeline.loader import VideoLoader
+from pipeline.loader import VideoBatch, VideoLoader
 from pipeline.reading import SampleError
-from sharding.dataset import load_dataset
+from sharding.dataset import PackedDataset, load_dataset
 
 # In units of the normalised clips: four grey levels of 255 on average, and 24 anywhere, for other roundings of the
 # colour conversion and of the inverse DCT.
 MEAN_BOUND, MAX_BOUND = 4 / 58, 24 / 57
 
 pytestmark = pytest.mark.gpu
+
+
+def load(dataset: PackedDataset, config: DataConfig, **options) -> list[VideoBatch]:
+    """Return all batches, with no process left that made them."""
+    with VideoLoader(dataset, config, micro_batch_size=4, **options) as loader:
+        return list(loader)
 
 
 @pytest.mark.parametrize(
@@ -43,8 +49,7 @@ def test_same_clips_as_on_the_cpu(request, gpu, fixture, on_gpu, on_cpu, trainin
 
     def batches(decoder: str, device: torch.device | str) -> list:
         config = DataConfig(num_segments=8, short_side=64, crop_size=56, decoder=decoder, **settings)
-        loader = VideoLoader(dataset, config, training=training, micro_batch_size=4, seed=3, device=device)
-        return list(loader)
+        return load(dataset, config, training=training, seed=3, device=device)
 
     found, expected = batches(on_gpu, gpu), batches(on_cpu, "cpu")
     assert len(found) == len(expected)
@@ -61,8 +66,7 @@ def test_augmented_clips_are_those_of_the_cpu(numbered, gpu):
     settings = {"rand_augment": 3, "rand_augment_magnitude": 12, "rand_augment_std": 4, "random_erasing": 0.5}
     config = DataConfig(num_segments=8, short_side=64, crop_size=56, decoder="pyav", **settings)
     found, expected = (
-        list(VideoLoader(load_dataset(numbered), config, training=True, micro_batch_size=4, seed=3, device=device))
-        for device in (gpu, "cpu")
+        load(load_dataset(numbered), config, training=True, seed=3, device=device) for device in (gpu, "cpu")
     )
     for one, other in zip(found, expected, strict=True):
         assert (one.clips.cpu() - other.clips).abs().mean() < MEAN_BOUND
@@ -87,4 +91,4 @@ def test_a_damaged_sample_is_named(request, gpu, tmp_path, fixture, decoder):
         file.write(bytes(int(dataset.media_bytes[4])))
     config = DataConfig(num_segments=4, short_side=64, crop_size=56, decoder=decoder)
     with pytest.raises(SampleError, match=dataset.key(4)):
-        list(VideoLoader(dataset, config, training=False, micro_batch_size=4, device=gpu))
+        load(dataset, config, training=False, device=gpu)

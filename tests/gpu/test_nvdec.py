@@ -15,6 +15,8 @@ from tests.pipeline.test_nvdec import WANTED, Video, packed
 # Grey levels: other roundings of the colour conversion; at edges, where colours change, other interpolation of chroma.
 MEAN_BOUND = 4
 
+pytestmark = pytest.mark.gpu
+
 
 def test_the_trial_works_or_gives_the_reason(gpu):
     found = probe_nvdec(0)

@@ -18,6 +18,7 @@ from pipeline.nvdec_probe import probe_nvdec
 from tests.conftest import ROOT
 from tests.launch.conftest import pack_motion, train, train_alone, write_small_config
 from tests.launch.training.conftest import alone, group_of_one  # noqa: F401
+from tests.launch.training.test_config import OFF_BY_DEFAULT
 
 pytestmark = pytest.mark.gpu
 
@@ -95,19 +96,7 @@ def test_a_step_does_not_wait_for_the_device(alone, precision):  # noqa: F811
         torch.cuda.set_sync_debug_mode("default")
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        ["--optimizer.name=adamw", "--train.gradient_checkpointing=true", "--model.drop_path=0.2"],
-        ["--optimizer.name=adamw", "--train.zero_stage=1"],
-        ["--data.rand_augment=2", "--data.random_erasing=0.5", "--train.precision=fp16"],
-        *([f"--model.head={head}"] for head in ("lstm", "ts_lstm", "temporal_inception", "encoder")),
-        ["--model.head=lstm", "--train.precision=fp16"],
-        ["--model.arch=tsn", "--model.backbone=resnet_rs", "--train.ema_decay=0.9"],
-        ["--train.mixup=0.2", "--train.cutmix=1.0", "--loss.label_smoothing=0.1"],
-        ["--train.compile=true"],
-    ],
-)
+@pytest.mark.parametrize("options", OFF_BY_DEFAULT)
 def test_what_is_off_by_default_trains_too(config, tmp_path, options):
     done = train(config, tmp_path / "run", *options)
     assert done.returncode == 0, done.stdout + done.stderr

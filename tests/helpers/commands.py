@@ -25,7 +25,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-HAS_GPU = Path("/dev/nvidiactl").exists()
+HAS_GPU = Path("/dev/nvidiactl").exists() and os.environ.get("CUDA_VISIBLE_DEVICES") != ""
 PRELOADED = ("launch.train", "launch.evaluate", "launch.predict", "launch.visualize", "launch.export")
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload([*PRELOADED, "launch.benchmark", "launch.ensemble", "sharding.pack", "sharding.verify"])
@@ -122,6 +122,7 @@ def _run(arguments: list[str], environment: dict[str, str], output: str, errors:
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(file, number)
         os.close(file)
+    os.environ.clear()  # of the first command that was forked
     os.environ.update(environment)
     os.chdir(ROOT)
     code: object = 1

@@ -34,6 +34,16 @@ def test_the_environment_is_its_own():
     assert run_command([sys.executable, "-c", "import os; print(os.environ.get('LEFT'))"]).stdout == "None\n"
 
 
+def test_a_variable_that_is_gone_is_not_given(monkeypatch):
+    code = "import os; print(os.environ.get('GIVEN'))"
+    monkeypatch.setenv("GIVEN", "here")
+    assert run_command([sys.executable, "-c", code]).stdout == "here\n"
+    monkeypatch.delenv("GIVEN")
+    assert run_command([sys.executable, "-c", code]).stdout == "None\n"
+    path = {"PATH": os.environ["PATH"]}
+    assert run_command([sys.executable, "-c", "import os; print(sorted(os.environ))"], env=path).stdout == "['PATH']\n"
+
+
 def test_signals_end_it_and_nothing_is_left():
     with started(SLEEPING) as process:
         assert isinstance(process, Forked) and process.poll() is None

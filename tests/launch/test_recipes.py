@@ -1,5 +1,6 @@
 """Every file of launch/configs: it parses, builds its network, and takes a step on generated videos."""
 
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -105,6 +106,7 @@ def test_the_recipe_of_ones_own_folders_trains(tmp_path):
     assert list(losses(tmp_path / "run")) == [1, 2, 3, 4]
     assert "4 steps in all" in done.stdout
     assert "(chance 50.00 %)" in done.stdout
-    assert f"next: python launch/evaluate.py --checkpoint {tmp_path / 'run'} --data {tmp_path / 'val'}" in done.stdout
+    evaluate = ["python", "launch/evaluate.py", "--checkpoint", str(tmp_path / "run"), "--data", str(tmp_path / "val")]
+    assert f"next: {shlex.join(evaluate)}" in done.stdout
     assert done.stderr == "", "no library speaks at every start"
     assert "top-5" not in done.stdout

@@ -1,6 +1,7 @@
 """Pictures: what is in them, and that the commands draw them."""
 
 import json
+import shlex
 import shutil
 import sys
 
@@ -142,9 +143,9 @@ def test_a_report_grows_with_the_run(trained, motion, tmp_path, capsys):
     main(["report", str(run)])
     assert capsys.readouterr().out.strip() == str(run / "report.html")
     page = (run / "report.html").read_text()
-    evaluate = f"launch/evaluate.py --checkpoint {run} --data {motion}/val"
+    evaluate = shlex.join(["launch/evaluate.py", "--checkpoint", str(run), "--data", f"{motion}/val"])
     assert "finished" in page and evaluate in page and 'id="matrix"' not in page
-    done = run_command([sys.executable, *evaluate.split()])
+    done = run_command([sys.executable, *shlex.split(evaluate)])
     assert done.returncode == 0, done.stderr
     main(["report", str(run), "--mistakes=2"])
     page = (run / "report.html").read_text()

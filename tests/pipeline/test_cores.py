@@ -14,6 +14,11 @@ SLURM = {"SLURM_STEP_NUM_TASKS": "16", "WORLD_SIZE": "16", "LOCAL_SIZE": "8"}
 ON_ONE_CORE = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]); "
 
 
+@pytest.fixture(autouse=True)
+def _whoever_started_the_tests_may_use_as_much(monkeypatch):
+    monkeypatch.setattr("os.getppid", os.getpid)
+
+
 def python(program: str) -> str:
     return run_command([sys.executable, "-c", program]).stdout.strip()
 

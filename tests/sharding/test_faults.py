@@ -8,12 +8,13 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from sharding.dataset import load_dataset
-from sharding.errors import MediaError, UserError
+from sharding.errors import UserError
 from sharding.pack import IncompleteError, PackConfig, pack
 from sharding.packing.sandbox import Request
 from sharding.records import Annotations, VideoRecord
@@ -136,24 +137,38 @@ def test_a_corpus_of_damaged_files(corpus, tmp_path, profile):
 
 
 @pytest.mark.parametrize("hidden", ["secret.mp4", "."])
-def test_no_permission(tmp_path, hidden):
-    path = write_numbered_video(tmp_path / "a" / "secret.mp4", 3)
-    (path.parent / hidden).chmod(0)
+def test_no_permission(hidden):
+    with tempfile.TemporaryDirectory() as folder:  # not below pytest's own, which is closed to others altogether
+        Path(folder).chmod(0o755)
+        path = write_numbered_video(Path(folder) / "a" / "secret.mp4", 3)
+        assert opened_by_somebody_else(path) == "opened"
+        (path.parent / hidden).chmod(0)
+        assert opened_by_somebody_else(path) == "open: Permission denied"
+        path.parent.chmod(0o755)
+
+
+def opened_by_somebody_else(path: Path) -> str:
+    """Open a video without root's rights, to whom nothing is forbidden, and return what came of it."""
+    receiver, sender = os.pipe()
     child = os.fork()
-    if not child:  # root may read everything, so as somebody else
-        message = ""
+    if not child:
+        message = "opened"
         try:
             if os.geteuid() == 0:
-                tmp_path.chmod(0o755)
                 os.setegid(65534)
                 os.seteuid(65534)
             with open_source(path):
                 pass
-        except MediaError as error:
+        except BaseException as error:
             message = str(error)
-        os._exit(0 if message == "open: Permission denied" else 1)
-    assert os.waitpid(child, 0)[1] == 0
-    path.parent.chmod(0o755)
+        finally:
+            os.write(sender, message.encode())
+            os._exit(0)
+    os.waitpid(child, 0)
+    message = os.read(receiver, 1000).decode()
+    os.close(receiver)
+    os.close(sender)
+    return message
 
 
 @pytest.fixture(scope="module")

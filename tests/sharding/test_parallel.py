@@ -13,12 +13,17 @@ import pytest
 from tests.helpers.commands import ROOT
 
 SLEEPER = """
-import time
+import sys, time
+from pathlib import Path
 from sharding.cli import run_command
 from sharding.parallel import run_in_workers
 
+def work(number):
+    Path(sys.argv[1], str(number)).touch()
+    time.sleep(60)
+
 def main(arguments=None):
-    found = run_in_workers(time.sleep, [60] * 4, 2, ordered=False)
+    found = run_in_workers(work, range(4), 2, ordered=False)
     print("started", flush=True)
     list(found)
 
@@ -27,10 +32,10 @@ run_command(main, "sleeper")
 
 
 @pytest.fixture
-def sleeper():
+def sleeper(tmp_path):
     """A command with two workers, which has said that it has started them."""
     process = subprocess.Popen(
-        [sys.executable, "-c", SLEEPER],
+        [sys.executable, "-c", SLEEPER, tmp_path],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -67,9 +72,12 @@ def test_ctrl_c_while_workers_start_is_one_line(sleeper, delay):
     assert wait_for_end(children, 10) == []
 
 
-def test_no_worker_outlives_a_killed_command(sleeper):
+def test_no_worker_outlives_a_killed_command(sleeper, tmp_path):
     process, children = sleeper
-    time.sleep(4)  # until they are at work, and so look after their parent
+    deadline = time.monotonic() + 120
+    while len(list(tmp_path.iterdir())) < 2:  # until they are at work, and so look after their parent
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     process.kill()
     assert wait_for_end(children, 20) == []
 

@@ -34,7 +34,7 @@ def test_parts_without_a_gpu(numbered_videos, tmp_path):
 
 def test_a_part_that_fails_is_in_the_report_and_the_next_one_runs(tmp_path):
     check, out = Check(tmp_path / "work", tmp_path / "none"), tmp_path / "gpu.json"
-    report = check_gpu(check, out, 60, ["machine", "pack"])
+    report = check_gpu(check, out, 1200, ["machine", "pack"], patience=10)
     assert report == json.loads(out.read_text())
     assert report["pack"]["failed"] == 1 and "no videos below it" in report["pack"]["log"][-1]
     assert "failed" not in report["machine"]

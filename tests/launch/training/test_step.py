@@ -35,33 +35,53 @@ def test_the_throughput_timer_of_deepspeed_is_off_unless_asked_for():
     assert deepspeed_options(Config(deepspeed=asked), 1)["timers"] == asked["timers"]
 
 
+class Clock:
+    """Goes on when it is told to."""
+
+    def __init__(self):
+        self.seconds = 100.0
+
+    def sleep(self, seconds: float) -> None:
+        self.seconds += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(time, "perf_counter", lambda: clock.seconds)
+    return clock
+
+
 class SlowLoader:
     """Yields two batches, each after a tenth of a second."""
 
     steps_per_epoch, step, epoch = 2, 0, 0
 
+    def __init__(self, clock: Clock):
+        self._clock = clock
+
     def __iter__(self):
         for _ in range(2):
-            time.sleep(0.1)
+            self._clock.sleep(0.1)
             yield type("Batch", (), {"is_last_micro_batch": True})
 
 
-def test_waiting_for_the_loader_is_stall_and_computing_is_not(alone):
+def test_waiting_for_the_loader_is_stall_and_computing_is_not(alone, clock):
     meter = StepMeter(alone, Utilization(ModelConfig(), 32, CPU, "fp32"))
-    for _ in meter.timed(SlowLoader()):
-        time.sleep(0.3)
+    for _ in meter.timed(SlowLoader(clock)):
+        clock.sleep(0.3)
         meter.add({"loss": torch.ones(())}, 1, 4)
-    time.sleep(0.2)  # what a log or a checkpoint takes after the last batch is none either
+    clock.sleep(0.2)  # what a log or a checkpoint takes after the last batch is none either
     figures = meter.take()
-    assert 0.15 < figures["loading_share"] < 0.28  # 0.2 of 1.0 seconds
+    assert figures["loading_share"] == pytest.approx(0.2)  # 0.2 of 1.0 seconds
 
 
-def test_stall_begins_again_at_each_reading():
+def test_stall_begins_again_at_each_reading(clock):
     timer = StallTimer(CPU)
     timer.step_ended()
-    time.sleep(0.05)
+    clock.sleep(0.05)
     timer.step_begins()
-    assert 0.05 <= timer.take() < 0.5
+    assert timer.take() == pytest.approx(0.05)
     assert timer.take() == 0
 
 

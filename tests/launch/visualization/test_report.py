@@ -7,6 +7,7 @@ import html
 import io
 import json
 import re
+import shlex
 import shutil
 import subprocess
 from dataclasses import replace
@@ -162,8 +163,10 @@ def test_a_run_of_any_state_has_a_page(numbered, tmp_path):
     partial = write_run(tmp_path / "partial", ("a", "b"), numbered, epochs=30, done=10)
     page = report(partial)
     assert "stopped" in page.text
-    assert f"python launch/train.py --run_dir {partial} --resume" in page.text
-    assert f"python launch/evaluate.py --checkpoint {partial} --data {numbered}" in page.text
+    assert f"python launch/train.py --run_dir {shlex.quote(str(partial))} --resume" in page.text
+    assert (
+        f"python launch/evaluate.py {shlex.join(['--checkpoint', str(partial), '--data', str(numbered)])}" in page.text
+    )
     assert "WARNING <b>slow</b>" in page.text
     with (partial / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

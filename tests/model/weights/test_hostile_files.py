@@ -6,6 +6,7 @@ import os
 import pickle
 import struct
 import sys
+import tempfile
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -20,7 +21,7 @@ from model.weights.inert_pickle import read_pickle
 from model.weights.source import read_weights_file
 from model.weights.stand_ins import Inert, Name, PickleError, TensorRef
 
-MARK = "/tmp/vpsn-hostile-mark"
+MARK = f"{tempfile.mkdtemp(prefix='vpsn-hostile-')}/mark"
 
 
 class Reduced:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import stat
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import tarfile
 import time
 from datetime import datetime, timedelta, timezone
 
+import psutil
 import pytest
 
 from pipeline.dataset import open_dataset
@@ -370,10 +370,12 @@ def test_kill_9(bucket, packed_here, victim, tmp_path):
     if victim == "main":
         packing.kill()
     else:
-        children = subprocess.run(["pgrep", "-P", str(packing.pid), "-f", "popen_loky"], capture_output=True, text=True)
-        os.kill(int(children.stdout.split()[0]), signal.SIGKILL)
+        children = psutil.Process(packing.pid).children()
+        workers = [child for child in children if any("popen_loky" in word for word in child.cmdline())]
+        workers[0].kill()
     _, errors = packing.communicate(timeout=120)
-    assert packing.returncode, errors
-    assert "manifest.json" not in bucket.hashes("packed/train")
+    assert packing.returncode or victim == "worker", errors  # one between two shards is replaced
+    if packing.returncode:
+        assert "manifest.json" not in bucket.hashes("packed/train")
     assert run_command([*command, "--workers=2"]).returncode == 0
     assert bucket.hashes("packed/train") == packed_here
