@@ -19,6 +19,7 @@ from launch.benchmarks.other_loaders import prepare, read_frames, stored_bytes
 from launch.benchmarks.packing import measure_cost
 from launch.benchmarks.packing_profiles import Candidate, choose_sample, measure_candidates, recommend
 from pipeline.config import DataConfig
+from pipeline.cores import cores_per_rank
 from sharding.errors import UserError
 from tests.conftest import run_command
 from tests.helpers.videos import read_number, write_numbered_video
@@ -44,6 +45,15 @@ def test_loader(request, fixture):
         assert float(found[stage][0]) > 0
     assert found["network"] == ["0.5"]
     assert "the network binds" in output
+
+
+@pytest.mark.slow
+def test_the_loader_at_each_number_of_workers(numbered):
+    sizes = ["--seconds=0.2", "--num_segments=2", "--crop_size=32", "--batch_size=4", "--clips_per_second=0.5"]
+    output = benchmark("loader", f"--data={numbered}", *sizes, "--scaling", "--rounds=1")
+    numbers = [int(line.split()[0]) for line in output.splitlines() if re.match(r"\s*\d+\s+\d+\.\d\s+\d\.\d\d$", line)]
+    assert numbers == list(range(1, cores_per_rank() + 1))
+    assert "extrapolated to more cores for a GPU: " in output and " with 24" in output
 
 
 def test_loader_against_the_usual_one(numbered, numbered_videos):

@@ -58,6 +58,17 @@ def test_help_is_readable_and_imports_nothing_heavy(command):
         ("launch.predict", ["--chekpoint=x", "y.mp4"], "did you mean --checkpoint?"),
         ("launch.evaluate", ["--checkpoint=x", "--data=y", "--crops=2"], "--crops 2: use 1, 3 or 10"),
         ("launch.predict", ["--checkpoint=x", "y.mp4", "--stride=1"], "--stride: it is of windows; give their length"),
+        (
+            "launch.predict",
+            ["--checkpoint=x", "y.mp4", "--window=2", "--threshold=0.5"],
+            "--threshold: windows show their most probable classes; use --top, or leave out --window",
+        ),
+        ("launch.ensemble", ["a.parquet"], "an ensemble takes two score files or more"),
+        (
+            "launch.evaluate",
+            ["--checkpoint", "x", "y", "--data=z", "--submission=kinetics"],
+            "--submission: predictions of one checkpoint, not of 2; name one",
+        ),
         ("launch.features", ["--checkpoint=x", "--out=y"], "give either video files and folders, or --data SHARDS"),
         ("launch.evaluate", ["--batch-size=4"], "--checkpoint and --data are required"),
         ("launch.benchmark", ["step", "--rounds=many"], "--rounds many: use an integer"),

@@ -3,6 +3,7 @@
 A GPU is only a name here: what is asked of it is handed in.
 """
 
+import errno
 import json
 import logging
 import threading
@@ -12,10 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from pipeline.config import DataConfig
 from pipeline.cores import cores_per_rank
 from pipeline.dali_graph import DALI_VERSION
 from pipeline.decode_speeds import SPEEDS, driver_version, machine_name, read_speeds, write_speeds
 from pipeline.decoders import Trial, choose_decoder, fitting_decoders, working_decoders
+from pipeline.loader import VideoLoader
 from pipeline.nvdec_probe import NvdecProbe
 from sharding.dataset import PackedDataset, load_dataset
 from sharding.errors import UserError
@@ -283,3 +286,21 @@ def test_a_choice_that_cannot_be_recorded_is_made_all_the_same(videos, tmp_path,
     with caplog.at_level(logging.INFO):
         assert choose_decoder("auto", videos, GPU, Machine({"pyav": 1, "nvdec": 2}).trial()) == "nvdec"
     assert "speeds of decoding are not recorded" in caplog.text
+
+
+def test_videos_and_jpegs_in_one_dataset_are_refused(numbered):
+    mixed = load_dataset(numbered)
+    mixed.__dict__["suffixes"] = ["mp4", "jpgs"]
+    with pytest.raises(UserError, match="stores both videos and JPEGs; pack them as two datasets"):
+        fitting_decoders(mixed, torch.device("cpu"))
+
+
+def test_no_memory_to_share_is_one_line(numbered, monkeypatch):
+    def full(settings):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pipeline.clip_stream.ProcessReader", full)
+    config = DataConfig(num_segments=2, short_side=64, crop_size=56, worker_type="process")
+    with VideoLoader(numbered, config, training=False, micro_batch_size=4) as loader, pytest.raises(UserError) as error:
+        list(loader)
+    assert str(error.value).startswith("data.worker_type=process: no memory to share with the workers (No space left")

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from launch.training.config import Config
+from launch.training.config import Config, TrainConfig
 from launch.training.config_parser import load_config, parse_config
+from launch.training.devices import check_device
 from launch.training.engine import deepspeed_options
 from launch.training.lr_schedule import learning_rate_factor
 from launch.training.optimizer_config import OptimizerConfig, ScheduleConfig
@@ -57,6 +58,7 @@ def test_resume_needs_no_value():
         ("--train.ema_decay=1", "train.ema_decay=1.0: use 0 <= ema_decay < 1"),
         ("--train.mixup=-1", "train.mixup=-1.0: use 0 or more"),
         ("--train.heartbeat_timeout_seconds=0", "train.heartbeat_timeout_seconds=0.0: use 1 or more"),
+        ("--train={sync_batch_norm: true, batch_norm: frozen}", "nothing to synchronise with train.batch_norm=frozen"),
         ("--loss.label_smoothing=1", "use 0 <= label_smoothing < 1"),
         ("--train.batch_norm=partly", "train.batch_norm"),
         ("--config=absent.yaml", "absent.yaml"),
@@ -209,6 +211,15 @@ def test_a_configuration_that_is_no_text_is_one_line(tmp_path):
 def test_what_is_wrong_with_the_data_is_said_without_the_parser():
     with pytest.raises(UserError, match=r"^foo://bucket/train: Protocol not known"):
         parse_config("train.py", ["--data.train=foo://bucket/train"])
+
+
+def test_a_gpu_without_bf16_is_told_before_anything_is_begun(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: False)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda: "Tesla V100")
+    with pytest.raises(UserError, match=r"train.precision=bf16: Tesla V100 has no bf16; use fp16 or fp32"):
+        check_device(Config())
+    check_device(Config(train=TrainConfig(precision="fp16")))
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import signal
 import threading
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -201,6 +202,12 @@ def test_the_bound_holds_across_processes_and_datasets(web, in_shards, in_shards
 def test_a_cache_that_is_too_small(web, tmp_path):
     with pytest.raises(UserError, match=r"a cache of 1,000 bytes cannot hold a shard of \d+,\d+"):
         open_dataset(f"{web.url}/train", tmp_path, 1000)
+
+
+def test_a_disk_that_is_too_small(web, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_bavail=10, f_frsize=4096))
+    with pytest.raises(UserError, match="room for 40,960 bytes of shards, but the cache may take 9,000,000"):
+        open_dataset(f"{web.url}/train", tmp_path, 9_000_000)
 
 
 def test_other_files_in_the_cache_folder_are_left_alone(web, tmp_path):

@@ -1,5 +1,6 @@
 """Packing from archives: the bytes of a folder, each read in order, nothing left lying; hostile ones refused."""
 
+import copy
 import gzip
 import io
 import json
@@ -171,6 +172,18 @@ def long_header() -> bytes:
     return header.tobuf(tarfile.GNU_FORMAT) + bytes(1 << 20)
 
 
+def overlapping_zip() -> bytes:
+    """Ten names for the same bytes: what unpacks to ten times the file."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("a/v.mp4", bytes(range(256)) * 20)
+        for number in range(9):
+            other = copy.copy(archive.filelist[0])
+            other.filename = f"a/{number}.mp4"
+            archive.filelist.append(other)
+    return buffer.getvalue()
+
+
 GOOD = tar_of((named("a/v.mp4"), b"x" * 3000))
 HOSTILE = {
     "up.tar": (tar_of((named("a/../../v.mp4"), b"x")), r"member 'a/../../v.mp4': a path that leads out of the archive"),
@@ -184,6 +197,13 @@ HOSTILE = {
     "cut.tar.gz": (gzip.compress(GOOD + bytes(range(256)) * 99)[:-20], r"cut\.tar\.gz: cut off after [\d,]+ bytes"),
     "flipped.tgz": (gzip.compress(GOOD)[:-8] + bytes(8), "damaged near byte"),
     "bomb.tar.gz": (gzip.compress(tar_of((named("a/v.mp4"), bytes(80 << 20)))), "which no archive of videos does"),
+    "overlap.zip": (overlapping_zip(), "its members are larger than the file, so they overlap"),
+    "sparse.tar": (tar_of((named("a/v.mp4", tarfile.GNUTYPE_SPARSE), b"x")), "'a/v.mp4' is a sparse file"),
+    "records.tar": (tar_of((named("x", tarfile.XHDTYPE), b"none")), "the extended header before byte 1024 is none"),
+    "size.tar": (
+        tar_of((named("x", tarfile.XHDTYPE), b"10 size=x\n"), (named("a/v.mp4"), b"x")),
+        "has an impossible size or name",
+    ),
     "no.zip": (b"PK\3\4" + bytes(100), "no readable zip file"),
     "text.tar": (b"hello" * 300, "no tar file"),
     "both.tar": (tar_of((named("a"), b"x"), (named("a/v.mp4"), b"x")), "'a/v.mp4' in it is both a file and a folder"),
@@ -200,6 +220,14 @@ def test_hostile_archives_are_refused_by_name(name, tmp_path, capfd):
     assert {path.relative_to(tmp_path).parts[:2] for path in tmp_path.rglob("*")} <= {
         *((name,), ("out",), ("out", ".listings"))
     }
+
+
+def test_one_member_in_two_archives(tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in ("1.zip", "2.zip"):
+        (tmp_path / "in" / name).write_bytes(zip_of(("a/v.mp4", b"x")))
+    with pytest.raises(UserError, match=r"1\.zip and .*2\.zip: both have a member 'a/v\.mp4'"):
+        pack(PackConfig("folder", tmp_path / "in", tmp_path / "out"))
 
 
 def test_members_that_are_no_files_fail_alone(tmp_path):
