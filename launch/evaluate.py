@@ -26,6 +26,8 @@ from sharding.errors import UserError
 
 _NAMES = ", ".join(sorted(FORMS))
 
+_MOST_BINS = 10_000
+
 
 def main(arguments: list[str] | None = None) -> None:
     with errors_once():
@@ -34,6 +36,8 @@ def main(arguments: list[str] | None = None) -> None:
         for name in ("batch_size", "calibration_bins"):
             if options[name] < 1:
                 raise UserError(f"--{name.replace('_', '-')} {options[name]}: use 1 or more")
+        if options.calibration_bins > _MOST_BINS:
+            raise UserError(f"--calibration-bins {options.calibration_bins}: use 1 to {_MOST_BINS}")
         supervision = check_supervision(options.submission, options.sls or ())
         if options.submission and options.tell_levels:
             raise UserError("--tell-levels: predictions for a benchmark are made without labels; leave it out")

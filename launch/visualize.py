@@ -19,6 +19,8 @@ from typing import Literal
 from sharding.cli import CommandLine, run_command
 from sharding.errors import UserError
 
+_MOST = 10_000
+"""Of whatever is drawn or counted."""
 Stage = Literal["layer1", "layer2", "layer3", "layer4"]
 
 
@@ -29,6 +31,8 @@ def main(arguments: list[str] | None = None) -> None:
     for name, least in (("num_segments", 1), ("epochs", 1), ("num_clips", 1), ("mistakes", 0)):
         if values.get(name, least) < least:
             raise UserError(f"--{name.replace('_', '-')} {values[name]}: use {least} or more")
+        if values.get(name, least) > _MOST:
+            raise UserError(f"--{name.replace('_', '-')} {values[name]}: use {least} to {_MOST}")
     from launch.visualization import pictures  # matplotlib and torch, once the options are known to be right
 
     print(getattr(pictures, command)(**values))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sharding.cli import CommandLine, run_command
 from sharding.cores import available_cores
+from sharding.errors import UserError
 
 if TYPE_CHECKING:
     from sharding.pack import PackResult
@@ -169,9 +170,13 @@ def _add_stats_options(parser: CommandLine) -> None:
 
 
 def _run_stats(values: dict[str, Any]) -> None:
-    from sharding.files import write_atomically
+    from sharding.files import check_writable, write_atomically
     from sharding.stats import measure, to_text
 
+    if values["thumbnails"] < 0:
+        raise UserError(f"--thumbnails {values['thumbnails']}: use 0 or more")
+    if values["html"]:
+        check_writable(values["html"])
     stats, dataset = measure(values["directory"])
     print(stats.to_json() if values["json"] else to_text(stats))
     if values["html"]:

@@ -19,6 +19,7 @@ from jsonargparse import ArgumentParser, set_parsing_settings
 from jsonargparse._typehints import ActionTypeHint
 
 from sharding.cli_text import HelpFormatter, describe_error, find_parser, item_type, suggest_name, unknown_name
+from sharding.cli_yaml import check_sections
 from sharding.errors import UserError, redacted
 
 # The sentence under each dataclass field is its documentation and its --help.
@@ -118,6 +119,9 @@ class CommandLine(ArgumentParser):
         """Name the file in what is wrong with its content."""
         path = path and self._config_path
         try:
+            if isinstance(content, str):
+                sections = {action.dest.partition(".")[0] for action in self._actions if "." in action.dest}
+                check_sections(content, sections)
             values = super()._load_config_parser_mode(content, path, *arguments, **options)
             self.validate(values, skip_unset=True, skip_required=True)
             return values

@@ -2,7 +2,8 @@
 
 import re
 
-_USER = re.compile(r"(?<=://)(?:[^\s/]*|[^\s/@:]*:[^/\n]*)@")  # a password may have blanks
+# A password may have blanks, or slashes where no port and path could be meant.
+_USER = re.compile(r"(?<=://)(?:[^\s/@:]+:(?!\d+(?:[/?#]|$))\S*|[^\s/]*|[^\s/@:]*:[^/\n]*)@")
 _QUERY = re.compile(r"(://(?:(?!://)[^\s?#])*)[?#](\S*)")
 # The path of a URL may have blanks, as the text around it has: a name and a value tell that a query follows.
 _QUERY_AFTER_BLANKS = re.compile(r"(://(?:(?!://).){0,4096}?)\?([^\s?#=&]+=\S*)", re.DOTALL)

@@ -39,13 +39,20 @@ def parse_json(content: str | bytes) -> Any:
         raise ValueError("nested too deeply") from None
 
 
+def printable(text: str) -> str:
+    """Return text that UTF-8 can hold: bytes of a file name that are no UTF-8 are shown as \\udcxx."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary name next to `path`, with its suffix; what was written there becomes `path` if all went well.
 
-    The name is this process's alone, so that two that write the same file do not write into each other's.
+    The name is this process's alone, so that two that write the same file do not write into each other's, and short,
+    since that of `path` may be as long as names can be.
     """
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    short = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]
+    temporary = path.with_name(f".{short}.{os.getpid()}{path.suffix[-16:]}")
     temporary.unlink(missing_ok=True)
     # It is new, so that nothing is written through a link that somebody else has laid there.
     os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))

@@ -135,6 +135,12 @@ def _same(config: IndexConfig, directory: Path, files: Sequence[FileAt]) -> Mani
     other_classes = config.classes is not None and read_classes(config.classes) != manifest.classes
     if other_classes or manifest.settings.get("label_field") != config.label_field:
         raise UserError(f"{path}: these shards are indexed with other labels; remove it to index them again")
+    for name, asked in (("split", config.split), ("dataset", config.dataset)):
+        if asked not in (None, getattr(manifest, name)):
+            raise UserError(
+                f"{path}: these shards are indexed with --{name} {getattr(manifest, name)}, not {asked}; remove it to "
+                "index them again"
+            )
     return manifest
 
 

@@ -229,6 +229,8 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; make it readable") from error
     for number, line in enumerate(content.splitlines(), 1):
+        if not line.strip():
+            continue
         try:
             value = parse_json(line)
             if not isinstance(value, dict) or not isinstance(value.get("key"), str):

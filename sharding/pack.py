@@ -4,6 +4,7 @@ import contextlib
 import errno
 import logging
 import math
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -153,7 +154,7 @@ def _check_apart(config: PackConfig) -> None:
         if f"{out}/".startswith(f"{videos}/"):
             raise UserError(f"--out {out}: inside --videos {redacted(videos)}; give a URL outside of it")
         return
-    videos, out = config.videos.resolve(), config.out.resolve()
+    videos, out = (Path(os.path.realpath(path)) for path in (config.videos, config.out))  # whatever links there are
     if videos != Path(videos.anchor) and out.is_relative_to(videos):  # lists may name files from the root on
         raise UserError(f"--out {config.out}: inside --videos {config.videos}; give a folder outside of it")
 

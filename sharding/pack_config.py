@@ -149,4 +149,6 @@ def _to_location(given: str | Path | None) -> str | Path | None:
     """Return a URL as text, and all else as a path."""
     if isinstance(given, Path) and re.match("[a-z][a-z0-9]*:/[^/]", str(given)):
         raise UserError(f"{given}: a URL that was made a path, which loses a slash; give it as text")
+    if given == "":
+        raise UserError("an empty path, as of a variable that is not set; give a folder")
     return given if given is None or is_url(given) else Path(given)

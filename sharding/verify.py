@@ -104,7 +104,7 @@ def verify(directory: Path | str, decode: bool = False, quarantine: bool = False
     for name in ("key", "suffix", "sha256"):
         dataset.column(name)  # else the rows of no shard could be checked
     shards = dataset.manifest.shards
-    problems = list(check_table(dataset))
+    problems = [*check_table(dataset), *_check_quarantine(dataset)]
     tasks = ((directory, number, shard, decode) for number, shard in enumerate(shards))
     found = run_in_workers(_check_shard_of, tasks, min(workers, len(shards) or 1))
     for of_shard in tqdm(found, total=len(shards), unit=" shards", disable=None):
@@ -125,6 +125,12 @@ def add_to_quarantine(directory: Path, reasons: dict[str, str]) -> int:
     new = [{"key": key, "reason": message} for key, message in sorted(reasons.items()) if key not in known]
     write_atomically(path, "".join(json.dumps(line) + "\n" for line in [*listed, *new]))
     return len(new)
+
+
+def _check_quarantine(dataset: PackedDataset) -> Iterator[Problem]:
+    """Yield the lines of quarantine.jsonl that name no sample. Raises UserError for what is no line of it."""
+    for key in sorted({line["key"] for line in read_json_lines(dataset.directory / QUARANTINE)} - set(dataset.keys)):
+        yield Problem(QUARANTINE, f"{key!r} is no sample of this split; correct the key, or remove the line")
 
 
 def check_table(dataset: PackedDataset) -> Iterator[Problem]:

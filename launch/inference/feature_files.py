@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sharding.errors import UserError
-from sharding.files import parse_json, replacing, write_atomically
+from sharding.files import parse_json, printable, replacing, write_atomically
 
 _ROWS_PER_GROUP = 10_000  # of the table; each group costs its readers some hundred bytes
 
@@ -118,7 +118,7 @@ class FeatureFolder:
         described = json.loads((self.folder / f"{name}.json").read_text())
         return pa.table(
             {
-                "video": pa.array([name] * len(values), pa.string()),
+                "video": pa.array([printable(name)] * len(values), pa.string()),
                 "row": pa.array(range(len(values)), pa.int32()),
                 "start": pa.array(described["starts"], pa.float64()),
                 "end": pa.array(described["ends"], pa.float64()),

@@ -1,5 +1,6 @@
 """By what names the features of video files go."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,7 +21,7 @@ def name_videos(arguments: Sequence[str]) -> dict[str, Path]:
         root = Path(argument)
         for video in collect_videos([argument]):
             short = video.relative_to(root).with_suffix("").as_posix() if root.is_dir() else video.stem
-            if named.setdefault(short, video).resolve() != video.resolve():
+            if os.path.realpath(named.setdefault(short, video)) != os.path.realpath(video):
                 raise UserError(
                     f"{named[short]} and {video} would both be {short}.npy; give the folder that holds both, or two "
                     "--out"

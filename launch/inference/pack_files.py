@@ -1,6 +1,7 @@
 """Packs loose video files: how prediction and the measurements get from files to what the loader reads."""
 
 import glob
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ def pack_files(videos: Sequence[Path], folder: Path, **settings: Any) -> tuple[P
     for index, video in enumerate(videos):
         # The suffix helps to recognise some formats; a blank in it would end the name in the list.
         suffix = video.suffix if video.suffix[1:].isalnum() else ""
-        (links / f"{index:06d}{suffix}").symlink_to(video.resolve())
+        (links / f"{index:06d}{suffix}").symlink_to(os.path.realpath(video))
     listing = folder / "list.txt"
     listing.write_text("".join(f"{path.name} video\n" for path in sorted(links.iterdir())))
     settings.setdefault("workers", min(len(videos), cores_per_rank()))

@@ -4,6 +4,7 @@ key | label | prediction | scores    a row for each sample, in the order of the 
 key | labels | scores                the same of samples with several labels each
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +14,11 @@ import pyarrow.parquet as pq
 
 from launch.training.average_precision import average_precisions, mean_over_known
 from sharding.errors import UserError
-from sharding.files import replacing
+from sharding.files import parse_json, replacing
 
-_CLASSES, _DATA = b"classes", b"fingerprint"
+_CLASSES, _DATA = b"class_names", b"fingerprint"
+_CLASSES_IN_LINES = b"classes"
+"""The key of versions before 0.2."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ def write_scores(path: Path, scores: Scores) -> None:
             "prediction": pa.array(scores.scores.argmax(1), pa.int32()),
         }
     table = pa.table({"key": pa.array(scores.keys, pa.string()), **columns, "scores": values}).replace_schema_metadata(
-        {_CLASSES: "\n".join(scores.classes), _DATA: scores.fingerprint}
+        {_CLASSES: json.dumps(scores.classes), _DATA: scores.fingerprint}
     )
     with replacing(path) as temporary:
         pq.write_table(table, temporary)
@@ -66,7 +69,10 @@ def read_scores(path: Path) -> Scores:
     try:
         table = pq.read_table(path)
         metadata = table.schema.metadata
-        classes = tuple(metadata[_CLASSES].decode().split("\n"))
+        if _CLASSES in metadata:
+            classes = tuple(map(str, parse_json(metadata[_CLASSES])))
+        else:
+            classes = tuple(metadata[_CLASSES_IN_LINES].decode().split("\n"))
         scores = table["scores"].combine_chunks().flatten().to_numpy().reshape(table.num_rows, len(classes))
         keys = tuple(table["key"].to_pylist())
         if "labels" in table.column_names:

@@ -51,6 +51,7 @@ def write_submission(
     net, info, config = load_checkpoint(checkpoint)
     dataset = open_dataset(location, config.data.cache_dir, config.data.cache_bytes)
     _check_classes(net, info, config, dataset, checkpoint)
+    FORMS[form].check(dataset.keys.tolist(), dataset.manifest.classes, dataset.manifest.levels)
     try:
         data = replace(config.data, **views)
     except ValueError as error:
@@ -67,8 +68,8 @@ def write_submission(
         split = _join(gather_over_ranks(found), dataset)
         with errors_on_all_ranks(ranks):
             if ranks.is_main_process:
-                FORMS[form].write(target, split, supervision)
                 write_scores(target.with_name("scores.parquet"), _with_labels(split, dataset))
+                FORMS[form].write(target, split, supervision)
                 print(_describe(split, dataset, target))
     return target if ranks.is_main_process else None
 

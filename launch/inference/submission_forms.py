@@ -14,6 +14,7 @@ import io
 import json
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -59,6 +60,8 @@ class Form:
     write: Callable[[Path, SplitScores, Sequence[int]], None]
     """Write (file, scores, supervision levels)."""
     needs_levels_of_supervision: bool = False
+    check: Callable[[Sequence[str], tuple[str, ...], Mapping[str, tuple[str, ...]]], object] = lambda *_: None
+    """Raise UserError if a split of these keys, classes and further levels cannot be written in this form."""
 
 
 def check_supervision(form: str | None, levels: Sequence[int]) -> tuple[int, ...]:
@@ -81,13 +84,18 @@ def check_supervision(form: str | None, levels: Sequence[int]) -> tuple[int, ...
     return tuple(levels)
 
 
+def _videos_of(keys: Sequence[str], *_) -> list[str]:
+    """Return the names of the videos that Kinetics' keys are clips of. Raises UserError if two are of one."""
+    clips = [_CLIP.fullmatch(key) for key in keys]
+    videos = [clip[1] if clip else key for clip, key in zip(clips, keys)]
+    if twice := [video for video, count in Counter(videos).items() if count > 1]:
+        raise UserError(f"video {twice[0]} has two clips in the split, but in this form each video is one")
+    return videos
+
+
 def _write_kinetics(path: Path, split: SplitScores, _: Sequence[int]) -> None:
     results: dict[str, list[dict[str, object]]] = {}
-    for key, scores, best in zip(split.keys, split.scores, split.best(TOP)):
-        clip = _CLIP.fullmatch(key)
-        video = clip[1] if clip else key
-        if video in results:
-            raise UserError(f"video {video} has two clips in the split, but in this form each video is one")
+    for video, scores, best in zip(_videos_of(split.keys), split.scores, split.best(TOP)):
         results[video] = [{"label": split.classes[i], "score": round(float(scores[i]), 6)} for i in best]
     content = {"version": "KINETICS VERSION 1.0", "results": results, "external_data": {"used": False, "details": ""}}
     write_atomically(path, json.dumps(content, indent=1) + "\n")
@@ -128,7 +136,7 @@ def _write_rows(path: Path, rows, delimiter: str) -> None:
 
 def _write_epic_kitchens(path: Path, split: SplitScores, supervision: Sequence[int]) -> None:
     """Write the logarithms of the probabilities: the server takes the softmax of the scores of verbs and nouns."""
-    pairs = _actions(split)
+    pairs = _actions(split.keys, split.classes, split.levels)
     scores = {level: _scores_of_level(split, level, place, pairs) for place, level in enumerate(("verb", "noun"))}
     head = {"version": "0.2", "challenge": "action_recognition"}
     head |= dict(zip(("sls_pt", "sls_tl", "sls_td"), supervision))
@@ -148,13 +156,13 @@ def _write_epic_kitchens(path: Path, split: SplitScores, supervision: Sequence[i
         file.write(b"}}\n")
 
 
-def _actions(split: SplitScores) -> np.ndarray:
-    """Return the ids of the verb and the noun (C, 2) of each class."""
-    verbs, nouns = (split.levels.get(level, ()) for level in ("verb", "noun"))
+def _actions(_: Sequence[str], classes: tuple[str, ...], levels: Mapping[str, tuple[str, ...]]) -> np.ndarray:
+    """Return the ids of the verb and the noun (C, 2) of each class. Raises UserError if they are no such pairs."""
+    verbs, nouns = (levels.get(level, ()) for level in ("verb", "noun"))
     places = {f"{verb} {noun}": (v, n) for v, verb in enumerate(verbs) for n, noun in enumerate(nouns)}
-    if not all(name in places for name in split.classes):
+    if not all(name in places for name in classes):
         raise UserError("this form is of splits packed with --dataset epic-kitchens, whose levels are verb and noun")
-    return np.array([places[name] for name in split.classes], np.int64).reshape(-1, 2)
+    return np.array([places[name] for name in classes], np.int64).reshape(-1, 2)
 
 
 def _scores_of_level(split: SplitScores, level: str, place: int, pairs: np.ndarray) -> np.ndarray:
@@ -172,9 +180,9 @@ def _logarithms(probabilities: np.ndarray) -> list[float]:
 
 FORMS: Mapping[str, Form] = {
     "csv": Form("predictions.csv", _write_csv),
-    "epic-kitchens": Form("submission.zip", _write_epic_kitchens, needs_levels_of_supervision=True),
+    "epic-kitchens": Form("submission.zip", _write_epic_kitchens, needs_levels_of_supervision=True, check=_actions),
     "jester": Form("submission.csv", _write_classes),
-    "kinetics": Form("submission.json", _write_kinetics),
+    "kinetics": Form("submission.json", _write_kinetics, check=_videos_of),
     "moments": Form("submission.txt", _write_moments),
     "something-v1": Form("submission.csv", _write_classes),
     "something-v2": Form("submission.csv", _write_ids),

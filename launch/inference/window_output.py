@@ -8,7 +8,7 @@ from pathlib import Path
 
 from launch.inference.window_predictions import LongPrediction
 from sharding.errors import UserError
-from sharding.files import write_atomically
+from sharding.files import printable, write_atomically
 
 ACTIVITYNET_VERSION = "VERSION 1.3"
 
@@ -83,7 +83,7 @@ def write_csv(path: Path, rows: Sequence[dict]) -> None:
         for window in row.get("windows", ()):
             for rank, each in enumerate(window["predictions"], 1):
                 values = window["start"], window["end"], rank, each["class"], each["probability"]
-                table.writerow([row["video"], *values])
+                table.writerow([printable(row["video"]), *values])
     write_atomically(path, text.getvalue())
 
 

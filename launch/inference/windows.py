@@ -14,6 +14,7 @@ from sharding.errors import UserError
 from sharding.video.encode import choose_frames
 
 _EPSILON = 1e-6
+_MOST_WINDOWS = 1_000_000
 """Seconds; times in files are rounded."""
 
 
@@ -67,6 +68,9 @@ def window_starts(duration: float, options: WindowOptions) -> np.ndarray:
             f"it lasts {duration:.2f} s, less than --window {options.window:g}; use a shorter window, or leave out "
             "--window to see the video as one"
         )
+    if space / options.stride > _MOST_WINDOWS:
+        count = f"more than {_MOST_WINDOWS:,} windows in {duration:.0f} s"
+        raise UserError(f"--stride {options.stride:g}: {count}; use a longer one")
     starts = np.arange(int((space + _EPSILON) / options.stride) + 1) * float(options.stride)
     following = starts[-1] + options.stride
     if options.cover_end and space - starts[-1] > _EPSILON and following < duration - _EPSILON:

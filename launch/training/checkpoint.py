@@ -214,6 +214,11 @@ def load_checkpoint(path: Path | str) -> tuple[Network, CheckpointInfo, Config]:
     """
     folder = find_checkpoint(path)
     config, info = load_config(folder / "config.yaml"), read_info(folder)
+    if len(info.classes) != config.model.num_classes:
+        raise UserError(
+            f"{folder}: damaged checkpoint: {len(info.classes)} classes in checkpoint.json, but "
+            f"model.num_classes={config.model.num_classes} in config.yaml"
+        )
     try:
         net = build_model(config.model.without_files())
     except ValueError as error:

@@ -69,7 +69,7 @@ def parse_config(
 
 def _check_what_follows(name: str, path: Path, config: Config, manifest: Manifest | None) -> None:
     """Refuse what a file says of a value that follows from others, if those say something else."""
-    sections = with_current_names(parse_yaml(path.read_text()) or {})
+    sections = with_current_names(yaml.safe_load(path.read_text()) or {})  # as the parser has read it
     given, data = sections.get("model") or {}, sections.get("data") or {}
     frames = [data.get(key, getattr(config.data, key)) for key in ("num_segments", "frames_per_segment")]
     if given.get("num_segments", math.prod(frames)) != math.prod(frames):

@@ -81,7 +81,7 @@ def _lock(run_dir: Path) -> int:
     path = run_dir / ".lock"
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise UserError(f"run_dir={run_dir} cannot be written: {error.strerror}; choose another") from error
     try:

@@ -115,9 +115,22 @@ def _start_wandb(run_dir: Path, config: dict) -> Any:
 
 
 def read_metrics(run_dir: Path) -> list[dict]:
-    """Return the lines of a run's metrics.jsonl; a last line that a killed process left unfinished is left out."""
+    """Return the lines of a run's metrics.jsonl; a last line that a killed process left unfinished is left out.
+
+    Raises:
+        UserError: another line is none that a run writes, as where a disk was full.
+    """
     path = run_dir / "metrics.jsonl"
     if not path.exists():
         return []
-    *complete, _unfinished = path.read_text().split("\n")
-    return [parse_json(line) for line in complete]
+    *complete, _unfinished = path.read_text(errors="replace").split("\n")
+    lines = []
+    for number, line in enumerate(complete, 1):
+        try:
+            value = parse_json(line)
+            if not isinstance(value, dict) or not {"kind", "step"} <= value.keys():
+                raise ValueError("no object with 'kind' and 'step'")
+        except ValueError as error:
+            raise UserError(f"{path}, line {number}: {error}; remove the line") from error
+        lines.append(value)
+    return lines

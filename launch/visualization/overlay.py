@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
@@ -49,9 +50,9 @@ def plan_overlays(videos: Sequence[Path], overlay: Path) -> list[Path]:
         for video in videos:
             names = itertools.chain([video.stem], (f"{video.stem}-{number}" for number in itertools.count(2)))
             targets.append(next(target for name in names if (target := overlay / f"{name}.mp4") not in targets))
-    inputs = {video.resolve() for video in videos}
+    inputs = set(map(os.path.realpath, videos))
     for target in targets:
-        if target.resolve() in inputs:
+        if os.path.realpath(target) in inputs:
             raise UserError(f"--overlay {overlay}: would overwrite {target}; give another name or folder")
     return targets
 

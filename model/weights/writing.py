@@ -126,7 +126,10 @@ def describe_statistics(name: str, statistics: Statistics) -> str:
 
 def write_weights(path: Path, content: Any, metadata: Mapping[str, str] | None = None) -> None:
     """Write a state dict as safetensors, or anything by torch.save, as the suffix says; the file appears complete."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{os.getpid()}{path.suffix}")
+    temporary.unlink(missing_ok=True)
+    # It is new, so that nothing is written through a link that somebody else has laid there.
+    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
     try:
         if path.suffix == ".safetensors":
             safetensors.torch.save_file(content, temporary, dict(metadata) if metadata else None)
@@ -134,6 +137,8 @@ def write_weights(path: Path, content: Any, metadata: Mapping[str, str] | None =
             torch.save(content, temporary)
         temporary.chmod(0o666 & ~_umask())  # safetensors lets only the owner read it
         temporary.replace(path)
+    except safetensors.SafetensorError as error:
+        raise OSError(f"{path}: cannot be written: {error}") from error
     finally:
         temporary.unlink(missing_ok=True)
 

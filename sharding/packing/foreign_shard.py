@@ -18,10 +18,10 @@ from sharding.archives.locations import FileAt, open_file
 from sharding.archives.tar_reader import TarMember, TarReader
 from sharding.datasets.common import has_video_suffix
 from sharding.errors import MediaError, UserError
-from sharding.files import parse_json
+from sharding.files import parse_json, printable
 from sharding.packing.profiles import INSPECT, EncodedSample, ProfileSettings
 from sharding.packing.sandbox import Limits, Request, thread_sandbox
-from sharding.packing.shard import PARTS, ShardResult, printable, read_part, write_part
+from sharding.packing.shard import PARTS, ShardResult, read_part, write_part
 from sharding.packing.tar import Component, format_index, split_name
 from sharding.records import VideoRecord
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from sharding.errors import MediaError
-from sharding.files import file_sha256, write_atomically
+from sharding.files import file_sha256, printable, write_atomically
 from sharding.manifest import LABELS, NO_LABEL
 from sharding.packing.fetching import fetch_all
 from sharding.packing.profiles import EncodedSample, ProfileSettings
@@ -282,8 +282,3 @@ def _failure(record: VideoRecord, error: MediaError | UnreadableError) -> dict[s
     source, message = printable(record.source), printable(message)
     labels = {"label": record.label} if record.labels is None else {LABELS: list(record.labels)}
     return {"key": record.key, **labels, "source": source, "kind": kind, "error": message}
-
-
-def printable(text: str) -> str:
-    """Return text that UTF-8 can hold: bytes of a file name that are no UTF-8 are shown as \\udcxx."""
-    return text.encode("utf-8", "backslashreplace").decode()

@@ -72,7 +72,11 @@ class Timeline:
     @property
     def frame_seconds(self) -> float:
         """How long a frame is usually shown."""
-        return float(np.median(np.diff(self.times))) if len(self.times) > 1 else 1 / self.info.fps
+        if len(self.times) < 2 or self.times[-1] == self.times[0]:
+            return 1 / self.info.fps
+        usual = float(np.median(np.diff(self.times)))
+        # 0 where frames are shown for less than the container can say.
+        return usual or float(self.times[-1] - self.times[0]) / (len(self.times) - 1)
 
     @property
     def duration(self) -> float:

@@ -7,13 +7,14 @@ import sys
 from dataclasses import replace
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from launch.ensemble import main as ensemble_main
 from launch.evaluate import main as evaluate_main
-from launch.inference.scores import read_scores, write_scores
+from launch.inference.scores import Scores, read_scores, write_scores
 from launch.training.checkpoint import find_checkpoint, load_checkpoint
 from launch.training.distributed import free_port
 from launch.training.evaluation import evaluate
@@ -123,6 +124,16 @@ def test_views_are_averaged(trained, motion, evaluated, tmp_path):
     mean = read_scores(tmp_path / "mean.parquet")
     np.testing.assert_allclose(mean.scores, (read_scores(files[0]).scores + found.scores) / 2, atol=1e-6)
     assert f"together: top-1 {mean.top(1):.2%}" in done.stdout
+
+
+def test_scores_of_any_names_and_of_versions_before(tmp_path):
+    names = ("x", "a\nb", "[1]")
+    scores = Scores(("k",), np.array([0], np.int32), np.ones((1, 3), np.float32) / 3, names, "f")
+    write_scores(tmp_path / "scores.parquet", scores)
+    assert read_scores(tmp_path / "scores.parquet").classes == names
+    table = pq.read_table(tmp_path / "scores.parquet")
+    pq.write_table(table.replace_schema_metadata({"classes": "x\ny\nz", "fingerprint": "f"}), tmp_path / "old.parquet")
+    assert read_scores(tmp_path / "old.parquet").classes == ("x", "y", "z")
 
 
 def test_scores_that_do_not_go_together_are_refused(evaluated, tmp_path):

@@ -132,9 +132,17 @@ def test_what_cannot_be_done_without_labels_is_one_line(trained, small_config, u
     assert not list(tmp_path.iterdir())
 
 
+def test_a_form_that_the_split_has_not_got_is_refused_before_anything_is_predicted(trained, unlabelled, monkeypatch):
+    monkeypatch.setattr("launch.inference.submission._scores", lambda *_: pytest.fail("predicted"))
+    options = ["--submission=epic-kitchens", "--sls", "0", "0", "0"]
+    with pytest.raises(UserError, match="this form is of splits packed with --dataset epic-kitchens"):
+        evaluate_main([f"--checkpoint={trained}", f"--data={unlabelled}", *options])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--calibration-bins=100000000000"], "--calibration-bins 100000000000: use 1 to 10000"),
         (["--submission=epic-kitchens"], "--submission epic-kitchens: declare its supervision with --sls PT TL TD"),
         (["--submission=epic-kitchens", "--sls", "1", "3", "6"], "--sls 1 3 6: use levels from 0 to 5"),
         (["--submission=kinetics", "--sls", "1", "3", "3"], "--sls 1 3 3: only --submission epic-kitchens"),

@@ -181,6 +181,7 @@ def test_bad_input_is_refused_before_the_work(trained, motion, tmp_path):
         (["gradcam", trained, video, "--out=x.gif"], "ends in .png"),
         (["synthesizers", trained, "--out=/proc/x.png"], "/proc/x.png: cannot be written: "),
         (["synthesizers", tmp_path], "no checkpoint there"),
+        (["frames", motion / "train", "--num-segments=1000000000"], "--num-segments 1000000000: use 1 to 10000"),
         (["frames", motion / "train", "--epochs=0"], "--epochs 0: use 1 or more"),
         (["frames", motion], "holds the splits"),
         (["clips", text], "text.mp4: not a resolved configuration"),

@@ -42,6 +42,12 @@ def test_a_failed_writer_leaves_what_was_there(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_name_may_be_as_long_as_names_can_be(tmp_path):
+    path = tmp_path / ("x" * 250 + ".json")
+    write_atomically(path, "{}")
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_two_processes_have_temporary_names_of_their_own(tmp_path):
     command = "import sys; from pathlib import Path; from sharding.files import replacing\n"
     command += "with replacing(Path(sys.argv[1])) as temporary: temporary.write_text('theirs'); print(temporary)"

@@ -274,6 +274,15 @@ def test_bad_shards_are_named_and_nothing_is_written(case, two, tmp_path):
     assert not list(two.glob(".parts/work-*/*"))
 
 
+@pytest.mark.parametrize("other", [{"split": "val"}, {"dataset": "bar"}])
+def test_what_is_indexed_under_another_name_is_not_taken_for_it(shards, other):
+    assert index(IndexConfig((str(shards),), workers=1, dataset="foo")).samples == 10
+    assert index(IndexConfig((str(shards),), workers=1)).already_complete
+    [(name, value)] = other.items()
+    with pytest.raises(UserError, match=rf"indexed with --{name} (train|foo), not {value}; remove it to"):
+        index(IndexConfig((str(shards),), workers=1, **other))
+
+
 def test_a_mended_shard_is_read_and_no_other(shards, monkeypatch):
     good = (shards / "part-00002.tar").read_bytes()
     (shards / "part-00002.tar").write_bytes(good[:2000])

@@ -423,6 +423,7 @@ def test_copy_keeps_the_bytes_and_tells_what_it_could_not_keep(tmp_path):
         (["--videos=/nowhere"], "--videos /nowhere: no such folder"),
         (["--classes=/nowhere"], "/nowhere: no such file"),
         (["--max-frames=0"], "--max-frames 0: 1 to"),
+        (["--out="], "an empty path, as of a variable that is not set; give a folder"),
         (["--max-failures=5"], "--max-failures 5"),
         (["--max-frame=5"], "did you mean --max-frames?"),
         (["--workers=x"], "workers"),
@@ -444,3 +445,13 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(videos, tmp_path, capsys, o
 def test_help_names_every_dataset_and_profile():
     text = run_command([sys.executable, "-m", "sharding", "pack", "--help"]).stdout
     assert all(name in text for name in (*DATASETS, *PROFILES))
+
+
+@pytest.mark.parametrize("option", ["--videos", "--out"])
+def test_a_link_that_leads_to_itself(videos, tmp_path, capsys, option):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    arguments = [*command(videos, tmp_path / "out")[3:], option, str(tmp_path / "loop")]
+    with pytest.raises(SystemExit) as exit_:
+        cli.run_command(lambda _: main(arguments), "sharding")
+    assert exit_.value.code == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1

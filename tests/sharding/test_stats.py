@@ -108,6 +108,10 @@ def test_a_page_needs_the_shards(split, tmp_path, capsys):
     with pytest.raises(UserError, match=r"--html: its pictures come from the shards of .*, which are at https"):
         main(["stats", str(remote), f"--html={tmp_path / 'page.html'}"])
     assert not (tmp_path / "page.html").exists()
+    with pytest.raises(UserError, match="--thumbnails -1: use 0 or more"):
+        main(["stats", str(remote), "--thumbnails=-1"])
+    with pytest.raises(UserError, match=r"/proc/none/x\.html: cannot be written"):
+        main(["stats", str(remote), "--html=/proc/none/x.html"])
     assert main(["stats", str(remote)]) == 0
 
 

@@ -293,3 +293,17 @@ def test_the_command(split):
     nowhere = run_command([sys.executable, "-m", "sharding", "verify", split / "nowhere"])
     assert nowhere.returncode == 2
     assert "no such folder" in nowhere.stderr
+
+
+def test_a_quarantine_that_was_edited_by_hand(numbered, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(numbered, copy)
+    key = load_dataset(copy).key(0)
+    (copy / "quarantine.jsonl").write_text(f'{{"key": "{key}"}}\n\n')
+    assert verify(copy).ok and load_dataset(copy).quarantined.tolist() == [0]
+    (copy / "quarantine.jsonl").write_text('{"key": "mistyped"}\n')
+    [problem] = verify(copy).problems
+    assert "'mistyped' is no sample of this split; correct the key" in str(problem)
+    (copy / "quarantine.jsonl").write_text("x\n")
+    with pytest.raises(UserError, match=r"quarantine.jsonl, line 1: .*; remove the line"):
+        verify(copy)

@@ -83,6 +83,13 @@ def test_the_table_has_few_groups_of_rows_and_loses_none(tmp_path, monkeypatch):
     assert file.num_row_groups == 3  # v0 to v2 have 6 rows, v3 to v5 again, v6 has 1
 
 
+def test_a_name_that_is_no_utf_8_is_in_the_table(tmp_path):
+    name = os.fsdecode(b"bad\xff")
+    folder = FeatureFolder(tmp_path, {})
+    folder.write(VideoFeatures(name, np.zeros((1, 2), np.float32), [0.0], [1.0], {}))
+    assert pq.read_table(folder.write_table([name]))["video"].to_pylist() == ["bad\\udcff"]
+
+
 def read(folder: Path) -> dict[str, bytes]:
     """All files of a folder by their names."""
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -17,6 +17,7 @@ from sharding.dataset import load_dataset
 from sharding.errors import UserError
 from sharding.pack import PackConfig, pack
 from sharding.packing.profiles import PROFILES
+from sharding.video.timeline import read_timeline
 from tests.helpers.commands import run_command
 from tests.helpers.odd_videos import set_display_matrix, zeroed
 from tests.helpers.videos import read_number, write_numbered_video
@@ -127,6 +128,14 @@ def test_frames_are_the_middles_of_the_segments(tmp_path):
         assert numbers_of(clips[start][0]) == [int(10 * start) + n for n in (2, 7, 12, 17)]
     assert len(video.wanted) < 50, "overlapping windows share frames"
     assert video.reader.num_decoded <= 105
+
+
+def test_frames_shorter_than_the_container_can_say(tmp_path):
+    """3,000 a second in Matroska, whose times are milliseconds: three frames at each time."""
+    path = write_numbered_video(tmp_path / "v.mkv", 300, fps=3000, size=(64, 64))
+    timeline = read_timeline(path)
+    assert timeline.frame_seconds == pytest.approx(1 / 3000, rel=0.1)
+    assert timeline.duration == pytest.approx(0.1, abs=0.002)
 
 
 def test_a_window_in_which_no_frame_begins_shows_the_one_on_show(tmp_path):

@@ -3,6 +3,7 @@ drawn."""
 
 import csv
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import torch
 
 from launch.inference.predictor import Predictor
 from launch.inference.segments import ScoredWindow, merge_windows
+from launch.inference.window_output import write_csv
 from launch.inference.windows import WindowOptions
 from launch.predict import main
 from launch.training.checkpoint import load_checkpoint
@@ -89,6 +91,10 @@ def test_damage_is_said_with_its_times(trained, video, capsys):
         (["--window=2", "--stride=-1"], "--stride -1: use seconds, more than 0"),
         (["--stride=1"], "--stride: it is of windows; give their length with --window"),
         (["--csv=x.csv"], "--csv: it is of windows"),
+        (
+            ["--window=1", "--stride=1e-12"],
+            "{video}: --stride 1e-12: more than 1,000,000 windows in 10 s",
+        ),
         (["--window=60"], "{video}: it lasts 10.50 s, less than --window 60"),
         (["--window=2", "--device=cuda:99"], "--device cuda:99: this machine has "),
         (["--device=abacus"], "--device abacus: use cpu, cuda or cuda:NUMBER"),
@@ -102,6 +108,15 @@ def test_bad_input_is_one_line(trained, video, tmp_path, monkeypatch, arguments,
         main([f"--checkpoint={trained}", *arguments, str(video)])
     assert str(caught.value).startswith(message.format(video=video)) and "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_names_that_are_no_utf_8(tmp_path):
+    row = {
+        "video": os.fsdecode(b"bad\xff.mp4"),
+        "windows": [{"start": 0, "end": 1, "predictions": [{"class": "run", "probability": 0.5}]}],
+    }
+    write_csv(tmp_path / "o.csv", [row])
+    assert (tmp_path / "o.csv").read_text().splitlines()[1] == "bad\\udcff.mp4,0,1,1,run,0.5"
 
 
 def test_two_files_of_one_name_have_one_place_in_activitynet_s_results(trained, video, tmp_path):

@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from launch.training.checkpoint import (
     CheckpointInfo,
     describe_versions,
     find_checkpoint,
+    load_checkpoint,
     packing_settings,
     pointed,
     read_info,
@@ -153,6 +155,25 @@ def test_packing_settings_that_no_video_can_be_prepared_with(name, value):
     del wrong[name]
     with pytest.raises(UserError, match=f"packing: {name}: None: it must be"):
         packing_settings(wrong)
+
+
+def test_classes_that_are_not_those_of_the_network(trained, tmp_path):
+    shutil.copytree(find_checkpoint(trained), tmp_path / "copy")
+    path = tmp_path / "copy" / "checkpoint.json"
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps(values | {"classes": values["classes"][:-1]}))
+    with pytest.raises(UserError, match=r"damaged checkpoint: \d classes in checkpoint.json, but model.num_classes=\d"):
+        load_checkpoint(tmp_path / "copy")
+
+
+def test_a_lock_is_not_taken_through_a_link(alone, tmp_path):
+    (tmp_path / "other").write_text("precious")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").symlink_to(tmp_path / "other")
+    match = r"run_dir=.* cannot be written: Too many levels of symbolic links"
+    with pytest.raises(UserError, match=match), locked(tmp_path / "run", alone):
+        pass
+    assert (tmp_path / "other").read_text() == "precious"
 
 
 def test_a_checkpoint_by_its_pointer(tmp_path):

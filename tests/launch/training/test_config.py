@@ -34,6 +34,12 @@ def test_command_line_over_yaml_over_defaults(tmp_path):
     assert config.train.precision == Config().train.precision
 
 
+def test_a_file_may_have_aliases(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("data: {color_jitter: &strength 0.2}\nloss: {label_smoothing: *strength}\n")
+    assert parse(f"--config={path}").loss.label_smoothing == 0.2
+
+
 def test_segments_are_said_once():
     assert parse("--data.num_segments=16").model.num_segments == 16
     assert parse("--data.num_segments=4", "--data.frames_per_segment=4").model.num_segments == 16
@@ -311,6 +317,15 @@ def test_what_follows_from_other_values_is_not_ignored_in_a_file(tmp_path, numbe
         ("optimizer: {lr: 0.1}", "did you mean optimizer.learning_rate?"),
         ("train: {epochs: many}", "train.epochs=many: use an integer"),
         ("train: [3", "line 1"),
+        ("", "nothing in it; give a file with sections, or leave it out"),
+        ("# all of it\n", "nothing in it"),
+        (
+            "run_dir: a\ntrain:\n  # epochs: 3\n",
+            "line 2: train: a section without keys; give one",
+        ),
+        ("train: 5", "line 1: train: a section without keys"),
+        ("train: {epochs: 3}\nmodel: {depth: 18}\ntrain: {batch_size: 2}", "line 3: train is there twice; keep one"),
+        ("train:\n  epochs: 3\n  epochs: 4", "line 3: epochs is there twice; keep one"),
     ],
 )
 def test_an_error_in_a_file_names_the_file(tmp_path, text, expected):

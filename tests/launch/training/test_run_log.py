@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from launch.training.run_log import RunLog, read_metrics
+from sharding.errors import UserError
 from tests.conftest import ROOT
 
 
@@ -37,3 +38,10 @@ def test_weights_and_biases_without_a_network(tmp_path):
     assert done.returncode == 0, done.stderr
     assert list(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))
     assert (tmp_path / "wandb-id.txt").read_text().strip()
+
+
+@pytest.mark.parametrize("line", ["\0\0\0", "[1]", '{"loss": 1}', "{"])
+def test_a_line_that_no_run_wrote_is_named(tmp_path, line):
+    (tmp_path / "metrics.jsonl").write_text(f'{{"kind": "train", "step": 1}}\n{line}\n{{"kind": "train", "step": 2}}\n')
+    with pytest.raises(UserError, match=r"metrics.jsonl, line 2: .*; remove the line"):
+        read_metrics(tmp_path)

@@ -97,6 +97,10 @@ def test_a_run_keeps_no_secret(server, small_config, tmp_path):
         ("(see 'https://host/my videos/a?sig=SECRET'), then", "(see 'https://host/my videos/a?***'), then"),
         ("https://host/a?name='b'&sig=SECRET)", "https://host/a?***)"),
         ("https://me:pass word@host/train", "https://***@host/train"),
+        ("https://user:pa/ss@host/x", "https://***@host/x"),
+        ("https://user:p@ss/word@host/x was not found", "https://***@host/x was not found"),
+        ("s3://AKIA:se/cret@bucket/x: gone", "s3://***@bucket/x: gone"),
+        ("https://host:8080/a@b", "https://host:8080/a@b"),
         ("https://host/a was not found; is it there?", "https://host/a was not found; is it there?"),
     ],
 )
