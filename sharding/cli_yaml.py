@@ -22,7 +22,7 @@ def check_sections(text: str, sections: Collection[str]) -> None:
     if isinstance(root, yaml.MappingNode):
         for key, value in root.value:
             # Text would be the name of a file with the section.
-            if key.value in sections and not isinstance(value, yaml.MappingNode) and not value.tag.endswith(":str"):
+            if key.value in sections and isinstance(value, yaml.ScalarNode) and not value.tag.endswith(":str"):
                 line = key.start_mark.line + 1
                 raise TypeError(f"line {line}: {key.value}: a section without keys; give one, or leave the section out")
     _check_twice(root, ())
