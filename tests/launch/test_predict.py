@@ -72,7 +72,7 @@ def test_a_predictor_is_loaded_once_and_predicts_often(trained, clips):
     left, text, absent = predictor(videos)
     net, info, config = load_checkpoint(trained)
     [expected] = predict(net, info, config, videos[:1])
-    assert torch.allclose(left.logits, expected, atol=1e-4) and left.error is None
+    assert torch.allclose(left.logits, expected, atol=1e-3) and left.error is None
     assert left.classes == info.classes and left.top(1)[0][0] == info.classes[int(expected.argmax())]
     assert sum(probability for _, probability in left.top(9)) == pytest.approx(1)
     assert text.video == clips / "notes.txt" and text.logits is None and text.top() == []

@@ -83,7 +83,7 @@ def test_the_order_of_two_frames_is_learned_and_not_by_the_mean(head):
     net = build_model(replace(config_of(head), num_classes=2, ts_lstm=TSLSTMConfig(segments=8, width=24)))
     parameters = [p for name, p in net.named_parameters() if name.startswith((f"{head}.", "fc."))]
     optimizer = torch.optim.Adam(parameters, lr=0.01)
-    for _ in range(100):
+    for _ in range(200):
         features, labels = order_task(32)
         # LRCN as it is trained, at every step.
         logits = net.forward_steps(features).transpose(1, 2) if head == "lstm" else net.forward_head(features)
