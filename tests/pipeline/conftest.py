@@ -55,6 +55,7 @@ def store(in_shards, moto_url, monkeypatch) -> Iterator[FaultyServer]:
             direct.put_file(str(file), f"videos/train/{file.name}")
     with FaultyServer(upstream=moto_url) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        s3fs.S3FileSystem.clear_instance_cache()  # of tests before, whose server has gone
         yield server
 
 
