@@ -242,7 +242,7 @@ class VideoLoader:
         remedy = "fewer cost less and say as much"
         is_thinned = self.config.sampling == "segments" and count == self.dataset.manifest.settings.get("max_frames")
         if is_thinned and count < enough:
-            remedy = f"pack it with --max-frames {enough}, or use fewer clips"
+            remedy = f"use fewer, or shards that are packed with --max-frames {enough}"
         log.warning(
             "%s: in %.0f %% of the videos not all of the %d clips differ (%d frames: %d different clips); %s",
             *(self.dataset.location, 100 * len(short) / len(num_frames), wanted, count, distinct[count], remedy),

@@ -158,7 +158,7 @@ def test_clips_that_show_the_same_frames_are_warned_of(numbered_videos, numbered
     assert not caplog.text
     VideoLoader(thinned, replace(config, test_clips=3), training=False, micro_batch_size=4, sample_ids=enough)
     assert "in 100 % of the videos not all of the 3 clips differ (8 frames: 2 different clips)" in caplog.text
-    assert "pack it with --max-frames 12, or use fewer clips" in caplog.text
+    assert "use fewer, or shards that are packed with --max-frames 12" in caplog.text
     caplog.clear()
     one = np.flatnonzero(thinned.num_frames == 1)
     VideoLoader(thinned, config, training=False, micro_batch_size=4, sample_ids=one)
