@@ -2,7 +2,6 @@
 
 import itertools
 import logging
-import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +17,8 @@ from pipeline.dali_graph import release_unused_memory
 from pipeline.dataset import open_dataset
 from pipeline.decoders import Trial, choose_decoder
 from pipeline.exclusions import Exclusions
-from pipeline.plan import count_distinct_clips, plan_balanced_order, plan_order, plan_rank_batches, plan_rank_evaluation
+from pipeline.loader_checks import check_evaluation, check_lengths, check_training
+from pipeline.plan import plan_balanced_order, plan_order, plan_rank_batches, plan_rank_evaluation
 from pipeline.reading import SampleError, verify_command
 from sharding.dataset import PackedDataset
 from sharding.errors import UserError
@@ -192,61 +192,16 @@ class VideoLoader:
         return len(self._evaluation_batches())
 
     def _check(self) -> None:
-        config, location = self.config, self.dataset.location
         kept = self._good_samples()
-        short = kept[self.dataset.num_frames[kept] < config.min_frames]
-        if len(short):
-            sample_id = int(short[0])
-            raise UserError(
-                f"{location}, sample {self.dataset.key(sample_id)}: {self.dataset.num_frames[sample_id]} frames, but "
-                f"data.min_frames={config.min_frames}; lower it, or list the sample in quarantine.jsonl"
-            )
         if not len(kept):
-            raise UserError(f"{location}: none of its {len(self._sample_ids)} samples is left: all are quarantined")
-        if not self.training:
-            if config.test_crops == 10 and (self.dataset.manifest.flip_pairs or not config.flip):
-                reason = "the network was trained without mirroring (data.flip)" if not config.flip else ""
-                reason = reason or f"that changes classes of {location} (its flip pairs)"
-                raise UserError(f"data.test_crops=10 mirrors clips, but {reason}; use 1 or 3")
-            self._warn_of_equal_clips(kept)
-            return
-        thinned = self.dataset.manifest.settings.get("max_frames", math.inf)
-        follow_each_other = config.sampling == "dense" or config.frames_per_segment > 1
-        if follow_each_other and self.dataset.manifest.profile in ("h264", "jpeg"):
-            fraction = float(np.mean(self.dataset.num_frames[kept] >= thinned))
-            if fraction:
-                log.warning(
-                    "%s: %.0f %% of the videos were cut down to %d evenly spaced frames when they were packed, so "
-                    "frames of a clip do not follow each other as they were filmed; pack under --profile dense",
-                    *(location, 100 * fraction, thinned),
-                )
-        if self.batch_size % (self.world_size * self.micro_batch_size):
-            raise UserError(
-                f"batch size {self.batch_size} cannot be shared: it must be a multiple of {self.world_size} rank(s) "
-                f"times {self.micro_batch_size} clips per forward pass"
-            )
-        if self.steps_per_epoch == 0:
-            raise UserError(
-                f"{location}: {len(kept)} samples do not fill one batch of {self.batch_size}; use "
-                f"--train.batch_size={max(1, len(kept) // self.world_size) * self.world_size} or less"
-            )
-
-    def _warn_of_equal_clips(self, kept: np.ndarray) -> None:
-        """Say so if several clips of a video are tested, and its frames are too few for so many different ones."""
-        num_frames, wanted = self.dataset.num_frames[kept], self.config.test_clips
-        distinct = {int(count): count_distinct_clips(int(count), self.config) for count in np.unique(num_frames)}
-        short = [int(count) for count in num_frames if distinct[int(count)] < wanted]
-        if not short:
-            return
-        count, enough = max(short), wanted * self.config.frames_per_clip
-        remedy = "fewer cost less and say as much"
-        is_thinned = self.config.sampling == "segments" and count == self.dataset.manifest.settings.get("max_frames")
-        if is_thinned and count < enough:
-            remedy = f"use fewer, or shards that are packed with --max-frames {enough}"
-        log.warning(
-            "%s: in %.0f %% of the videos not all of the %d clips differ (%d frames: %d different clips); %s",
-            *(self.dataset.location, 100 * len(short) / len(num_frames), wanted, count, distinct[count], remedy),
-        )
+            total = len(self._sample_ids)
+            raise UserError(f"{self.dataset.location}: none of its {total} samples is left: all are quarantined")
+        check_lengths(self.dataset, kept, self.config)
+        if self.training:
+            sizes = self.batch_size, self.micro_batch_size, self.world_size
+            check_training(self.dataset, kept, self.config, *sizes)
+        else:
+            check_evaluation(self.dataset, kept, self.config)
 
     def _good_samples(self) -> np.ndarray:
         """Return the sample ids that are to come and that the dataset lists neither as quarantined nor as excluded."""

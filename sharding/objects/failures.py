@@ -6,6 +6,7 @@ from typing import Any
 from sharding.errors import redacted_addresses
 
 _CREDENTIAL_ERRORS = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "DefaultCredentialsError")
+_REQUEST_ERRORS = ("ParamValidationError", "InvalidRegionError")  # of botocore, which then sends nothing
 _EXPIRED = re.compile(r"(?i)expired.?token|token.{0,20}expired|credentials.{0,20}expired")
 _PASSING_STATUS = (408, 416, 425, 429)  # of 400 to 499, those that another attempt may mend
 
@@ -38,6 +39,8 @@ def failure_of(error: Exception, missing_remedy: str) -> Failure:
         return Failure(f"access refused ({text})", "check the URL and the credentials", missing=True)
     if type(error).__name__ in _CREDENTIAL_ERRORS:
         return Failure(text, "give credentials where the library of this store looks for them")
+    if type(error).__name__ in _REQUEST_ERRORS or words.startswith("Invalid endpoint"):
+        return Failure(text, "check the URL and what is set up for this store")
     if 400 <= status < 500 and status not in _PASSING_STATUS:
         return Failure(f"the server answered {status} ({text})", "check the URL")
     if type(error).__name__.startswith("InvalidUrl"):

@@ -226,6 +226,22 @@ def test_access_refused(remote, tmp_path):
         open_dataset(url, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("url", "variable", "value", "reason"),
+    [
+        ("s3://no bucket!/train", "AWS_ENDPOINT_URL", "http://127.0.0.1:9", 'Invalid bucket name "no bucket!"'),
+        ("s3://bucket/train", "AWS_ENDPOINT_URL", "localhost:9000", "Invalid endpoint: localhost:9000"),
+        ("s3://bucket/train", "AWS_DEFAULT_REGION", "no region", "Provided region_name 'no region'"),
+    ],
+)
+def test_a_request_that_cannot_be_made_is_not_repeated(tmp_path, monkeypatch, caplog, url, variable, value, reason):
+    for name, secret in (("AWS_ACCESS_KEY_ID", "key"), ("AWS_SECRET_ACCESS_KEY", "secret"), (variable, value)):
+        monkeypatch.setenv(name, secret)
+    with pytest.raises(RemoteError, match=rf"manifest.json: .*{reason}.*; check the URL and what is set up"):
+        open_dataset(url, tmp_path, retry=QUICK)
+    assert "attempt" not in caplog.text
+
+
 def test_no_server(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
