@@ -256,6 +256,32 @@ BAD = {
         r"'meta' in its \.json is \{\"action\": \"a\"\}; one label is expected",
     ),
     "blanks": (lambda p: rewrite(p, keep, (("a b.mp4", b"1"),)), {}, r"member 'a b\.mp4': an index of DALI"),
+    "no extension": (
+        lambda p: rewrite(p, keep, (("README", b"1"),)),
+        {},
+        r"member 'README': no extension, so it is of no sample; write the shard again without it",
+    ),
+    "empty": (lambda p: rewrite(p, lambda n, c: None), {}, r"part-00000\.tar: no samples in it; take it away"),
+    "long text": (
+        lambda p: rewrite(p, lambda n, c: b"a" * (17 << 20) if n == "000000001.cls" else c),
+        {},
+        r"member '000000001\.cls' has 17,825,792 bytes, but labels are read of it",
+    ),
+    "blank label": (
+        lambda p: rewrite(p, lambda n, c: b" \n" if n == "000000001.cls" else c),
+        {},
+        r"sample '000000001': its \.cls holds no label; a number or a name is expected",
+    ),
+    "no json": (
+        lambda p: rewrite(p, lambda n, c: None if n == "000000001.json" else c),
+        {"label_field": "meta.action"},
+        r"sample '000000001' has no \.json to take --label-field meta\.action from; write the shard again",
+    ),
+    "damaged json": (
+        lambda p: rewrite(p, lambda n, c: b"{" if n == "000000001.json" else c),
+        {"label_field": "meta.action"},
+        r"sample '000000001': its \.json is none: .*; write the shard again",
+    ),
 }
 
 

@@ -33,10 +33,12 @@ class Comparison:
 
 
 PAIRS = (("vpsn", "tsn"), ("tsm", "tsn"), ("gst", "tsn"), ("vpsn", "tsm"), ("vpsn", "gst"))
+TASKS = {"action": "actions", "direction": "direction", "pretrained": "actions, pretrained"}
 COMPARISONS = tuple(
     Comparison(f"{NETWORKS[one]} over {NETWORKS[other]}, {task}", (experiment, one), (experiment, other))
-    for experiment, task in (("action", "actions"), ("direction", "direction"))
+    for experiment, task in TASKS.items()
     for one, other in PAIRS
+    if {one, other} <= set(EXPERIMENTS[experiment].networks)
 ) + tuple(
     Comparison(f"{NETWORKS[network]} pretrained over from scratch", ("pretrained", network), ("action", network))
     for network in EXPERIMENTS["pretrained"].networks
@@ -216,4 +218,5 @@ def _draw_accuracies(axis, results: Results, experiment: Experiment) -> None:
             axis.errorbar(place + 0.2 * (number - 1), 100 * value, yerr=reach, fmt="o", color=colour, capsize=2)
         axis.plot([], [], "o", color=colour, label=videos.title)
     axis.set_xticks(range(len(experiment.networks)), [NETWORKS[network] for network in experiment.networks])
-    axis.set(ylim=(0, 100), ylabel="accuracy in %, 95 % interval; dotted: chance", title=experiment.title)
+    title = experiment.title.replace("? ", "?\n")
+    axis.set(ylim=(0, 100), ylabel="accuracy in %, 95 % interval; dotted: chance", title=title)
