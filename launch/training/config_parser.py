@@ -34,7 +34,8 @@ def parse_config(
     `model.num_segments` is the number of frames of a clip of `data`, `model.num_classes` the number of classes of
     `data.train`, `model.levels` its further levels of labels, and `model.multi_label` whether its samples have several
     labels; none of them can be given. `data.mean` and `data.std` are numbers afterwards: those given, else those of the
-    weights of `model.pretrained`.
+    weights of `model.pretrained`. While a file is read the working folder of the process is another, so let no other
+    thread use relative paths or start commands.
 
     Raises:
         UserError: something is wrong with them, said in one line.

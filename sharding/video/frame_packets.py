@@ -29,12 +29,17 @@ def index_packets(media: bytes | Path, keyframe_interval: int) -> tuple[np.ndarr
         parameter sets, as MP4 stores them (avcC, ISO/IEC 14496-15, 5.3.3.1).
 
     Raises:
-        MediaError: "encode" if the packets do not follow each other in the order of showing, or not every
-            `keyframe_interval`-th of them is a keyframe.
+        MediaError: "decode" if they cannot be read; "encode" if they do not follow each other in the order of
+            showing, or not every `keyframe_interval`-th of them is a keyframe.
     """
     with open_video(media) as (container, stream):
         parameters = bytes(stream.codec_context.extradata or b"")
-        packets = [packet for packet in container.demux(stream) if packet.size]
+        try:
+            packets = [packet for packet in container.demux(stream) if packet.size]
+        except LIBAV_ERRORS as error:
+            raise MediaError("decode", reason(error)) from error
+        if any(packet.pos is None or packet.pts is None for packet in packets):
+            raise MediaError("decode", "damaged: a packet without a place or a time")
         places = np.array([(packet.pos, packet.size, packet.pts) for packet in packets], np.int64).reshape(-1, 3)
         keyframes = [number for number, packet in enumerate(packets) if packet.is_keyframe]
     begins, ends = places[:, 0], places[:, 0] + places[:, 1]

@@ -16,6 +16,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import date
+from itertools import repeat
 from pathlib import Path
 
 import torch
@@ -133,10 +134,11 @@ def perform(runs: list[Run], jobs: int) -> None:
         UserError: a result is of other settings or other data than are asked for.
     """
     missing = [run for run in runs if not _is_done(run)]
+    configs = [run.config() for run in missing]  # parsing changes the working folder, of all threads, for a moment
     threads = max(1, available_cores() // jobs)
     with ThreadPoolExecutor(jobs) as pool:
-        done = tqdm(pool.map(lambda run: _perform(run, threads), missing), total=len(missing), unit="run", disable=None)
-        for run, _ in zip(missing, done):
+        done = pool.map(_perform, missing, configs, repeat(threads))
+        for run, _ in zip(missing, tqdm(done, total=len(missing), unit="run", disable=None)):
             if run.name in ROWS:
                 write_results()
             tqdm.write(f"{run.result}: top-1 {json.loads(run.result.read_text())['top1']:.2%}")
@@ -151,7 +153,7 @@ def _is_done(run: Run) -> bool:
     return True
 
 
-def _perform(run: Run, threads: int) -> None:
+def _perform(run: Run, config: Config, threads: int) -> None:
     """Train, evaluate, and write the result."""
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     deepspeed = [str(Path(sys.executable).with_name("deepspeed")), "--num_gpus=1", f"--master_port={free_port()}"]
@@ -160,7 +162,7 @@ def _perform(run: Run, threads: int) -> None:
     run_logged([*deepspeed, "launch/train.py", *run.arguments(), "--resume"], environment, log)
     evaluate = ["launch/evaluate.py", f"--checkpoint={run.run_dir}", f"--data={DATA / 'packed' / 'val'}"]
     run_logged([*deepspeed, *evaluate, f"--out={run.run_dir}", "--batch_size=32"], environment, log)
-    config, evaluation = run.config(), json.loads((run.run_dir / "evaluation.json").read_text())
+    evaluation = json.loads((run.run_dir / "evaluation.json").read_text())
     steps = [line for line in read_metrics(run.run_dir) if line["kind"] == "train"]
     cost = measure(config.model.without_files(), config.data.crop_size)
     confusion = torch.tensor(evaluation["confusion"])
