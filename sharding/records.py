@@ -102,7 +102,7 @@ def key_from_path(path: str) -> str:
     stem = name.rsplit(".", 1)[0] if "." in name[1:] else name
     text = f"{folder}/{stem}" if folder else stem
     key = re.sub(r"[^A-Za-z0-9_-]", "_", text.replace("/", "-"))
-    if re.search(r"[^A-Za-z0-9_/ -]", text) or len(key) > MAX_KEY_LENGTH:
+    if not key or re.search(r"[^A-Za-z0-9_/ -]", text) or len(key) > MAX_KEY_LENGTH:
         return _with_digest(key, path)
     return key
 

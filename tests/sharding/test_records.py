@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sharding.datasets import DATASETS
@@ -25,6 +25,7 @@ PATHS = st.text(st.characters(exclude_characters="\0"), min_size=1, max_size=300
 
 
 @given(PATHS)
+@example("/")
 def test_any_path_makes_a_key(path):
     assert check_key(key_from_path(path), "here") == key_from_path(path)
 
