@@ -52,7 +52,7 @@ def check_training(
     """Check that the ranks can share a batch, and that the samples fill one; warn if frames of a clip are far apart.
 
     Raises:
-        UserError: neither is so.
+        UserError: they cannot, or do not.
     """
     _warn_of_thinned_videos(dataset, sample_ids, config)
     if batch_size % (ranks * micro_batch_size):

@@ -16,6 +16,7 @@ from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 from sharding.errors import MediaError
 from sharding.video.container import LIBAV_ERRORS, open_video, reason
 from sharding.video.decode import rgb_picture, rgb_settings
+from sharding.video.packets import sound_packets
 
 _MAX_CONTEXTS = 32
 """Decoders kept open, one for each parameter set: that is, for each size of frames."""
@@ -29,15 +30,12 @@ def index_packets(media: bytes | Path, keyframe_interval: int) -> tuple[np.ndarr
         parameter sets, as MP4 stores them (avcC, ISO/IEC 14496-15, 5.3.3.1).
 
     Raises:
-        MediaError: "decode" if they cannot be read; "encode" if they do not follow each other in the order of
-            showing, or not every `keyframe_interval`-th of them is a keyframe.
+        MediaError: "decode" if they are damaged or have no times; "encode" if they do not follow each other in the
+            order of showing, or not every `keyframe_interval`-th of them is a keyframe.
     """
     with open_video(media) as (container, stream):
         parameters = bytes(stream.codec_context.extradata or b"")
-        try:
-            packets = [packet for packet in container.demux(stream) if packet.size]
-        except LIBAV_ERRORS as error:
-            raise MediaError("decode", reason(error)) from error
+        packets = [packet for packet in sound_packets(stream, container.demux(stream)) if packet.size]
         if any(packet.pos is None or packet.pts is None for packet in packets):
             raise MediaError("decode", "damaged: a packet without a place or a time")
         places = np.array([(packet.pos, packet.size, packet.pts) for packet in packets], np.int64).reshape(-1, 3)

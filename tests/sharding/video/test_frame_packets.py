@@ -1,5 +1,6 @@
 """Packets without their container: where they are, which are needed, and the frames that come out."""
 
+import av
 import numpy as np
 import pytest
 from hypothesis import given
@@ -66,3 +67,17 @@ def test_other_keyframes_than_expected_are_refused(tmp_path):
     encode_h264(path, tmp_path / "video.mp4", FrameChoice(), keyframe_every=8)
     with pytest.raises(MediaError, match="keyframes where they should be"):
         index_packets(tmp_path / "video.mp4", 1)
+
+
+def test_a_stream_without_times_is_refused(tmp_path):
+    """Bytes of another container than MP4 stand where a shard's video is."""
+    path = write_numbered_video(tmp_path / "source.mp4", 10)
+    encode_h264(path, tmp_path / "video.mp4", FrameChoice(), keyframe_every=1)
+    with av.open(tmp_path / "video.mp4") as source, av.open(tmp_path / "raw.h264", "w", format="h264") as raw:
+        stream = raw.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                raw.mux(packet)
+    with pytest.raises(MediaError, match="a packet without a place or a time"):
+        index_packets((tmp_path / "raw.h264").read_bytes(), 1)
